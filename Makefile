@@ -1,0 +1,57 @@
+# The environment lives in .venv, made once; every target uses it. `make` alone lists the targets.
+PYTHON ?= python3
+# A package index for torch and torchvision alone, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+CODE := p2m_core tests benchmarks notebooks
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-gpu lint bench notebooks weights clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "variables: PYTHON=$(PYTHON) (3.11 to 3.13), TORCH_INDEX=URL (a CPU build of torch), PYTEST_ARGS"
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, see PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) \
+		$$(grep -E '^torch(vision)?==' requirements.lock))
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(STAMP) ## the whole path in some minutes: faces, training, tables, a photo's mesh in outputs/demo/
+	$(BIN)/python -m p2m_core demo
+
+test: $(STAMP) ## the tests, without the slow ones
+	$(BIN)/python -m pytest -q --durations=15 $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## all tests
+	$(BIN)/python -m pytest -q --durations=15 -m "" $(PYTEST_ARGS)
+
+test-gpu: $(STAMP) ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -q --durations=15 -m gpu $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff on code and notebooks, and that the notebooks are stripped
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+bench: $(STAMP) ## every benchmark: a ratio against a named baseline in the same run
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+notebooks: $(STAMP) ## the five notebooks with CONFIG=face-lite
+	$(BIN)/python -m p2m_core run --config $(or $(CONFIG),face-lite)
+
+weights: $(STAMP) ## train face-lite on the synthetic set, as the weights in the package were
+	$(BIN)/python -m p2m_core synth --config face-lite
+	$(BIN)/python -m p2m_core preprocess --config face-lite
+	$(BIN)/python -m p2m_core train --config face-lite
+
+clean: ## remove caches; never the environment, data or outputs
+	rm -rf .pytest_cache .ruff_cache build *.egg-info
+	find p2m_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

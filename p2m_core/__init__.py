@@ -1,0 +1,30 @@
+"""One photo of a face in, a triangle mesh of that face out.
+
+Public names are loaded when they are first used, so that `import p2m_core` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Config": "p2m_core.config",
+    "load_config": "p2m_core.config",
+    "InputError": "p2m_core.errors",
+    "FaceMesh": "p2m_core.facemesh",
+    "Template": "p2m_core.template",
+}
+__all__ = ["__version__", *_HOME_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

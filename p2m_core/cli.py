@@ -1,0 +1,291 @@
+"""The command `p2m`. Each command reads a config, lays its options over it, and calls one function of the library.
+
+An option that stands for a setting is the same as --set: `--count 50` is `--set synth.count=50`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2m_core import __version__
+from p2m_core.config import Config, load_config, parse_value
+from p2m_core.errors import InputError
+
+CONTINUE = "stopped; the same command goes on from here"
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option that stands for a setting. `words`: what may stand there in place of a path, None if it is no path."""
+
+    flag: str
+    field: str
+    help: str
+    words: tuple[str, ...] | None = None
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def synth(args: argparse.Namespace) -> Any:
+    """write synthetic faces in the AFLW2000-3D format"""
+    from p2m_core.config import resolve
+    from p2m_core.synthetic.writer import write_dataset
+
+    wanted = _config(args).synth
+    return write_dataset(resolve(wanted.out), wanted.count, wanted.size_px, wanted.seed, wanted.workers)
+
+
+def preprocess(args: argparse.Namespace) -> Any:
+    """turn a folder of images and labels into a store that training reads"""
+    from p2m_core.data.store import build_store
+
+    if args.values.get("data.raw") and not args.values.get("data.store"):
+        # Samples of another folder must not go into the store that the config names.
+        args.set.append(f"data.store={json.dumps('data/processed/' + Path(args.values['data.raw']).resolve().name)}")
+    return build_store(_config(args))
+
+
+def train(args: argparse.Namespace) -> Any:
+    """train the network on a store, or go on with a stopped training"""
+    from p2m_core.train import train
+
+    return train(_config(args))
+
+
+def evaluate(args: argparse.Namespace) -> Any:
+    """measure weights on a store, beside the mean face's floor"""
+    from p2m_core.evaluate import evaluate
+
+    return evaluate(_config(args))
+
+
+def predict(args: argparse.Namespace) -> Any:
+    """turn photos into meshes: OBJ, PLY, GLB, an overlay picture and an HTML view"""
+    from p2m_core.predict import predict_files
+
+    if args.box and len(args.photos) > 1:
+        raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
+    boxes = [_box(text) for text in args.box] or None
+    return predict_files(args.photos, args.out, boxes, _config(args).predict.weights, args.device)
+
+
+def run(args: argparse.Namespace) -> Any:
+    """execute the notebooks in order into outputs/NAME/notebooks/"""
+    from p2m_core.pipeline import NotebookError, run_notebooks
+
+    parameters = {}
+    for text in args.parameter:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError("--parameter", text, "is not of the form name=value", "for example -p detach=true")
+        parameters[name.strip()] = parse_value(name, value)
+    try:
+        return run_notebooks(args.config, args.notebooks or None, parameters, args.timeout, overrides=args.set)
+    except NotebookError as error:
+        return _failed(error)
+
+
+def doctor(args: argparse.Namespace) -> Any:
+    """list the data and models that are there, and those that are missing"""
+    from p2m_core.config import PROJECT_ROOT
+    from p2m_core.doctor import report
+
+    return report(PROJECT_ROOT)
+
+
+def demo(args: argparse.Namespace) -> Any:
+    """the whole path in some minutes on two CPU cores, into outputs/demo/"""
+    from p2m_core.pipeline import NotebookError
+    from p2m_core.pipeline import demo as run_demo
+
+    try:
+        return run_demo(args.set)
+    except NotebookError as error:
+        return _failed(error)
+
+
+EXAMPLES: dict[Callable[[argparse.Namespace], Any], str] = {
+    synth: "p2m synth data/raw/faces --count 500 --workers 2",
+    preprocess: "p2m preprocess data/raw/AFLW2000-3D --face-model fit",
+    train: "p2m train -c face-lite --epochs 5 --set name=trial",
+    evaluate: "p2m evaluate --weights bundled --data data/processed/faces",
+    predict: "p2m predict photo.jpg --out meshes --box 120,80,310,290",
+    run: "p2m run -c demo 04_inspect 05_predict",
+    doctor: "p2m doctor",
+    demo: "p2m demo",
+}
+WEIGHTS = "weights of a run or file"
+OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
+    synth: [
+        Option("out", "synth.out", "folder to write", ()),
+        Option("--count", "synth.count", "number of faces"),
+        Option("--size", "synth.size_px", "side of the square images, px"),
+        Option("--seed", "synth.seed", "the same seed gives the same faces"),
+        Option("--workers", "synth.workers", "processes"),
+    ],
+    preprocess: [
+        Option("folder", "data.raw", "folder of images and labels", ()),
+        Option("--out", "data.store", "the store; data/processed/FOLDER where only FOLDER is given", ()),
+        Option("--face-model", "data.face_model", "folder or file of a face model", ("synthetic", "fit")),
+        Option("--workers", "data.workers", "processes"),
+    ],
+    train: [
+        Option("--data", "data.store", "store to train on", ()),
+        Option("--epochs", "train.epochs", "passes over the data"),
+        Option("--batch-size", "train.batch_size", "samples a step"),
+        Option("--lr", "train.lr", "learning rate"),
+        Option("--init-from", "train.init_from", "weights to start from", ("bundled", "null")),
+    ],
+    evaluate: [
+        Option("--weights", "evaluate.weights", "weights to measure", ("bundled",)),
+        Option("--data", "data.store", "store to measure on", ()),
+    ],
+    predict: [Option("--weights", "predict.weights", "weights to predict with", ("bundled",))],
+}
+
+# ------------------------------------------------------------------------------------------------ machinery
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser("p2m", description="One photo of a face in, a triangle mesh of that face out.")
+    top.add_argument("--version", action="version", version=f"p2m {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command, example in EXAMPLES.items():
+        sub = commands.add_parser(
+            command.__name__,
+            help=command.__doc__,
+            description=f"p2m {command.__name__}: {command.__doc__}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(command=command, values={}, config=None, set=[])
+        for option in OPTIONS.get(command, []):
+            _add_setting(sub, option)
+        _add_others(sub, command)
+        if command not in (doctor, demo):
+            text = "name of a file in configs/, or a YAML file (default: the defaults in the code)"
+            sub.add_argument("-c", "--config", metavar="NAME|FILE", help=text)
+        if command is not doctor:
+            text = "change one setting, repeatable, e.g. --set train.lr=1e-4 (default: none)"
+            sub.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
+    return top
+
+
+def _add_setting(sub: argparse.ArgumentParser, option: Option) -> None:
+    default = _default(option.field)
+    words = f", or {' or '.join(option.words)}" if option.words else ""
+    text = f"{option.help}{words} (setting {option.field}, default: {default})".replace("%", "%%")
+    if option.flag.startswith("-"):
+        name = option.flag.lstrip("-").upper().replace("-", "_")
+        sub.add_argument(option.flag, metavar=name, action=_Setting, option=option, help=text)
+    else:
+        metavar = option.flag.upper()
+        sub.add_argument(option.flag, metavar=metavar, nargs="?", action=_Setting, option=option, help=text)
+
+
+class _Setting(argparse.Action):
+    """Collects the options that stand for settings, as {field: text}."""
+
+    def __init__(self, *args: Any, option: Option, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.option = option
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        if values is None:  # a positional that was not given
+            return
+        is_path = self.option.words is not None and values not in self.option.words
+        # A path on the command line counts from where the user is, one in a config from the project's root.
+        namespace.values = namespace.values | {self.option.field: str(Path(values).absolute()) if is_path else values}
+
+
+def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Any]) -> None:
+    """What is no setting."""
+    if command is predict:
+        sub.add_argument("photos", nargs="+", metavar="PHOTO", type=Path, help="image files (default: none, give some)")
+        sub.add_argument(
+            "--out", metavar="DIR", type=Path, default=Path("meshes"), help="folder (default: %(default)s)"
+        )
+        box_help = "tight box around the 68 landmarks, px; repeatable (default: faces are detected)"
+        sub.add_argument("--box", metavar="X0,Y0,X1,Y1", action="append", default=[], help=box_help)
+        sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    if command is run:
+        sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="e.g. 02_train (default: all, in order)")
+        text = "a notebook's parameter, as name=value or 02_train.name=value; repeatable (default: none)"
+        sub.add_argument("-p", "--parameter", metavar="NAME=VALUE", action="append", default=[], help=text)
+        sub.add_argument("--timeout", metavar="S", type=float, help="seconds a notebook may take (default: no limit)")
+
+
+def _default(field: str) -> Any:
+    value: Any = Config()
+    for part in field.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """The config with --set and then the options laid over it."""
+    overrides = list(args.set)
+    for field, text in args.values.items():
+        is_text = isinstance(_default(field), str | None) and text != "null"
+        overrides.append(f"{field}={json.dumps(text) if is_text else text}")
+    return load_config(args.config, overrides)
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError("--box", text, "is not four numbers", "give x0,y0,x1,y1 in pixels") from None
+    if x0 >= x1 or y0 >= y1:
+        raise InputError("--box", text, "has no area", "give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
+
+
+def _failed(error: Exception) -> int:
+    print(f"p2m: {error}", file=sys.stderr)
+    return 1
+
+
+def _show(result: Any) -> None:
+    """Print what a command gives: a list line by line, a notebook or a row of the doctor as a small block."""
+    for item in result if isinstance(result, list) else [result]:
+        if hasattr(item, "written"):
+            print(f"{item.name:<16} {item.status:<8} {item.seconds:>7.1f} s", *item.written, sep="\n    ")
+        elif hasattr(item, "purpose"):
+            print(f"{item.status:<11} {item.name:<20} {item.detail}".rstrip())
+            print(f"{'':<11} {item.purpose}; {item.licence}")
+            if item.status != "there":
+                print(f"{'':<11} belongs in {item.path}: {item.source}")
+        elif item is not None:
+            print(item)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns: exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted.
+    """
+    args = parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("p2m_core").setLevel(logging.INFO)
+    try:
+        result = args.command(args)
+    except InputError as error:
+        print(f"p2m: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\np2m: {CONTINUE}", file=sys.stderr)
+        return 130
+    if isinstance(result, int):
+        return result
+    _show(result)
+    return 0

@@ -1,0 +1,401 @@
+"""Settings: frozen, nested, typed. One set of defaults, here; YAML files change what they name.
+
+    base.yaml  <-based_on-  face-lite.yaml  <-  --set train.lr=1e-4        later ones win
+
+`load_config` is pure: it reads files and returns a `Config`, and nothing global changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from p2m_core.errors import InputError
+from p2m_core.files import write_text
+
+BASED_ON_MAX = 2
+MAIN_PACKAGES = ("p2m-core", "torch", "torchvision", "numpy", "scipy", "numba", "opencv-python-headless")
+MAIN_PACKAGES += ("matplotlib", "pandas", "trimesh", "pythreejs", "papermill", "safetensors", "triton")
+
+
+def _find_root() -> Path:
+    """$P2M_HOME, else the checkout that this package lies in, else (an installed wheel) the working directory."""
+    if home := os.environ.get("P2M_HOME"):
+        return Path(home).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "configs").is_dir() else Path.cwd()
+
+
+PROJECT_ROOT = _find_root()
+
+Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of all settings: no unknown names, no silent conversion, no change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SynthConfig(Section):
+    """The synthetic set that is written when there is no data."""
+
+    out: str = "data/raw/synthetic"
+    count: Count = 2000
+    size_px: Count = 240
+    seed: int = 0
+    workers: Count = 1
+
+
+class DataConfig(Section):
+    """Raw images and labels, and the store that is made of them."""
+
+    raw: str = "data/raw/synthetic"
+    store: str = "data/processed/synthetic"
+    face_model: str = "synthetic"
+    workers: Count = 1
+
+
+class TemplateConfig(Section):
+    """The mesh that is deformed."""
+
+    path: str = "bundled"
+    levels: Count = 4
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    backbone: Literal["resnet18", "resnet50", "vgg16"] = "resnet18"
+    input_px: Count = 128
+    hidden: Count = 96
+
+
+class LossConfig(Section):
+    """The weight of each term."""
+
+    chamfer: Weight = 100.0
+    edge: Weight = 0.1
+    vertex: Weight = 1.0
+
+
+class AugmentConfig(Section):
+    """Random changes of the training images."""
+
+    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
+
+
+class TrainConfig(Section):
+    """The optimisation."""
+
+    epochs: Count = 10
+    batch_size: Count = 16
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    init_from: str | None = None
+
+
+class EvaluateConfig(Section):
+    """What is measured, and with which weights."""
+
+    weights: str = "bundled"
+    split: str = "test"
+
+
+class PredictConfig(Section):
+    """Photos in, meshes out."""
+
+    weights: str = "bundled"
+    photos: tuple[str, ...] = ()
+
+
+class Config(Section):
+    """All settings of one run. `name` is the run's folder in outputs/."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "base"
+    seed: int = 0
+    synth: SynthConfig = SynthConfig()
+    data: DataConfig = DataConfig()
+    template: TemplateConfig = TemplateConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as in YAML 1.2 and Python, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# PyYAML follows YAML 1.1, which wants a dot and a signed exponent, and takes 12:30 for 750 and 2020-01-01 for a date.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag.rsplit(":", 1)[-1] in ("bool", "null", "merge")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?((\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|\.(inf|Inf)|\.(nan|NaN))$"),
+    list("-+0123456789."),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The writer to `_Loader`: quotes the texts that it would take for numbers."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Settings of a named or given file, with `overrides` on top.
+
+    Args:    source: "face-lite" (configs/face-lite.yaml), the path of a YAML file, or None for the defaults.
+             overrides: "train.lr=1e-4" and the like; the right side is read as YAML.
+    Raises:  InputError naming file and field (or "--set"), with the near name where one is unknown.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}  # dotted field -> the file that set it last
+    if source is not None:
+        path = find_config(source)
+        chain = _read_chain(path)
+        for file, part in chain:
+            _merge(values, part, str(file), origin)
+        # A child that inherited its parent's name would write into its parent's folder.
+        if "name" not in chain[-1][1]:
+            values["name"] = path.stem
+    for override in overrides:
+        _merge(values, _parse_override(override), "--set", origin)
+    try:
+        # By way of JSON, in which strict typing admits a list for a tuple but no text for a number.
+        return Config.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise _explain(error, origin, str(source or "defaults")) from None
+
+
+def find_config(source: str | Path) -> Path:
+    """The file that a bare name (configs/NAME.yaml) or a path (from here, else from the project's root) means."""
+    path = Path(source).expanduser()
+    folder = PROJECT_ROOT / "configs"
+    bare = path.name == str(source) and path.suffix not in (".yaml", ".yml")
+    candidates = [folder / f"{source}.yaml"] if bare else [Path.cwd() / path, PROJECT_ROOT / path, folder / path]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    names = sorted(file.stem for file in folder.glob("*.yaml"))
+    near = _near(path.stem, names)
+    remedy = f"did you mean {near}?" if near else f"known names: {', '.join(names) or 'none'}"
+    raise InputError(source, "", f"no such config, looked for {candidates[0]}", remedy)
+
+
+def _read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The file and its parents, oldest first."""
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        values = _read_yaml(path)
+        parent = values.pop("based_on", None)
+        chain.insert(0, (path, values))
+        if parent is None:
+            return chain
+        if not isinstance(parent, str):
+            raise InputError(path, "based_on", f"{parent!r} is not a file name", "name one parent, e.g. base.yaml")
+        child, path = path, (path.parent / parent).resolve()
+        if path in [file for file, _ in chain]:
+            raise InputError(child, "based_on", f"{parent} leads back to itself", "remove one of the based_on lines")
+        if len(chain) > BASED_ON_MAX:
+            raise InputError(child, "based_on", f"is more than {BASED_ON_MAX} deep", "name an older parent directly")
+        if not path.is_file():
+            raise InputError(child, "based_on", f"there is no {path}", "name a file relative to this one")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(path, "", " ".join(str(error).split()), "correct the YAML") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(path, "", "holds no 'name: value' lines at its top", "see configs/base.yaml")
+    return values
+
+
+def parse_value(field: str, text: str) -> Any:
+    """The value that a text from the command line means, read as YAML: 1e-4, [1, 2], null, true, a word."""
+    try:
+        return yaml.load(text, Loader=_Loader) if text.strip() else ""
+    except yaml.YAMLError as error:
+        raise InputError("--set", field, " ".join(str(error).split()), "quote the value") from None
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    """The text "train.lr=1e-4" as {"train": {"lr": 0.0001}}."""
+    field, equals, value_text = text.partition("=")
+    field = field.strip()
+    if not equals or not all(field.split(".")):
+        raise InputError("--set", text, "is not of the form a.b=value", "for example --set train.lr=1e-4")
+    value = parse_value(field, value_text)
+    for part in reversed(field.split(".")):
+        value = {part: value}
+    return value
+
+
+def _merge(values: dict[str, Any], part: dict[str, Any], file: str, origin: dict[str, str], prefix: str = "") -> None:
+    """Lay `part` over `values` in place: dictionaries are merged, anything else is replaced."""
+    for key, value in part.items():
+        dotted = f"{prefix}{key}"
+        origin[dotted] = file
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value, file, origin, f"{dotted}.")
+            continue
+        values[key] = {} if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            _merge(values[key], value, file, origin, f"{dotted}.")
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def _explain(error: ValidationError, origin: dict[str, str], source: str) -> InputError:
+    """The first of pydantic's complaints, as one line."""
+    first, *others = error.errors(include_url=False)
+    parts = [str(part) for part in first["loc"]]
+    field = ".".join(parts)
+    file = next((origin[key] for n in range(len(parts), 0, -1) if (key := ".".join(parts[:n])) in origin), source)
+    more = f"; {len(others)} more such" if others else ""
+    if first["type"] == "extra_forbidden":
+        near = _near_field(parts)
+        remedy = f"did you mean {near}?" if near else f"known here: {', '.join(_names(_section(parts[:-1])))}"
+        return InputError(file, field, f"no such setting{more}", remedy)
+    given = json.dumps(first["input"], ensure_ascii=False, default=str)
+    problem = f"{first['msg'][0].lower()}{first['msg'][1:]}, not {given if len(given) < 60 else given[:57] + '...'}"
+    return InputError(file, field, problem + more, _remedy(parts))
+
+
+def _remedy(parts: list[str]) -> str:
+    """The default of the field, if it is one."""
+    section = _section(parts[:-1])
+    info = section.model_fields.get(parts[-1]) if section else None
+    if info is None or isinstance(info.default, Section):
+        return "see p2m_core/config.py"
+    return f"the default is {json.dumps(info.default)}"
+
+
+def _section(parts: Sequence[str]) -> type[Section] | None:
+    """The settings class at a dotted place, or None."""
+    section: Any = Config
+    for part in parts:
+        info = getattr(section, "model_fields", {}).get(part)
+        if info is None:
+            return None
+        kinds = [info.annotation, *get_args(info.annotation)]
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+        if section is None:
+            return None
+    return section
+
+
+def _names(section: type[Section] | None) -> list[str]:
+    return list(section.model_fields) if section else []
+
+
+def _near(name: str, known: Sequence[str]) -> str | None:
+    """The known name that looks most like `name`, or None."""
+    matches = difflib.get_close_matches(name.lower().replace("-", "_"), [k.replace("-", "_") for k in known], n=1)
+    return next((k for k in known if matches and k.replace("-", "_") == matches[0]), None)
+
+
+def _near_field(parts: list[str]) -> str | None:
+    """The field meant by an unknown dotted name: of the same section, or of that name in another one."""
+    prefix = ".".join(parts[:-1])
+    if near := _near(parts[-1], _names(_section(parts[:-1]))):
+        return f"{prefix}.{near}" if prefix else near
+    everywhere = {f"{name}.{field}": field for name in Config.model_fields for field in _names(_section([name]))}
+    near = _near(parts[-1], list(everywhere.values()))
+    return next((dotted for dotted, field in everywhere.items() if field == near), None)
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def save_config(config: Config, path: str | Path) -> Path:
+    """Write every setting as YAML, whole or not at all; `load_config` of it gives the same `config`."""
+    path = Path(path)
+    values = config.model_dump(mode="json")
+    write_text(path, yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+    return path
+
+
+def config_hash(config: Section) -> str:
+    """12 hex digits that differ whenever a setting differs; of the whole config or of one section."""
+    values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(values.encode()).hexdigest()[:12]
+
+
+def resolve(path: str | Path) -> Path:
+    """An absolute path: a relative one counts from the project's root, wherever the caller runs."""
+    return PROJECT_ROOT / Path(path).expanduser()
+
+
+def run_folder(config: Config) -> Path:
+    """outputs/<name>: everything that a run writes."""
+    return PROJECT_ROOT / "outputs" / config.name
+
+
+def provenance() -> dict[str, Any]:
+    """What a result depends on besides its config: commit, versions, machine. For the run's folder."""
+    return {
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "packages": {name: version for name in MAIN_PACKAGES if (version := _version(name))},
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and whether tracked files differ from it; None outside a checkout or without git."""
+    try:
+        answers = [
+            subprocess.run(
+                ["git", "-C", str(PROJECT_ROOT), *words], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": answers[0], "dirty": bool(answers[1])}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

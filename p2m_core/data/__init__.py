@@ -1,0 +1,1 @@
+"""Reading data sets, and the processed store that training reads."""

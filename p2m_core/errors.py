@@ -1,0 +1,21 @@
+"""The one error that users' input can cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Bad input, said in one line: which file, which field, what is wrong, what to do.
+
+    Args:    path: the file or folder.   field: the part of it, or "" for the whole.
+             problem: what is wrong.   remedy: what the user can do about it.
+    """
+
+    def __init__(self, path: str | Path, field: str, problem: str, remedy: str):
+        self.path, self.field, self.problem, self.remedy = str(path), field, problem, remedy
+        where = f"{path}: {field}" if field else str(path)
+        super().__init__(f"{where}: {problem} ({remedy})")
+
+    def __reduce__(self):  # so that it survives the way back from a worker process
+        return type(self), (self.path, self.field, self.problem, self.remedy)

@@ -1,0 +1,85 @@
+"""A morphable model: every face is the mean plus a linear combination of directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+
+def _combine(mean: np.ndarray, bases: tuple[np.ndarray, ...], coefficients: tuple[np.ndarray, ...]) -> np.ndarray:
+    """mean (V, 3) + sum of basis (V, 3, K) @ coefficients (..., k <= K), as float32 (..., V, 3)."""
+    total = mean.reshape(-1).astype(np.float32)
+    for basis, values in zip(bases, coefficients, strict=True):
+        values = np.asarray(values, np.float32)
+        if values.shape[-1] > basis.shape[-1]:
+            raise ValueError(f"{values.shape[-1]} coefficients for a basis of {basis.shape[-1]} directions")
+        total = total + values @ basis.reshape(-1, basis.shape[-1])[:, : values.shape[-1]].T
+    return total.reshape(*total.shape[:-1], len(mean), 3)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPoints:
+    """Points that depend linearly on shape and expression coefficients.
+
+    mean             (T, 3) float32, model units
+    shape_basis      (T, 3, K) float32    expression_basis (T, 3, M) float32
+    """
+
+    mean: np.ndarray
+    shape_basis: np.ndarray
+    expression_basis: np.ndarray
+
+    def vertices(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """mean + shape_basis @ shape + expression_basis @ expression.
+
+        Args:    shape: (..., k) with k <= K, missing ones count as 0.   expression: (..., m) with m <= M.
+                 Both in the raw units of the model's files, not in sigmas.
+        Returns: (..., T, 3) float32, model units.
+        Raises:  ValueError if there are more coefficients than directions.
+        """
+        return _combine(self.mean, (self.shape_basis, self.expression_basis), (shape, expression))
+
+
+@dataclass(frozen=True, eq=False)
+class FaceModel(LinearPoints):
+    """A morphable face model in the layout of the Basel face model.
+
+    mean             (V, 3) float32, model units (micrometres): x to the subject's left, y up, z to the viewer
+    shape_basis      (V, 3, K) float32    shape_sigma      (K,) standard deviation of each coefficient
+    expression_basis (V, 3, M) float32    expression_sigma (M,)
+    triangles        (F, 3) int64, wound outwards    landmark_idx (68,) int64, iBUG order
+
+    Source: Blanz and Vetter, SIGGRAPH 1999; Paysan et al., AVSS 2009.
+    """
+
+    shape_sigma: np.ndarray
+    expression_sigma: np.ndarray
+    triangles: np.ndarray
+    landmark_idx: np.ndarray
+    name: str = "face model"
+
+    def at(self, vertex_idx: np.ndarray) -> LinearPoints:
+        """The model of some of its vertices: (T,) int -> LinearPoints of T points."""
+        return LinearPoints(self.mean[vertex_idx], self.shape_basis[vertex_idx], self.expression_basis[vertex_idx])
+
+    def landmarks(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """The 68 landmarks, (..., k), (..., m) -> (..., 68, 3) float32, model units."""
+        return self.at(self.landmark_idx).vertices(shape, expression)
+
+    def sampled(self, operator: sparse.spmatrix) -> LinearPoints:
+        """The model of points that are a linear map of the vertices, such as a template registered on the mean.
+
+        Args:    operator: (T, V) sparse, rows of barycentric weights.
+        Returns: LinearPoints of T points: sampled(A).vertices(s, e) = A @ vertices(s, e).
+        Raises:  ValueError if the operator's width is not V.
+        """
+        if operator.shape[1] != len(self.mean):
+            raise ValueError(f"operator of {operator.shape[1]} columns for a model of {len(self.mean)} vertices")
+
+        def apply(values: np.ndarray) -> np.ndarray:
+            mapped = operator @ values.reshape(len(values), -1)
+            return mapped.reshape(operator.shape[0], *values.shape[1:]).astype(np.float32)
+
+        return LinearPoints(apply(self.mean), apply(self.shape_basis), apply(self.expression_basis))

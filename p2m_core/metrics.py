@@ -1,0 +1,226 @@
+"""Every number the project reports, by the name of its protocol.
+
+NME means the mean distance of corresponding points over the face size, sqrt(w h) of the box of the
+ground truth's points, in percent. Arrays may be in any frame that both sides share: the values do
+not depend on whether pixels count from 0 or from 1, as long as both do alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from p2m_core.camera import face_size, rotation_from_angles, umeyama
+
+YAW_BINS = ("0-30", "30-60", "60-90")
+OUTER_EYE_CORNERS_IDX = (36, 45)
+
+
+# --- distances of corresponding points ------------------------------------------------------------
+
+
+def _nme(pred: np.ndarray, gt: np.ndarray, dims: int) -> np.ndarray:
+    """Mean distance in the first `dims` coordinates over the face size, percent, (N,)."""
+    pred, gt = np.asarray(pred, np.float64), np.asarray(gt, np.float64)
+    if pred.ndim != 3 or pred.shape[:2] != gt.shape[:2] or min(pred.shape[2], gt.shape[2]) < dims:
+        raise ValueError(f"pred {pred.shape} and gt {gt.shape} should both be (N, points, {dims} or more)")
+    size = face_size(gt)
+    if not (size > 0).all():
+        raise ValueError(f"ground truth without extent in rows {np.flatnonzero(~(size > 0)).tolist()}")
+    difference = pred[..., :dims] - gt[..., :dims]
+    if dims == 3:
+        difference[..., 2] -= difference[..., 2].mean(-1, keepdims=True)  # takes the mean z off both
+    return np.linalg.norm(difference, axis=-1).mean(-1) / size * 100
+
+
+def nme68_2d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """Protocol nme68-2d: 100 mean_i |pred_i - gt_i| / sqrt(w h) in x, y.
+
+    Args:    pred, gt: (N, 68, 2 or 3), px.
+    Returns: (N,) percent.
+    Raises:  ValueError if shapes differ or a ground truth has no extent.
+    Source:  Zhu et al., CVPR 2016.
+    """
+    return _nme(pred, gt, 2)
+
+
+def nme68_3d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """Protocol nme68-3d: as nme68-2d in x, y, z, after the mean z is taken off both. (N, 68, 3) -> (N,) percent."""
+    return _nme(pred, gt, 3)
+
+
+def nme_dense_2d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """Protocol nme-dense-2d@template: x, y of all vertices, box of the true ones. (N, V, 2 or 3) -> (N,) percent."""
+    return _nme(pred, gt, 2)
+
+
+def nme_dense_3d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """Protocol nme-dense-3d@template: as nme-dense-2d in x, y, z without the mean z. (N, V, 3) -> (N,) percent."""
+    return _nme(pred, gt, 3)
+
+
+def rec_umeyama(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray) -> np.ndarray:
+    """Protocol rec-umeyama: shape without pose.
+
+    Args:    pred, gt: (N, V, 3) corresponding vertices.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
+    Returns: (N,) mean distance after the best similarity of each pred onto its gt, in percent of the
+             distance of the outer eye corners.
+    """
+    aligned = _aligned(pred, gt)
+    left, right = (np.asarray(gt_landmarks, np.float64)[:, idx] for idx in OUTER_EYE_CORNERS_IDX)
+    distance = np.linalg.norm(aligned - gt, axis=-1).mean(-1)
+    return distance / np.linalg.norm(left - right, axis=-1) * 100
+
+
+# --- summaries ------------------------------------------------------------------------------------
+
+
+def yaw_bins(values: np.ndarray, yaw_deg: np.ndarray) -> dict:
+    """Means by |yaw| in [0, 30], (30, 60], (60, inf).
+
+    Args:    values: (N,).   yaw_deg: (N,) as in the data set's list, of either sign.
+    Returns: {"0-30", "30-60", "60-90": mean of the bin, "balanced": mean of the three bin means,
+             "plain": mean of all, "counts": {bin: samples}}. An empty bin's mean is nan, and so is then
+             the balanced mean, which would not be comparable.
+    """
+    values, yaw = np.asarray(values, np.float64), np.abs(np.asarray(yaw_deg, np.float64))
+    if values.ndim != 1 or values.shape != yaw.shape:
+        raise ValueError(f"values {values.shape} and yaw_deg {yaw.shape} should both be (N,)")
+    members = (yaw <= 30, (yaw > 30) & (yaw <= 60), yaw > 60)
+    means = [_mean(values[member]) for member in members]
+    counts = {name: int(member.sum()) for name, member in zip(YAW_BINS, members, strict=True)}
+    return {
+        **dict(zip(YAW_BINS, means, strict=True)),
+        "balanced": float(np.mean(means)),
+        "plain": _mean(values),
+        "counts": counts,
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def cumulative_error(values: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """The CED curve: which share of the samples has an error of at most x.
+
+    Args:    values: (N,) errors; one that is not finite counts as never reached.
+             threshold: where the area under the curve ends.
+    Returns: errors (N,) ascending, share (N,) in (0, 1], and the area under the step curve from 0 to
+             `threshold` over its greatest possible value, in [0, 1].
+    """
+    errors = np.sort(np.where(np.isfinite(values), values, np.inf))
+    share = np.arange(1, len(errors) + 1) / len(errors)
+    return errors, share, float(np.clip(1 - errors / threshold, 0, None).mean())
+
+
+def bootstrap_interval(values: np.ndarray, seed: int, level: float = 0.95, rounds: int = 2000) -> tuple[float, float]:
+    """The interval of the mean over samples drawn with replacement (percentile bootstrap).
+
+    Args:    values: (N,).   seed: of the draws.   level: share of the drawn means inside.   rounds: draws.
+    """
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(rounds)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+# --- the mean face --------------------------------------------------------------------------------
+
+
+def _aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`source` under the best similarity onto `target`, (..., N, 3) float64."""
+    scale, rotation, translation = umeyama(source, target)
+    rotated = np.asarray(source, np.float64) @ np.swapaxes(rotation, -1, -2)
+    return scale[..., None, None] * rotated + translation[..., None, :]
+
+
+def procrustes_mean(shapes: np.ndarray) -> np.ndarray:
+    """The mean shape by generalised Procrustes: 5 rounds from the first shape.
+
+    Args:    shapes: (N, 68, 3).
+    Returns: (68, 3), centred, of unit Frobenius norm.
+    """
+    shapes = np.asarray(shapes, np.float64)
+
+    def normalised(shape: np.ndarray) -> np.ndarray:
+        centred = shape - shape.mean(0)
+        return centred / np.linalg.norm(centred)
+
+    mean = normalised(shapes[0])
+    for _ in range(5):
+        mean = normalised(_aligned(shapes, np.broadcast_to(mean, shapes.shape)).mean(0))
+    return mean
+
+
+def mean_face_floor(gt: np.ndarray, mean_shape: np.ndarray | None = None) -> np.ndarray:
+    """What a method would predict that knows each pose and no shape: the mean face under the best similarity.
+
+    Args:    gt: (N, 68, 3).   mean_shape: (68, 3) in the handedness of `gt`; by default the Procrustes mean of `gt`.
+    Returns: (N, 68, 3), least squares in x, y, z; its NME is the floor that each chart draws.
+    """
+    gt = np.asarray(gt, np.float64)
+    mean_shape = procrustes_mean(gt) if mean_shape is None else mean_shape
+    return _aligned(np.broadcast_to(mean_shape, gt.shape), gt)
+
+
+# --- pose -----------------------------------------------------------------------------------------
+
+
+def pose_mae(pred_deg: np.ndarray, gt_deg: np.ndarray) -> dict:
+    """Protocol pose-mae: mean absolute error of the angles, and the geodesic error.
+
+    Args:    pred_deg, gt_deg: (N, 3) pitch, yaw, roll in degrees.
+    Returns: {"pitch", "yaw", "roll", "mae": their mean, "geodesic": mean angle between the rotations;
+             "count"}, over the samples whose three true angles are all within [-99, 99].
+    """
+    pred_deg, gt_deg = np.asarray(pred_deg, np.float64), np.asarray(gt_deg, np.float64)
+    if pred_deg.shape != gt_deg.shape or gt_deg.shape[1:] != (3,):
+        raise ValueError(f"pred {pred_deg.shape} and gt {gt_deg.shape} should both be (N, 3)")
+    kept = (np.abs(gt_deg) <= 99).all(1)
+    pred_deg, gt_deg = pred_deg[kept], gt_deg[kept]
+    angles = [_mean(column) for column in np.abs(pred_deg - gt_deg).T]
+    geodesic = _mean(geodesic_deg(pred_deg, gt_deg))
+    return {
+        **dict(zip(("pitch", "yaw", "roll"), angles, strict=True)),
+        "mae": float(np.mean(angles)),
+        "geodesic": geodesic,
+        "count": int(kept.sum()),
+    }
+
+
+def geodesic_deg(pred_deg: np.ndarray, gt_deg: np.ndarray) -> np.ndarray:
+    """The angle of the rotation that takes one pose to the other, (N, 3) pitch, yaw, roll -> (N,) degrees."""
+    pred, gt = rotation_from_angles(np.radians(pred_deg)), rotation_from_angles(np.radians(gt_deg))
+    # |R - R'| = 2 sqrt(2) sin(angle / 2): unlike the arc cosine of the trace, exact for small angles.
+    sine = np.linalg.norm(pred - gt, axis=(-2, -1)) / np.sqrt(8)
+    return np.degrees(2 * np.arcsin(np.clip(sine, 0, 1)))
+
+
+# --- point sets -----------------------------------------------------------------------------------
+
+
+def cd_f1(pred: np.ndarray, gt: np.ndarray, tau: float = 1e-4) -> dict[str, float]:
+    """Protocol cd-f1@p2m: chamfer distance and F1 on squared nearest-neighbour distances d.
+
+    CD = 1000 (mean d(pred -> gt) + mean d(gt -> pred)); F1 = 100 * 2 P R / (P + R), P and R being the
+    shares of d < tau from each side.
+
+    Args:    pred: (P, 3), all vertices of the last level.   gt: (Q, 3), all stored points.
+             tau: on the squared distance: 1e-4 is 1 cm in metres, 10 px in px / 1000.
+    Returns: {"cd", "f1" at tau, "f1_2tau" at 2 tau}.
+    Raises:  ValueError if a set is empty or has points that are not finite.
+    Source:  Pixel2Mesh, section 4.
+    """
+    pred, gt = np.asarray(pred, np.float64), np.asarray(gt, np.float64)
+    for name, points in (("pred", pred), ("gt", gt)):
+        if points.ndim != 2 or not len(points) or not np.isfinite(points).all():
+            raise ValueError(f"{name} {points.shape} should be (points, 3), not empty and finite")
+    to_gt, to_pred = cKDTree(gt).query(pred)[0] ** 2, cKDTree(pred).query(gt)[0] ** 2
+
+    def f1(limit: float) -> float:
+        precision, recall = (to_gt < limit).mean(), (to_pred < limit).mean()
+        return float(200 * precision * recall / (precision + recall)) if precision + recall else 0.0
+
+    return {"cd": float(1000 * (to_gt.mean() + to_pred.mean())), "f1": f1(tau), "f1_2tau": f1(2 * tau)}

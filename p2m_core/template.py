@@ -1,0 +1,469 @@
+"""The mesh that is deformed: a semi-sphere in levels, each the midpoint subdivision of the one before.
+
+Level k's vertices are the first n_k vertices of level k + 1, so one index set serves all levels:
+
+    level 1   0 ........ n1
+    level 2   0 ........ n1 .... n2          vertex n1 + i lies on edge unpool[0][i] = (a, b)
+    level 3   0 ........ n1 .... n2 .... n3
+
+Registered on a face model's mean, every vertex has a true place in every face: a sparse linear map of the
+face model's vertices. Each of the 68 landmarks is a fixed point of a triangle.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.ndimage import gaussian_filter1d, minimum_filter1d
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import eigsh
+from scipy.spatial import cKDTree
+
+from p2m_core.errors import InputError
+from p2m_core.faces.linear_model import FaceModel
+from p2m_core.files import write_text
+
+RIM_INSET = 0.99  # of the polar angle at which the face ends
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A template of L levels.
+
+    vertices       (V, 3) float32, finest level; units of the face model, or of the file it was read from
+    faces          L arrays (F_k, 3) int64, wound outwards      unpool  L - 1 arrays (E_k, 2) int64
+    landmark_faces (68, 3) vertex indices of the triangle that carries each landmark, finest level
+    landmark_bary  (68, 3) its weights; both empty (0, 3) where the template is not registered on a face
+    mirror         (V,) the vertex that the mirror image of each falls on; empty where there is no symmetry
+    """
+
+    vertices: np.ndarray
+    faces: tuple[np.ndarray, ...]
+    unpool: tuple[np.ndarray, ...]
+    landmark_faces: np.ndarray
+    landmark_bary: np.ndarray
+    mirror: np.ndarray
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Number of vertices of each level."""
+        sizes = [len(self.vertices) - sum(len(pairs) for pairs in self.unpool)]
+        for pairs in self.unpool:
+            sizes.append(sizes[-1] + len(pairs))
+        return tuple(sizes)
+
+    @cached_property
+    def edges(self) -> tuple[np.ndarray, ...]:
+        """Undirected edges of each level, (E_k, 2), sorted."""
+        return tuple(mesh_edges(faces) for faces in self.faces)
+
+    @cached_property
+    def adjacency(self) -> tuple[sp.csr_matrix, ...]:
+        """The graph convolution's matrix of each level."""
+        return tuple(rescaled_laplacian(edges, n) for edges, n in zip(self.edges, self.counts, strict=True))
+
+    @cached_property
+    def neighbour_mean(self) -> tuple[sp.csr_matrix, ...]:
+        """The map from vertices to the mean of their neighbours, each level: Laplacian coordinate = x - mean."""
+        means = []
+        for edges, n in zip(self.edges, self.counts, strict=True):
+            graph = undirected(edges, n)
+            means.append((sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph).tocsr())
+        return tuple(means)
+
+    def landmarks(self, vertices: np.ndarray) -> np.ndarray:
+        """The 68 landmarks of finest-level vertices, (..., V, 3) -> (..., 68, 3)."""
+        return (vertices[..., self.landmark_faces, :] * self.landmark_bary[..., None]).sum(-2)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that a checkpoint must hold to rebuild the template with `from_arrays`."""
+        content = {"vertices": self.vertices, "mirror": self.mirror, "faces0": self.faces[0]}
+        content |= {f"unpool{k}": pairs for k, pairs in enumerate(self.unpool)}
+        return content | {"landmark_faces": self.landmark_faces, "landmark_bary": self.landmark_bary}
+
+    @staticmethod
+    def from_arrays(content: dict[str, np.ndarray]) -> Template:
+        """The template of `arrays`."""
+        unpool = [content[f"unpool{k}"] for k in range(sum(name.startswith("unpool") for name in content))]
+        return Template(
+            vertices=content["vertices"],
+            faces=subdivided_faces(content["faces0"], unpool, len(content["vertices"])),
+            unpool=tuple(unpool),
+            landmark_faces=content["landmark_faces"],
+            landmark_bary=content["landmark_bary"],
+            mirror=content["mirror"],
+        )
+
+    @staticmethod
+    def from_mesh(vertices: np.ndarray, faces: np.ndarray, levels: int) -> Template:
+        """A template of any triangle mesh (V, 3), (F, 3): its midpoint subdivisions as further levels."""
+        vertices, unpool = np.asarray(vertices, np.float64), []
+        level_faces = [np.asarray(faces, np.int64)]
+        for _ in range(levels - 1):
+            pairs = mesh_edges(level_faces[-1])
+            level_faces.append(subdivide(level_faces[-1], pairs, len(vertices)))
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+            unpool.append(pairs)
+        none = np.zeros((0, 3))
+        return Template(
+            np.float32(vertices), tuple(level_faces), tuple(unpool), none.astype(int), none, find_mirror(vertices)
+        )
+
+    @staticmethod
+    def load(path: str | Path, levels: int = 4) -> Template:
+        """A template from a `.dat` pickle of the older ports, or of any mesh file that trimesh reads.
+
+        Raises: InputError for a file that is neither, or a pickle that holds more than numpy arrays.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputError(path, "", "is missing", "give the path of an .obj, .ply or .dat template")
+        if path.suffix == ".dat":
+            return _load_dat(path)
+        import trimesh
+
+        try:
+            mesh = trimesh.load(path, force="mesh", process=False)
+        except Exception as error:  # trimesh raises whatever its readers do
+            raise InputError(path, "", f"cannot be read as a mesh: {error}", "give an .obj, .ply or .dat") from error
+        if not len(mesh.faces):
+            raise InputError(path, "faces", "there are none", "give a triangle mesh")
+        return Template.from_mesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), levels)
+
+    def save(self, folder: str | Path, stem: str = "template") -> list[Path]:
+        """Write one OBJ a level, STEM_1.obj ...; returns the paths."""
+        paths = []
+        for k, (faces, n) in enumerate(zip(self.faces, self.counts, strict=True)):
+            lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in self.vertices[:n]]
+            lines += [f"f {a} {b} {c}" for a, b, c in faces + 1]
+            paths.append(Path(folder) / f"{stem}_{k + 1}.obj")
+            write_text(paths[-1], "\n".join(lines) + "\n")
+        return paths
+
+    def report(self) -> list[dict[str, object]]:
+        """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
+        rows = []
+        for faces, edges, n in zip(self.faces, self.edges, self.counts, strict=True):
+            directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+            uses = np.unique(np.sort(directed, 1), axis=0, return_counts=True)[1]
+            length = np.linalg.norm(np.diff(self.vertices[edges], axis=1)[:, 0], axis=1)
+            rows.append(
+                {
+                    "vertices": n,
+                    "edges": len(edges),
+                    "faces": len(faces),
+                    "manifold": bool(uses.max() <= 2),
+                    "winding consistent": len(np.unique(directed, axis=0)) == len(directed),
+                    "components": int(connected_components(undirected(edges, n), directed=False)[0]),
+                    "boundary loops": sorted(len(loop) for loop in boundary_loops(faces)),
+                    "mirror symmetric": len(self.mirror) > 0,
+                    "edge length max/median": round(float(length.max() / np.median(length)), 2),
+                }
+            )
+        return rows
+
+
+# --- meshes ---------------------------------------------------------------------------------------
+
+
+def mesh_edges(faces: np.ndarray) -> np.ndarray:
+    """Undirected edges (E, 2) of triangles (F, 3), each once, smaller index first."""
+    return np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
+
+
+def undirected(edges: np.ndarray, count: int) -> sp.csr_matrix:
+    """The adjacency matrix (n, n) of edges (E, 2), without self loops."""
+    both = np.concatenate([edges, edges[:, ::-1]])
+    return sp.csr_matrix((np.ones(len(both)), both.T), shape=(count, count))
+
+
+def rescaled_laplacian(edges: np.ndarray, count: int) -> sp.csr_matrix:
+    """A = (2 / lambda_max) (I - D^-1/2 Adj D^-1/2) - I, the first Chebyshev polynomial of the graph Laplacian.
+
+    Source: Defferrard et al., NeurIPS 2016; Pixel2Mesh's official code.
+    """
+    graph = undirected(edges, count)
+    root = sp.diags(1 / np.sqrt(np.maximum(np.asarray(graph.sum(1)).ravel(), 1)))
+    laplacian = sp.identity(count) - root @ graph @ root
+    start = np.random.default_rng(0).standard_normal(count)  # eigsh's own start is random
+    largest = eigsh(laplacian, 1, which="LM", return_eigenvectors=False, v0=start)[0]
+    return (2 / largest * laplacian - sp.identity(count)).tocsr()
+
+
+def subdivide(faces: np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
+    """Each triangle in four, (F, 3) -> (4 F, 3); the new vertex count + i lies between pairs[i]."""
+    ordered = np.sort(pairs, 1)
+    key = ordered[:, 0] * count + ordered[:, 1]
+    order = np.argsort(key)
+
+    def middle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return count + order[np.searchsorted(key[order], np.minimum(a, b) * count + np.maximum(a, b))]
+
+    a, b, c = faces.T
+    ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
+    return np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
+
+
+def subdivided_faces(faces: np.ndarray, unpool: list[np.ndarray], count: int) -> tuple[np.ndarray, ...]:
+    """Faces of every level from those of the first; count: vertices of the finest level."""
+    levels, n = [np.asarray(faces, np.int64)], count - sum(len(pairs) for pairs in unpool)
+    for pairs in unpool:
+        levels.append(subdivide(levels[-1], pairs, n))
+        n += len(pairs)
+    return tuple(levels)
+
+
+def boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
+    """The vertices of each boundary loop, in order, longest first."""
+    directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    _, inverse, uses = np.unique(np.sort(directed, 1), axis=0, return_inverse=True, return_counts=True)
+    following: dict[int, list[int]] = {}
+    for a, b in directed[uses[inverse.ravel()] == 1]:
+        following.setdefault(int(a), []).append(int(b))
+    loops = []
+    while following:
+        start = next(iter(following))
+        loop = [start]
+        while True:
+            ways = following[loop[-1]]
+            onward = ways.pop()
+            if not ways:
+                del following[loop[-1]]
+            if onward == start:
+                break
+            loop.append(onward)
+        loops.append(np.array(loop))
+    return sorted(loops, key=len, reverse=True)
+
+
+def find_mirror(vertices: np.ndarray) -> np.ndarray:
+    """The index of each vertex's mirror image in x, (V,), or an empty array if the mesh is not symmetric."""
+    distance, mirror = cKDTree(vertices).query(vertices * [-1, 1, 1])
+    symmetric = distance.max() < 1e-4 * np.ptp(vertices) and (mirror[mirror] == np.arange(len(mirror))).all()
+    return mirror if symmetric else np.zeros(0, np.int64)
+
+
+# --- the semi-sphere ------------------------------------------------------------------------------
+
+
+def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:
+    """A triangulated disc of radius 1: points (1 + 3 r (r + 1), 2) in rings, faces (6 r^2, 3) counter-clockwise."""
+    cells = [(q, r) for q in range(-rings, rings + 1) for r in range(-rings, rings + 1) if abs(q + r) <= rings]
+    number = {cell: k for k, cell in enumerate(cells)}
+    q, r = np.array(cells).T
+    ring = np.max([abs(q), abs(r), abs(q + r)], 0)
+    angle = np.arctan2(r * np.sqrt(0.75), q + r / 2)
+    faces = []
+    for (i, j), a in number.items():
+        for b, c in (((i + 1, j), (i, j + 1)), ((i + 1, j - 1), (i + 1, j))):
+            if b in number and c in number:
+                faces.append((a, number[b], number[c]))
+    return np.stack([np.cos(angle), np.sin(angle)], 1) * (ring / rings)[:, None], np.array(faces)
+
+
+def semi_sphere(rings: int, levels: int) -> Template:
+    """A left-right symmetric cap, as a disc: x, y in the unit circle, z = 0 (the cap opens when it is registered)."""
+    points, faces = hexagonal_disc(rings)
+    return Template.from_mesh(np.concatenate([points, np.zeros((len(points), 1))], 1), faces, levels)
+
+
+def _capped(model: FaceModel) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The mean face with eyes and mouth closed: map (V + holes, V) to its vertices, triangles."""
+    n = len(model.mean)
+    holes = boundary_loops(model.triangles)[1:]
+    rows, triangles = [sp.identity(n)], [model.triangles]
+    for k, loop in enumerate(holes):
+        rows.append(sp.csr_matrix((np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop)), shape=(1, n)))
+        ends = np.roll(loop, -1)
+        triangles.append(np.stack([ends, loop, np.full(len(loop), n + k)], 1))
+    return sp.vstack(rows).tocsr(), np.concatenate(triangles)
+
+
+def _rim_angle(directions: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
+    """Polar angle at which the face ends at each azimuth (N,), from directions (B, 3) to its outer boundary."""
+    around = np.arctan2(directions[:, 1], directions[:, 0])
+    polar = np.arccos(directions[:, 2] / np.linalg.norm(directions, axis=1))
+    grid = np.linspace(-np.pi, np.pi, 720, endpoint=False)
+    apart = abs((grid[:, None] - around + np.pi) % (2 * np.pi) - np.pi)
+    limit = np.where(apart < 0.06, polar, np.inf).min(1)
+    known = np.isfinite(limit)
+    limit = np.interp(grid, grid[known], limit[known], period=2 * np.pi)
+    mirrored = np.interp((np.pi - grid + np.pi) % (2 * np.pi) - np.pi, grid, limit, period=2 * np.pi)
+    # Eroded before it is smoothed, so that the smooth rim stays inside the jagged one.
+    limit = minimum_filter1d(np.minimum(limit, mirrored), 13, mode="wrap")
+    limit = gaussian_filter1d(limit, 5, mode="wrap") * RIM_INSET
+    return np.interp(azimuth, grid, limit, period=2 * np.pi)
+
+
+def _outermost_hits(origin, directions, vertices, triangles, candidates: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays from inside leave a mesh: triangle (N,), -1 for none, and barycentric weights (N, 3).
+
+    The triangles whose centres lie nearest in direction are tried first (Moeller and Trumbore 1997), and all
+    of them for the few rays that meet none of these, where triangles are long and thin.
+    """
+    corners = vertices[triangles] - origin
+    centres = corners.mean(1)
+    tree = cKDTree(centres / np.linalg.norm(centres, axis=1, keepdims=True))
+    near = tree.query(directions, candidates)[1]
+    a, b, c = (corners[near][:, :, k] for k in range(3))
+    e1, e2, ray = b - a, c - a, np.broadcast_to(directions[:, None], a.shape)
+    p = np.cross(ray, e2)
+    determinant = (e1 * p).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = -(a * p).sum(-1) / determinant
+        q = np.cross(-a, e1)
+        v = (ray * q).sum(-1) / determinant
+        distance = (e2 * q).sum(-1) / determinant
+        inside = (u >= -1e-9) & (v >= -1e-9) & (u + v <= 1 + 1e-9) & (distance > 0)
+    distance = np.where(inside, distance, -np.inf)
+    best = distance.argmax(1)
+    rows = np.arange(len(best))
+    weights = np.stack([1 - u - v, u, v], -1)[rows, best]
+    hit = np.where(np.isfinite(distance[rows, best]), near[rows, best], -1)
+    missed = np.nonzero(hit < 0)[0]
+    if len(missed) and candidates < len(triangles):
+        hit[missed], weights[missed] = _outermost_hits(origin, directions[missed], vertices, triangles, len(triangles))
+    return hit, weights
+
+
+def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]:
+    """Lay a semi-sphere on a face model's mean.
+
+    From a centre inside the head, the ray through each vertex of the cap meets the mean face, with eyes and
+    mouth closed; the cap is scaled at each azimuth so that its rim lies just inside the face's.
+
+    Args:    disc: of `semi_sphere`.
+    Returns: the template, its vertices on the mean face; and the map (V, model's vertices) to each
+             vertex's true place in any face of the model.
+    Raises:  InputError if a ray misses the face.
+    """
+    to_capped, triangles = _capped(model)
+    mean = model.mean.astype(np.float64)
+    landmarks = mean[model.landmark_idx]
+    centre = np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])  # nose height, between the ears
+    x, y, _ = disc.vertices.astype(np.float64).T
+    around = np.arctan2(y, x)
+    polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(model.triangles)[0]] - centre, around)
+    directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], 1)
+    hit, weights = _outermost_hits(centre, directions, to_capped @ mean, triangles)
+    if (hit < 0).any():
+        problem = f"{(hit < 0).sum()} of {len(hit)} template vertices miss the mean face"
+        raise InputError(model.name, "mean", problem, "check that the mean faces +z, with y up")
+    rows = np.repeat(np.arange(len(hit)), 3)
+    operator = sp.csr_matrix((weights.ravel(), (rows, triangles[hit].ravel())), shape=(len(hit), to_capped.shape[0]))
+    operator = (operator @ to_capped).tocsr()
+    vertices = operator @ mean
+    carrier, bary = nearest_points(vertices, disc.faces[-1], mean[model.landmark_idx])
+    template = Template(
+        np.float32(vertices), disc.faces, disc.unpool, disc.faces[-1][carrier], bary, disc.mirror
+    )
+    return template, operator
+
+
+def nearest_points(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest point of a mesh to each of `points` (P, 3): triangle (P,) and barycentric weights (P, 3)."""
+    import trimesh
+
+    corners = vertices[faces]
+    triangle, weights = [], []
+    for point in points:
+        closest = trimesh.triangles.closest_point(corners, np.broadcast_to(point, (len(faces), 3)))
+        best = int(((closest - point) ** 2).sum(1).argmin())
+        triangle.append(best)
+        weights.append(trimesh.triangles.points_to_barycentric(corners[[best]], closest[[best]])[0])
+    return np.array(triangle), np.array(weights)
+
+
+@cache
+def face_template(model: FaceModel, rings: int = 6, levels: int = 4) -> tuple[Template, sp.csr_matrix]:
+    """The semi-sphere of some rings and levels, registered on a face model: template and map, see `register`."""
+    return register(semi_sphere(rings, levels), model)
+
+
+# --- the ancestors' files -------------------------------------------------------------------------
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that builds numpy arrays and nothing else, so that a file cannot run code."""
+
+    ALLOWED = {
+        (module, name)
+        for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+        for name in ("ndarray", "dtype", "_reconstruct", "scalar")
+    } | {("_codecs", "encode")}
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def load_arrays(path: str | Path) -> object:
+    """The numpy arrays of a pickle, in lists, tuples and dicts.
+
+    Raises: InputError if the file holds anything else or is no pickle.
+    """
+    try:
+        return _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, ImportError) as error:
+        raise InputError(path, "", f"is not a pickle of numpy arrays: {error}", "give a file from a source you trust") from error
+
+
+def triangles_of_graph(edges: np.ndarray, count: int) -> np.ndarray:
+    """All triangles (F, 3) of a graph with edges (E, 2), wound alike where it is a surface."""
+    graph = undirected(edges, count)
+    neighbours = [set(graph.indices[graph.indptr[v] : graph.indptr[v + 1]].tolist()) for v in range(count)]
+    faces = [(a, b, c) for a, b in edges.tolist() for c in sorted(neighbours[a] & neighbours[b]) if b < c]
+    return _wind_alike(np.array(faces))
+
+
+def _wind_alike(faces: np.ndarray) -> np.ndarray:
+    """Flip triangles so that neighbours run through their common edge in opposite directions."""
+    faces = faces.copy()
+    at_edge: dict[tuple[int, int], list[int]] = {}
+    for f, (a, b, c) in enumerate(faces.tolist()):
+        for i, j in ((a, b), (b, c), (c, a)):
+            at_edge.setdefault((min(i, j), max(i, j)), []).append(f)
+    done = np.zeros(len(faces), bool)
+    for seed in range(len(faces)):
+        queue = [seed] if not done[seed] else []
+        done[seed] = True
+        while queue:
+            a, b, c = faces[queue.pop()].tolist()
+            for i, j in ((a, b), (b, c), (c, a)):
+                for f in at_edge[(min(i, j), max(i, j))]:
+                    if not done[f]:
+                        x, y, z = faces[f].tolist()
+                        if (i, j) in ((x, y), (y, z), (z, x)):
+                            faces[f] = (x, z, y)
+                        done[f] = True
+                        queue.append(f)
+    return faces
+
+
+def _load_dat(path: Path) -> Template:
+    """A `.dat` of older ports: [coordinates, support of each level, [unpool ...], 2 paddings, [laplace ...]]."""
+    content = load_arrays(path)
+    try:
+        vertices = np.asarray(content[0], np.float64)
+        levels = len(content) - 5
+        edges = np.asarray(content[1][1][0], np.int64)
+        unpool = tuple(np.asarray(pairs, np.int64).reshape(-1, 2) for pairs in content[1 + levels])
+        if len(unpool) != levels - 1 or vertices.shape[1] != 3:
+            raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
+    except (TypeError, IndexError, ValueError, KeyError) as error:
+        raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
+    faces = triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
+    for pairs in unpool:
+        vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+    none = np.zeros((0, 3))
+    return Template(
+        np.float32(vertices), subdivided_faces(faces, list(unpool), len(vertices)), unpool,
+        none.astype(int), none, find_mirror(vertices),
+    )  # fmt: skip

@@ -1,0 +1,213 @@
+"""p2m_core.cli: help, how options become settings, exit codes. The library's functions are stood in for."""
+
+import shlex
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from p2m_core import __version__, cli
+from p2m_core.config import PROJECT_ROOT, Config
+from p2m_core.errors import InputError
+
+COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "doctor", "demo")
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Stand-ins for the functions that the commands call; what each was called with, by name."""
+    seen = {}
+
+    def stand_in(module: str, name: str):
+        def function(*args, **kwargs):
+            seen[name] = (*args, *kwargs.values())
+            return f"{name} done"
+
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: function}))
+
+    stand_in("p2m_core.synthetic.writer", "write_dataset")
+    stand_in("p2m_core.data.store", "build_store")
+    stand_in("p2m_core.train", "train")
+    stand_in("p2m_core.evaluate", "evaluate")
+    stand_in("p2m_core.predict", "predict_files")
+    return seen
+
+
+def help_of(command: str, capsys) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_every_command_of_the_list_is_there(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"    {command}" in shown for command in COMMANDS)
+    assert {function.__name__ for function in cli.EXAMPLES} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example_that_parses_and_a_default_for_every_option(command, capsys):
+    shown = help_of(command, capsys)
+    example = shown[shown.index("example:") :].splitlines()[1].strip()
+    words = shlex.split(example)
+    assert words[:2] == ["p2m", command]
+    args = cli.parser().parse_args(words[1:])
+    assert args.command.__name__ == command
+    cli._config(args)  # its settings exist and are of the right type
+
+    [subparsers] = [action for action in cli.parser()._actions if hasattr(action, "choices") and action.choices]
+    for action in subparsers.choices[command]._actions:
+        if action.dest != "help":
+            assert "default: " in action.help, action.dest
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("doctor", "demo", "run")])
+def test_shown_defaults_are_the_configs(command, capsys):
+    shown = " ".join(help_of(command, capsys).split())
+    for option in cli.OPTIONS[getattr(cli, command)]:
+        value = Config()
+        for part in option.field.split("."):
+            value = getattr(value, part)
+        assert f"(setting {option.field}, default: {value})" in shown
+
+
+def test_options_win_over_set_which_wins_over_the_file(calls, tmp_path, capsys):
+    file = tmp_path / "own.yaml"
+    file.write_text("synth: {count: 1, size_px: 11, seed: 21}\n")
+    arguments = ["synth", "--config", str(file), "--set", "synth.count=2", "--set", "synth.size_px=12", "--count", "3"]
+    assert cli.main(arguments) == 0
+    out, count, size_px, seed, _ = calls["write_dataset"]
+    assert (count, size_px, seed) == (3, 12, 21)
+    assert out == PROJECT_ROOT / Config().synth.out
+    assert capsys.readouterr().out == "write_dataset done\n"
+
+
+def test_paths_count_from_where_the_user_is(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["synth", "faces: # new", "--count", "3"])
+    assert calls["write_dataset"][0] == tmp_path / "faces: # new"
+    cli.main(["train", "--data", "store", "--init-from", "1.safetensors"])
+    [config] = calls["train"]
+    assert (config.data.store, config.train.init_from) == (str(tmp_path / "store"), str(tmp_path / "1.safetensors"))
+
+
+@pytest.mark.parametrize(("word", "value"), [("bundled", "bundled"), ("null", None)])
+def test_words_in_place_of_a_path_stay_words(calls, word, value):
+    cli.main(["train", "--init-from", word])
+    assert calls["train"][0].train.init_from == value
+
+
+def test_another_folder_gets_a_store_of_its_own(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "photos/", "sub/../photos"):
+        cli.main(["preprocess", folder, "--face-model", "fit"])
+        [config] = calls["build_store"]
+        assert Path(config.data.raw).resolve() == tmp_path / "photos"
+        assert config.data.store == "data/processed/photos"
+        assert config.data.face_model == "fit"
+    cli.main(["preprocess", "photos", "--out", "there"])
+    assert calls["build_store"][0].data.store == str(tmp_path / "there")
+    cli.main(["preprocess"])
+    assert calls["build_store"][0].data.store == Config().data.store
+
+
+def test_predict_passes_boxes_and_photos(calls):
+    cli.main(["predict", "a.jpg", "--box", "1,2,3.5,4", "--box=-1,2,3,4", "--out", "x", "--device", "cpu"])
+    photos, out, boxes, weights, device = calls["predict_files"]
+    assert (photos, out, boxes) == ([Path("a.jpg")], Path("x"), [(1, 2, 3.5, 4), (-1, 2, 3, 4)])
+    assert (weights, device) == (Config().predict.weights, "cpu")
+    cli.main(["predict", "a.jpg", "b.jpg"])
+    assert calls["predict_files"][0] == [Path("a.jpg"), Path("b.jpg")]
+    assert calls["predict_files"][2] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["synth", "--count", "0"], "synth.count: "),
+        (["synth", "--count", "many"], "synth.count: "),
+        (["train", "--set", "train.epoch=1"], "did you mean train.epochs?"),
+        (["train", "-c", "face-lit"], "did you mean face-lite?"),
+        (["evaluate", "-c", "/nowhere/x.yaml"], "/nowhere/x.yaml: no such config"),
+        (["predict", "a.jpg", "--box", "1,2,3"], "--box: 1,2,3: is not four numbers"),
+        (["predict", "a.jpg", "--box", "3,2,1,4"], "--box: 3,2,1,4: has no area"),
+        (["predict", "a.jpg", "b.jpg", "--box", "1,2,3,4"], "given with several photos"),
+        (["run", "-p", "epochs"], "not of the form name=value"),
+        (["run", "-c", "face-lit"], "did you mean face-lite?"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(calls, arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith("p2m: ")
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert not calls
+
+
+def test_what_the_library_refuses_is_shown_the_same_way(monkeypatch, capsys):
+    def build_store(config):
+        raise InputError("a.mat", "Pose_Para", "is missing", "take the original file")
+
+    monkeypatch.setitem(sys.modules, "p2m_core.data.store", types.SimpleNamespace(build_store=build_store))
+    assert cli.main(["preprocess"]) == 2
+    assert capsys.readouterr().err == "p2m: a.mat: Pose_Para: is missing (take the original file)\n"
+
+
+def test_an_interrupt_says_that_one_can_go_on(monkeypatch, capsys):
+    def train(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "p2m_core.train", types.SimpleNamespace(train=train))
+    assert cli.main(["train"]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_run_passes_everything_on(monkeypatch, capsys):
+    from p2m_core import pipeline
+
+    seen = []
+
+    def run_notebooks(*args, **kwargs):
+        seen.append((*args, *kwargs.values()))
+        return [pipeline.NotebookResult("02_train", "ok", 1.25, "x", ["a/b", "c"])]
+
+    monkeypatch.setattr(pipeline, "run_notebooks", run_notebooks)
+    words = "run -c tiny 02_train -p epochs=3 -p 02_train.rate=1e-2 --timeout 9 --set seed=1".split()
+    assert cli.main(words) == 0
+    assert seen == [("tiny", ["02_train"], {"epochs": 3, "02_train.rate": 0.01}, 9.0, ["seed=1"])]
+    assert capsys.readouterr().out.split() == ["02_train", "ok", "1.2", "s", "a/b", "c"]
+
+
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_a_failed_notebook_is_one_line_and_exit_code_1(monkeypatch, capsys, command):
+    from p2m_core import pipeline
+
+    def run_notebooks(*args, **kwargs):
+        raise pipeline.NotebookError("02_train.ipynb: in the cell 'x': ValueError: y")
+
+    monkeypatch.setattr(pipeline, "run_notebooks", run_notebooks)
+    assert cli.main([command]) == 1
+    assert capsys.readouterr().err == "p2m: 02_train.ipynb: in the cell 'x': ValueError: y\n"
+
+
+def test_python_m_is_the_same_command_and_help_loads_no_torch():
+    code = (
+        "import sys, runpy; sys.argv = ['p2m', '--version']\ntry: runpy.run_module('p2m_core', run_name='__main__')\n"
+    )
+    code += "except SystemExit: pass\nprint([name for name in ('torch', 'numpy', 'matplotlib') if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT_ROOT)
+    assert answer.stdout.split("\n")[:2] == [f"p2m {__version__}", "[]"]
+
+
+def test_the_doctor_shows_where_missing_things_belong(capsys):
+    assert cli.main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "AFLW2000-3D" in shown
+    assert str(PROJECT_ROOT / "data" / "raw") in shown

@@ -1,0 +1,138 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.io
+
+from p2m_core.errors import InputError
+from p2m_core.faces.formats import load_face_model, read_mat, save_face_model, write_mat
+from p2m_core.faces.linear_model import FaceModel
+
+ARRAYS = [field.name for field in dataclasses.fields(FaceModel) if field.name != "name"]
+
+
+@pytest.fixture
+def model():
+    """A bulging grid, seen from outside at +z, with as odd a number of everything as real files have."""
+    rng = np.random.default_rng(0)
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(11.0), np.arange(9.0)))
+    corner = np.array([i + 11 * j for j in range(8) for i in range(10)])
+    mean = np.stack([x - 5, y - 4, -0.1 * ((x - 5) ** 2 + (y - 4) ** 2)], 1)
+    return FaceModel(
+        mean=(1e4 * mean).astype(np.float32),
+        shape_basis=rng.normal(size=(99, 3, 5)).astype(np.float32),
+        expression_basis=rng.normal(size=(99, 3, 3)).astype(np.float32),
+        shape_sigma=np.linspace(9, 1, 5),
+        expression_sigma=np.linspace(2, 1, 3),
+        triangles=np.concatenate([corner[:, None] + [0, 1, 12], corner[:, None] + [0, 12, 11]]),
+        landmark_idx=rng.permutation(99)[:68],
+        name="grid",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, model):
+    save_face_model(tmp_path / "grid", model)
+    return tmp_path / "grid"
+
+
+def change(path, **fields):
+    """Rewrite a .mat with other fields; None drops one."""
+    content = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+    content = {k: v for k, v in (content | fields).items() if v is not None}
+    scipy.io.savemat(path, content)
+
+
+def test_round_trip(folder, model):
+    for path in (folder, folder / "Model_Shape.mat", folder / "Model_Exp.mat"):
+        loaded = load_face_model(path)
+        assert loaded.name == "grid"
+        for name in ARRAYS:
+            np.testing.assert_array_equal(getattr(loaded, name), getattr(model, name), err_msg=name)
+            assert getattr(loaded, name).dtype == getattr(model, name).dtype, name
+    assert sorted(path.name for path in folder.iterdir()) == ["Model_Exp.mat", "Model_Shape.mat"]
+
+
+def test_files_are_as_the_basel_model_comes(folder, model):
+    shape, expression = (scipy.io.loadmat(folder / name) for name in ("Model_Shape.mat", "Model_Exp.mat"))
+    assert shape["mu_shape"].shape == expression["mu_exp"].shape == (297, 1)
+    assert shape["w"].shape == (297, 5)
+    assert expression["w_exp"].shape == (297, 3)
+    assert shape["sigma"].shape == (5, 1)
+    assert shape["tri"].shape == (3, 160)
+    assert shape["tri"].min() == 1
+    assert shape["keypoints"].shape == (1, 68)
+    np.testing.assert_array_equal(
+        shape["mu_shape"].reshape(-1, 3)[shape["keypoints"][0].astype(int) - 1], model.mean[model.landmark_idx]
+    )
+
+
+def test_other_layouts_of_the_same_model(folder, model):
+    """tri as (F, 3) wound the other way, vectors lying, a mean expression, doubles."""
+    shape = scipy.io.loadmat(folder / "Model_Shape.mat")
+    change(
+        folder / "Model_Shape.mat",
+        tri=shape["tri"].T[:, ::-1].astype(np.uint16),
+        mu_shape=shape["mu_shape"].T.astype(np.float64) - 3,
+        keypoints=shape["keypoints"].T.astype(np.int32),
+        sigma=shape["sigma"].T,
+    )
+    change(folder / "Model_Exp.mat", mu_exp=np.full((297, 1), 3.0))
+    loaded = load_face_model(folder)
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(loaded, name), getattr(model, name), err_msg=name)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path, monkeypatch):
+    content = {"a": np.arange(3.0)}
+    write_mat(tmp_path / "one.mat", content)
+    monkeypatch.setattr("time.asctime", lambda *_: "another day")
+    write_mat(tmp_path / "two.mat", content)
+    assert (tmp_path / "one.mat").read_bytes() == (tmp_path / "two.mat").read_bytes()
+    np.testing.assert_array_equal(read_mat(tmp_path / "one.mat", ("a",), "")["a"], [[0, 1, 2]])
+
+
+def test_a_missing_file_is_named_with_a_remedy(tmp_path, folder):
+    with pytest.raises(InputError, match=r"nowhere.Model_Shape\.mat: is missing \(put the original"):
+        load_face_model(tmp_path / "nowhere")
+    (folder / "Model_Exp.mat").unlink()
+    with pytest.raises(InputError, match=r"Model_Exp\.mat: is missing"):
+        load_face_model(folder)
+
+
+def test_a_file_cut_short_is_refused(folder):
+    content = (folder / "Model_Shape.mat").read_bytes()
+    for length in (0, 50, 200, len(content) // 2, len(content) - 1):
+        (folder / "Model_Shape.mat").write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"Model_Shape\.mat"):
+            load_face_model(folder)
+
+
+def test_a_matlab_73_file_says_how_to_save_it(folder):
+    (folder / "Model_Exp.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
+    with pytest.raises(InputError, match="save it in MATLAB with -v7"):
+        load_face_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value", "problem"),
+    [
+        *[("Model_Shape.mat", field, None, "is missing") for field in ("mu_shape", "w", "sigma", "tri", "keypoints")],
+        *[("Model_Exp.mat", field, None, "is missing") for field in ("mu_exp", "w_exp", "sigma_exp")],
+        ("Model_Shape.mat", "w", "missing", "not made of real numbers"),
+        ("Model_Shape.mat", "mu_shape", np.zeros((298, 1)), "298 numbers"),
+        ("Model_Exp.mat", "mu_exp", np.zeros((294, 1)), "from one model"),
+        ("Model_Shape.mat", "w", np.zeros((294, 5)), r"not \(297, components\)"),
+        ("Model_Shape.mat", "w", np.full((297, 5), np.nan), "not finite"),
+        ("Model_Exp.mat", "sigma_exp", np.ones((2, 1)), "2 entries for 3 components"),
+        ("Model_Shape.mat", "tri", np.zeros((4, 7)), r"not \(3, F\)"),
+        ("Model_Shape.mat", "tri", np.array([[0], [1], [2]]), "outside 1 to 99"),
+        ("Model_Shape.mat", "keypoints", np.full((1, 68), 100), "outside 1 to 99"),
+        ("Model_Shape.mat", "keypoints", np.ones((1, 67)), "67 entries, not 68"),
+    ],
+)
+def test_a_bad_field_is_named(folder, file, field, value, problem):
+    change(folder / file, **{field: value})
+    with pytest.raises(InputError, match=problem) as caught:
+        load_face_model(folder)
+    assert (caught.value.path, caught.value.field) == (str(folder / file), field)

@@ -1,0 +1,288 @@
+"""p2m_core.pipeline: notebooks that end well, fail, hang, die, and those that never get a kernel."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from p2m_core import config as settings
+from p2m_core import pipeline
+from p2m_core.config import Config, load_config
+from p2m_core.errors import InputError
+from p2m_core.pipeline import NotebookError, find_notebooks, read_parameters, run_notebooks
+
+PARAMETERS = 'config = "tiny"\noverrides = []\nepochs = 2\nrate = 0.5\ndetach = False\nlimit: int | None = None'
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project's root of its own, with a config and no notebook."""
+    # Braces and spaces, which papermill would take for names to fill in.
+    root = tmp_path / "a {b} c"
+    (root / "configs").mkdir(parents=True)
+    (root / "configs" / "tiny.yaml").write_text("seed: 3\n")
+    (root / "notebooks").mkdir()
+    monkeypatch.setattr(settings, "PROJECT_ROOT", root)
+    return root
+
+
+def add(root: Path, name: str, *cells: str, parameters: str | None = PARAMETERS) -> Path:
+    """A notebook of code cells, after a title and a parameters cell."""
+    content = new_notebook(cells=[new_markdown_cell(f"# {name}")])
+    if parameters is not None:
+        content.cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    content.cells += [new_code_cell(cell) for cell in cells]
+    path = root / "notebooks" / f"{name}.ipynb"
+    nbformat.write(content, path)
+    return path
+
+
+def printed(path: Path) -> str:
+    """What the cells of an executed notebook printed."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(out.text for cell in cells for out in cell.get("outputs", []) if out.output_type == "stream")
+
+
+WRITE = """from p2m_core.config import load_config, run_folder
+folder = run_folder(load_config(config, overrides))
+(folder / "made.txt").write_text("x")
+for i in range(20):
+    (folder / "many").mkdir(exist_ok=True)
+    (folder / "many" / f"{i}.txt").write_text("x")"""
+SHOW = """import json, os, sys
+from p2m_core.config import PROJECT_ROOT, load_config
+seed = load_config(config, overrides).seed
+print(json.dumps([sys.executable, os.getcwd(), str(PROJECT_ROOT), epochs, rate, seed]))"""
+
+
+def test_notebooks_run_in_order_and_the_report_says_what_was_written(root, monkeypatch):
+    add(root, "02_second", WRITE)
+    add(root, "01_first", SHOW)
+    monkeypatch.chdir("/")
+    # A kernelspec that points elsewhere, as another environment of the user may have installed it.
+    spec = root / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(root / "jupyter"))
+    parameters = {"01_first.epochs": 5, "rate": 2}
+    results = run_notebooks("tiny", parameters=parameters, timeout_s=120, overrides=["seed=4"])
+
+    assert [(result.name, result.status) for result in results] == [("01_first", "ok"), ("02_second", "ok")]
+    folder = root / "outputs" / "tiny"
+    assert sorted(path.name for path in (folder / "notebooks").iterdir()) == ["01_first.ipynb", "02_second.ipynb"]
+    seen = json.loads(printed(folder / "notebooks" / "01_first.ipynb"))
+    assert seen == [sys.executable, str(root / "notebooks"), str(root), 5, 2, 4]
+    assert Path.cwd() == Path("/")
+
+    report = json.loads((folder / "run.json").read_text())
+    assert [entry["status"] for entry in report["notebooks"]] == ["ok", "ok"]
+    assert all(entry["seconds"] > 0 for entry in report["notebooks"])
+    written = report["notebooks"][1]["written"]
+    assert "outputs/tiny/made.txt" in written
+    assert "outputs/tiny/many/ (20 files)" in written
+    assert "outputs/tiny/notebooks/02_second.ipynb" in written
+    assert report["notebooks"][0]["written"] == ["outputs/tiny/notebooks/01_first.ipynb"]
+    assert (report["config"], report["overrides"]) == ("tiny", ["seed=4"])
+    assert load_config(folder / "config.yaml") == load_config("tiny", ["seed=4"])
+
+
+def test_the_source_notebook_stays_as_it_was(root):
+    path = add(root, "01_a", "print(1)")
+    before = path.read_bytes()
+    run_notebooks("tiny", timeout_s=120)
+    assert path.read_bytes() == before
+
+
+def test_a_config_object_and_another_folder(root):
+    add(root, "01_a", SHOW)
+    [result] = run_notebooks(Config(name="own", seed=9), out="elsewhere", timeout_s=120)
+    assert result.executed == "elsewhere/01_a.ipynb"
+    assert json.loads(printed(root / "elsewhere" / "01_a.ipynb"))[-1] == 9
+
+
+def test_a_failing_cell_ends_the_run_and_is_named(root):
+    add(root, "01_bad", "x = 1", "# a comment\na = 1\nb = a / 0\nc = 2\nd = 3")
+    add(root, "02_never", "print(1)")
+    with pytest.raises(NotebookError) as caught:
+        run_notebooks("tiny", timeout_s=120)
+    assert str(caught.value) == (
+        "01_bad.ipynb: in the cell 'a = 1 / b = a / 0 / c = 2 ...': ZeroDivisionError: division by zero"
+    )
+    report = json.loads((root / "outputs" / "tiny" / "run.json").read_text())
+    assert [entry["status"] for entry in report["notebooks"]] == ["failed", "not run"]
+    assert report["notebooks"][0]["error"] == str(caught.value)
+    copies = [path.name for path in (root / "outputs" / "tiny" / "notebooks").iterdir()]
+    assert copies == ["01_bad.ipynb"]  # with the traceback, for a look
+
+
+def test_the_time_limit_is_the_notebooks_not_the_cells(root):
+    # No cell alone takes as long as the limit.
+    add(root, "01_slow", "import time", *["time.sleep(1.4)"] * 6)
+    with pytest.raises(NotebookError, match=r"^01_slow\.ipynb: in the cell 'time\.sleep\(1\.4\)': not done after 3 s$"):
+        run_notebooks("tiny", timeout_s=3)
+    copy = root / "outputs" / "tiny" / "notebooks" / "01_slow.ipynb"
+    content = nbformat.read(copy, as_version=4)
+    assert "not done after 3 s" in content.cells[0].source
+    assert content.cells[-1].execution_count is None
+    report = json.loads((root / "outputs" / "tiny" / "run.json").read_text())
+    assert report["notebooks"][0]["status"] == "timeout"
+
+
+def test_a_kernel_that_dies_is_reported(root):
+    add(root, "01_dies", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(NotebookError, match=r"^01_dies\.ipynb: in the cell 'import os, signal.*died"):
+        run_notebooks("tiny", timeout_s=120)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
+def test_an_interrupted_cell_may_write_its_checkpoint(root):
+    cell = """import time
+from p2m_core.config import load_config, run_folder
+folder = run_folder(load_config(config, overrides))
+try:
+    (folder / "started.txt").write_text("x")
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    (folder / "checkpoint.txt").write_text("x")"""
+    add(root, "01_train", cell)
+    add(root, "02_never", "print(1)")
+    folder = root / "outputs" / "tiny"
+    command = [sys.executable, "-m", "p2m_core", "run", "-c", "tiny"]
+    paths = {"P2M_HOME": str(root), "PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
+    with subprocess.Popen(command, cwd="/", env=os.environ | paths, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (folder / "started.txt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.rstrip().endswith("goes on from here")
+    assert (folder / "checkpoint.txt").exists()
+    report = json.loads((folder / "run.json").read_text())
+    assert [entry["status"] for entry in report["notebooks"]] == ["interrupted", "not run"]
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(root, monkeypatch):
+    monkeypatch.chdir(root)
+    add(root, "01_a", "import time\ntime.sleep(0.5)", SHOW)
+
+    def run(seed: int) -> list:
+        run_notebooks("tiny", overrides=[f"name=run{seed}", f"seed={seed}"], timeout_s=120)
+        return json.loads(printed(root / "outputs" / f"run{seed}" / "notebooks" / "01_a.ipynb"))
+
+    # Threads are the harder case: papermill's own cwd= would move them all.
+    with ThreadPoolExecutor(2) as pool:
+        seen = list(pool.map(run, (1, 2)))
+    assert [entry[-1] for entry in seen] == [1, 2]
+    assert {entry[1] for entry in seen} == {str(root / "notebooks")}
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Make sure that a check comes before any kernel."""
+
+    def fail(*args, **kwargs):
+        raise AssertionError("a kernel was started")
+
+    monkeypatch.setattr(pipeline.papermill, "execute_notebook", fail)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"epoch": 3}, r"parameters: epoch: no such parameter \(did you mean epochs\?\)"),
+        ({"01_a.epoch": 3}, r"01_a\.ipynb: epoch: no such parameter \(did you mean epochs\?\)"),
+        ({"02_b.epochs": 3}, r"02_b\.ipynb: epochs: no such parameter"),
+        ({"03_c.epochs": 3}, r"no notebook 03_c in this run \(in it: 01_a, 02_b\)"),
+        ({"epochs": 3.5}, r"epochs: 3\.5 is not of the type int \(the default is 2\)"),
+        ({"epochs": "3"}, r"epochs: '3' is not of the type int"),
+        ({"epochs": True}, r"epochs: True is not of the type int"),
+        ({"detach": 1}, r"detach: 1 is not of the type bool"),
+        ({"rate": None}, r"rate: None is not of the type float"),
+    ],
+)
+def test_wrong_parameters_never_reach_a_kernel(root, no_kernel, parameters, message):
+    add(root, "01_a", "print(1)")
+    add(root, "02_b", "print(1)", parameters='config = "tiny"\noverrides = []')
+    with pytest.raises(InputError, match=message):
+        run_notebooks("tiny", parameters=parameters)
+    assert not (root / "outputs").exists()
+
+
+@pytest.mark.parametrize("parameters", [{"epochs": 3}, {"rate": 1}, {"limit": 5}, {"limit": None}, {"detach": True}])
+def test_right_parameters_go_to_the_notebooks_that_know_them(root, parameters):
+    known = add(root, "01_a")
+    other = add(root, "02_b", parameters='config = "tiny"\noverrides = []')
+    common = {"config": "tiny", "overrides": ["seed=1"]}
+    plan = pipeline.plan_parameters([known, other], parameters, common)
+    assert plan == {known: common | parameters, other: common}
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (None, "has 0 cells tagged 'parameters'"),
+        ("epochs = 3", "config: is missing in the parameters cell"),
+        ("config = 'a'", "overrides: is missing in the parameters cell"),
+        ("config = 'a'\noverrides = list()", "more than lines of the form name = literal"),
+        ("config = 'a'\noverrides = []\nn = 2 * 3", "more than lines of the form name = literal"),
+        ("config = overrides = []", "more than lines of the form name = literal"),
+        ("config, overrides = 'a', []", "more than lines of the form name = literal"),
+        ("import os", "more than lines of the form name = literal"),
+        ("config = ", "more than lines of the form name = literal"),
+    ],
+)
+def test_parameter_cells_that_papermill_would_only_warn_about(root, no_kernel, cell, message):
+    add(root, "01_a", parameters=cell)
+    with pytest.raises(InputError, match=message):
+        run_notebooks("tiny")
+
+
+def test_a_file_that_is_no_notebook(root, no_kernel):
+    for content in ("not json", "[]", "{}", '{"nbformat": 4}'):
+        (root / "notebooks" / "01_a.ipynb").write_text(content)
+        with pytest.raises(InputError, match=r"01_a\.ipynb"):
+            run_notebooks("tiny")
+
+
+def test_a_wrong_config_never_reaches_a_kernel(root, no_kernel):
+    add(root, "01_a")
+    with pytest.raises(InputError, match=r"did you mean tiny\?"):
+        run_notebooks("tinyy")
+    with pytest.raises(InputError, match=r"did you mean seed\?"):
+        run_notebooks("tiny", overrides=["sed=1"])
+
+
+def test_notebooks_are_found_by_stem_and_by_path(root, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="holds no notebooks"):
+        find_notebooks()
+    second, first = add(root, "02_train"), add(root, "01_a")
+    add(root, "draft")  # without a number it is not one of the five
+    assert find_notebooks() == [first, second]
+    assert find_notebooks(["02_train", "01_a"]) == [second, first]
+    assert find_notebooks(["02_train.ipynb", second]) == [second, second]
+    monkeypatch.chdir(root / "notebooks")
+    assert find_notebooks(["./draft.ipynb"]) == [root / "notebooks" / "draft.ipynb"]
+    with pytest.raises(InputError, match=r"did you mean 02_train\?"):
+        find_notebooks(["02_trian"])
+
+
+def test_parameters_are_read_with_their_types(root):
+    found = read_parameters(add(root, "01_a"))
+    assert found == {
+        "config": "tiny",
+        "overrides": [],
+        "epochs": 2,
+        "rate": 0.5,
+        "detach": False,
+        "limit": None,
+    }

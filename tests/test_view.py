@@ -1,0 +1,224 @@
+import io
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from specimens import made_up
+
+from p2m_core.facemesh import to_world
+from p2m_core.raster import error_scale
+from p2m_core.view import Look, MeshPreview, SpecimenScene, draw_curves, inspect, preview
+
+
+@pytest.fixture(scope="module")
+def first():
+    return made_up("first", rings=3, levels=4)
+
+
+@pytest.fixture(scope="module")
+def second():
+    return made_up("second", truth=False, rings=2, levels=3, height=200, width=300)
+
+
+def arrays(geometry):
+    return {name: attribute.array for name, attribute in geometry.attributes.items()}
+
+
+# --- scene ----------------------------------------------------------------------------------------
+
+
+def test_each_level_has_its_own_geometry(first):
+    scene = SpecimenScene(first)
+    seen = set()
+    for k in range(4):
+        scene.show(first, Look(level=k))
+        geometry = scene.solid.geometry
+        assert scene.wire.geometry is scene.heat.geometry is geometry
+        seen.add(geometry.model_id)
+        np.testing.assert_array_equal(arrays(geometry)["position"], to_world(first.mesh.levels[k]))
+        np.testing.assert_array_equal(geometry.index.array, first.mesh.level_faces[k].ravel())
+        for array in (*arrays(geometry).values(), geometry.index.array):
+            assert type(array) is np.ndarray
+            assert array.flags.c_contiguous
+            assert array.dtype in (np.float32, np.uint32)
+        np.testing.assert_allclose(np.linalg.norm(arrays(geometry)["normal"], axis=1), 1, atol=1e-5)
+        assert arrays(geometry)["color"].max() <= 1
+    assert len(seen) == 4
+    scene.show(first, Look(level=0))
+    assert scene.solid.geometry.model_id in seen  # made once, then kept
+
+
+def test_what_is_shown(first, second):
+    scene = SpecimenScene(first)
+    assert (scene.solid.visible, scene.heat.visible, scene.truth.visible, scene.photo.visible) == (
+        True,
+        False,
+        False,
+        True,
+    )
+    scene.show(first, Look(error=True, truth=True, wireframe=True, landmarks=True, photo=False))
+    assert (scene.solid.visible, scene.heat.visible, scene.truth.visible, scene.photo.visible) == (
+        False,
+        True,
+        True,
+        False,
+    )
+    assert scene.wire.visible
+    assert scene.landmarks.visible
+    np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px))
+    scene.show(second, Look(error=True, truth=True))
+    assert (scene.solid.visible, scene.heat.visible, scene.truth.visible) == (True, False, False)
+
+
+def test_truth_of_a_coarse_level_is_its_first_rows(first):
+    scene = SpecimenScene(first)
+    scene.show(first, Look(level=1, truth=True))
+    count = len(first.mesh.levels[1])
+    np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px[:count]))
+
+
+def test_every_mesh_stands_in_the_middle_at_the_same_size(first, second):
+    scene = SpecimenScene(first)
+    for specimen in (first, second):
+        scene.show(specimen, Look())
+        points = to_world(specimen.mesh.vertices_px) * np.array(scene.group.scale) + np.array(scene.group.position)
+        np.testing.assert_allclose(points.min(0) + points.max(0), 0, atol=1e-4)
+        assert np.ptp(points, axis=0).max() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_photo_plane_holds_the_photo_behind_the_mesh(second):
+    scene = SpecimenScene(second)
+    x, y, z = scene.photo.position
+    # Centre of a 300 x 200 photo, whose first pixel's centre is (0, 0), with y up.
+    assert (x, y) == (149.5, -99.5)
+    assert (scene.photo.geometry.width, scene.photo.geometry.height) == (300, 200)
+    assert z < second.mesh.vertices_px[:, 2].min()
+
+
+# --- inspector ------------------------------------------------------------------------------------
+
+
+def test_inspector_walks_through_samples_and_levels(first, second):
+    widget = inspect([first, second])
+    view = widget.scene.renderer
+    assert widget.level.value == 4
+    widget.level.value = 2
+    assert len(arrays(widget.scene.solid.geometry)["position"]) == len(first.mesh.levels[1])
+    assert f"{len(first.mesh.levels[1])} vertices" in widget._counts.value
+    widget.level.value = 4
+    widget.sample.value = 1
+    assert widget.specimen is second
+    assert (widget.level.value, widget.level.max) == (3, 3)  # the finest stays the finest
+    widget.level.value = 1
+    widget.sample.value = 0
+    assert (widget.level.value, widget.level.max) == (1, 4)
+    assert len(arrays(widget.scene.solid.geometry)["position"]) == len(first.mesh.levels[0])
+    assert widget.scene.renderer is view  # one live view, however many samples
+
+
+def test_inspector_without_truth_offers_no_error_colours(first, second):
+    widget = inspect([first, second])
+    widget.error.value = True
+    assert widget.scene.heat.visible
+    assert f"≥ {error_scale(first.error_percent()):g} %" in widget._legend.value
+    assert f"mean {first.error_percent().mean():.2f} %" in widget._legend.value
+    widget.sample.value = 1
+    assert widget.error.disabled
+    assert widget.truth.disabled
+    assert not widget.scene.heat.visible
+    assert "no ground truth" in widget._legend.value
+    widget.sample.value = 0
+    assert widget.scene.heat.visible
+    assert not widget.error.disabled
+
+
+def test_inspector_controls_reach_the_scene(first):
+    widget = inspect([first])
+    for control, part in ((widget.wireframe, "wire"), (widget.landmarks, "landmarks"), (widget.truth, "truth")):
+        assert not getattr(widget.scene, part).visible
+        control.value = True
+        assert getattr(widget.scene, part).visible
+    widget.photo.value = False
+    assert not widget.scene.photo.visible
+    widget.scene.camera.position = (3.0, 2.0, 1.0)
+    widget.reset.click()
+    assert widget.scene.camera.position[:2] == (0, 0)
+
+
+def test_inspector_needs_a_specimen():
+    with pytest.raises(ValueError, match="at least one specimen"):
+        inspect([])
+
+
+# --- preview --------------------------------------------------------------------------------------
+
+
+def picture_of(value):
+    return np.asarray(Image.open(io.BytesIO(value)))
+
+
+def test_preview_shows_what_it_is_given():
+    widget = MeshPreview()
+    pictures = [np.full((8, 9, 3), k, np.uint8) for k in range(3)]
+    widget.update(pictures)
+    for k in range(3):
+        np.testing.assert_array_equal(picture_of(widget.pictures[k].value), pictures[k])
+    assert [image.layout.display for image in widget.pictures] == [None, None, None, "none"]
+    assert widget.curves.layout.display == "none"
+    widget.update(metrics=pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]}))
+    assert widget.curves.layout.display is None
+    np.testing.assert_array_equal(picture_of(widget.pictures[2].value), pictures[2])
+    widget.update(pictures[:1])
+    assert [image.layout.display for image in widget.pictures] == [None, "none", "none", "none"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame(),
+        pd.DataFrame({"step": [1], "loss": [0.5]}),
+        pd.DataFrame(
+            {"step": [0, 1, 2], "loss": [1.0, np.nan, 0.2], "nme": [np.nan, np.inf, 3.0], "name": list("abc")}
+        ),
+        pd.DataFrame({"loss": [0.0, -1.0], "other": [np.nan, np.nan]}),
+    ],
+)
+def test_curves_of_any_frame(frame):
+    assert picture_of(draw_curves(frame, 400, 200)).shape[:2] == (200, 400)
+
+
+def test_curves_change_with_the_metrics():
+    frame = pd.DataFrame({"step": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "nme68_2d": [9.0, 8.0, 5.0]})
+    assert draw_curves(frame) != draw_curves(frame.assign(loss=[3.0, 2.0, 0.1]))
+    assert draw_curves(frame) != draw_curves(frame.assign(nme68_2d=[9.0, 8.0, 1.0]))
+    assert draw_curves(frame) == draw_curves(frame.assign(seconds=[1, 2, 3], lr=[0.1, 0.2, 0.3]))
+
+
+def test_preview_follows_a_run_and_survives_its_errors(caplog):
+    widget, calls, third = MeshPreview(), [], threading.Event()
+
+    def read():
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise OSError("half a file")
+        if len(calls) >= 3:
+            third.set()
+        return [np.full((4, 4, 3), len(calls), np.uint8)], None
+
+    finish = widget.follow(read, every_s=0.01)
+    assert third.wait(10)
+    finish()
+    count = len(calls)
+    assert picture_of(widget.pictures[0].value)[0, 0, 0] == count  # the last state is on show
+    assert "could not be updated" in caplog.text
+    assert not any(thread.name == "mesh-preview" for thread in threading.enumerate())
+    finish()
+    assert len(calls) == count  # nothing after the end
+
+
+def test_preview_shows_four_at_most():
+    widget = MeshPreview()
+    widget.update([np.zeros((4, 4, 3), np.uint8)] * 7)
+    assert len([i for i in widget.pictures if i.layout.display is None]) == preview.MAX_PICTURES == 4
