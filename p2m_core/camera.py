@@ -175,3 +175,16 @@ def project_perspective(
     half = (size_px - 1) / 2
     grid = torch.stack([-focal[0] * x / z + (centre[0] - half), focal[1] * y / z + (centre[1] - half)], -1)
     return (grid / half).clamp(-1, 1)
+
+
+def model_to_crop(
+    pose: np.ndarray, height: int, matrix: np.ndarray, size_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Model space to normalised crop coordinates as one affine map, x -> linear @ x + shift.
+
+    Args:    pose: (7,), height: as in `model_to_image`.   matrix: (2, 3) image px to crop px.   size_px: the crop's side.
+    Returns: linear (3, 3), shift (3,).
+    """
+    corners = np.concatenate([np.zeros((1, 3)), np.eye(3)])
+    images = px_to_ndc(apply_affine(matrix, model_to_image(corners, pose, height)), size_px)
+    return (images[1:] - images[0]).T, images[0]

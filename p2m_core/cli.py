@@ -40,16 +40,17 @@ def synth(args: argparse.Namespace) -> Any:
     from p2m_core.synthetic.writer import write_dataset
 
     wanted = _config(args).synth
-    return write_dataset(resolve(wanted.out), wanted.count, wanted.size_px, wanted.seed, wanted.workers)
+    return write_dataset(resolve(wanted.out), wanted.count, wanted.size_px, wanted.seed, wanted.workers, wanted.yaw)
 
 
 def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder of images and labels into a store that training reads"""
     from p2m_core.data.store import build_store
 
-    if args.values.get("data.raw") and not args.values.get("data.store"):
+    if "data.raw" in args.values and "data.store" not in args.values:
         # Samples of another folder must not go into the store that the config names.
-        args.set.append(f"data.store={json.dumps('data/processed/' + Path(args.values['data.raw']).resolve().name)}")
+        folder = Path(json.loads(args.values["data.raw"])).resolve()
+        args.values["data.store"] = json.dumps(f"data/processed/{folder.name}")
     return build_store(_config(args))
 
 
@@ -122,31 +123,32 @@ EXAMPLES: dict[Callable[[argparse.Namespace], Any], str] = {
     doctor: "p2m doctor",
     demo: "p2m demo",
 }
-WEIGHTS = "weights of a run or file"
 OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
     synth: [
         Option("out", "synth.out", "folder to write", ()),
         Option("--count", "synth.count", "number of faces"),
         Option("--size", "synth.size_px", "side of the square images, px"),
+        Option("--yaw", "synth.yaw", "how the heads are turned"),
         Option("--seed", "synth.seed", "the same seed gives the same faces"),
         Option("--workers", "synth.workers", "processes"),
     ],
     preprocess: [
         Option("folder", "data.raw", "folder of images and labels", ()),
         Option("--out", "data.store", "the store; data/processed/FOLDER where only FOLDER is given", ()),
-        Option("--face-model", "data.face_model", "folder or file of a face model", ("synthetic", "fit")),
+        Option("--face-model", "data.face_model", "folder or file of a face model", ("auto", "synthetic", "fit")),
         Option("--workers", "data.workers", "processes"),
     ],
     train: [
         Option("--data", "data.store", "store to train on", ()),
         Option("--epochs", "train.epochs", "passes over the data"),
+        Option("--minutes", "train.minutes", "end by the clock instead"),
         Option("--batch-size", "train.batch_size", "samples a step"),
         Option("--lr", "train.lr", "learning rate"),
         Option("--init-from", "train.init_from", "weights to start from", ("bundled", "null")),
     ],
     evaluate: [
-        Option("--weights", "evaluate.weights", "weights to measure", ("bundled",)),
-        Option("--data", "data.store", "store to measure on", ()),
+        Option("--weights", "evaluate.weights", "weights to measure", ("run", "bundled")),
+        Option("--data", "evaluate.store", "store to measure on, data.store where null", ("null",)),
     ],
     predict: [Option("--weights", "predict.weights", "weights to predict with", ("bundled",))],
 }
@@ -193,7 +195,7 @@ def _add_setting(sub: argparse.ArgumentParser, option: Option) -> None:
 
 
 class _Setting(argparse.Action):
-    """Collects the options that stand for settings, as {field: text}."""
+    """Collects the options that stand for settings, as {field: YAML}."""
 
     def __init__(self, *args: Any, option: Option, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -202,9 +204,12 @@ class _Setting(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         if values is None:  # a positional that was not given
             return
-        is_path = self.option.words is not None and values not in self.option.words
-        # A path on the command line counts from where the user is, one in a config from the project's root.
-        namespace.values = namespace.values | {self.option.field: str(Path(values).absolute()) if is_path else values}
+        words = self.option.words
+        if words is not None and values not in words:
+            # A path on the command line counts from where the user is, one in a config from the project's root.
+            values = str(Path(values).absolute())
+        as_yaml = values if words is None or values == "null" else json.dumps(values)
+        namespace.values = namespace.values | {self.option.field: as_yaml}
 
 
 def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Any]) -> None:
@@ -233,11 +238,7 @@ def _default(field: str) -> Any:
 
 def _config(args: argparse.Namespace) -> Config:
     """The config with --set and then the options laid over it."""
-    overrides = list(args.set)
-    for field, text in args.values.items():
-        is_text = isinstance(_default(field), str | None) and text != "null"
-        overrides.append(f"{field}={json.dumps(text) if is_text else text}")
-    return load_config(args.config, overrides)
+    return load_config(args.config, [*args.set, *(f"{field}={value}" for field, value in args.values.items())])
 
 
 def _box(text: str) -> tuple[float, ...]:

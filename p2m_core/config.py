@@ -43,6 +43,7 @@ PROJECT_ROOT = _find_root()
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -56,71 +57,128 @@ class SynthConfig(Section):
 
     out: str = "data/raw/synthetic"
     count: Count = 2000
-    size_px: Count = 240
+    size_px: Count = 224
     seed: int = 0
-    workers: Count = 1
+    yaw: Literal["aflw2000", "uniform", "between"] = "aflw2000"
+    workers: Count = 2
 
 
 class DataConfig(Section):
-    """Raw images and labels, and the store that is made of them."""
+    """Raw images and labels, and the store that is made of them.
+
+    face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
+    Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
+    Margins are the crop's side over the longer side of the landmarks' box.
+    """
 
     raw: str = "data/raw/synthetic"
     store: str = "data/processed/synthetic"
-    face_model: str = "synthetic"
-    workers: Count = 1
+    face_model: str = "auto"
+    store_px: Count = 176
+    store_margin: Annotated[float, Field(gt=1)] = 1.5
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    val_share: Share = 0.05
+    test_share: Share = 0.10
+    split_seed: int = 0
+    workers: Count = 2
 
 
 class TemplateConfig(Section):
-    """The mesh that is deformed."""
+    """The semi-sphere: a hexagonal disc of so many rings, subdivided to so many levels."""
 
-    path: str = "bundled"
+    rings: Count = 6
     levels: Count = 4
 
 
 class ModelConfig(Section):
-    """The network."""
+    """The network. `hidden` and `blocks` have one entry a level.
+
+    feature_channels: 0 lays all of the encoder's channels side by side, as the reference does; else each map is
+    reduced to so many by a 1x1 convolution and the four are added.
+    """
 
     backbone: Literal["resnet18", "resnet50", "vgg16"] = "resnet18"
-    input_px: Count = 128
-    hidden: Count = 96
+    pretrained: bool = False
+    input_px: Count = 112
+    margin: Annotated[float, Field(gt=1)] = 1.3
+    feature_channels: Annotated[int, Field(ge=0)] = 0
+    hidden: tuple[Count, ...] = (192, 192, 192, 192)
+    blocks: tuple[Annotated[int, Field(ge=0)], ...] = (6, 6, 6, 6)
+    block: Literal["averaged", "prenorm"] = "averaged"
+    unpooling: Literal["midpoint", "adaptive"] = "midpoint"
+    residual: bool = True
+    pose_head: bool = True
+    global_feature: bool = False
+    template_coordinates: bool = False
 
 
 class LossConfig(Section):
-    """The weight of each term."""
+    """The weight of each term; a term with weight 0 is not computed. Coordinates are normalised crop coordinates."""
 
+    vertex: Weight = 0.0
+    landmark: Weight = 0.0
     chamfer: Weight = 100.0
+    chamfer_levels: tuple[Weight, ...] = (0.5, 1.0, 1.0, 1.0)
+    chamfer_opposite: Weight = 0.55
+    points: Count = 8000
+    normal: Weight = 1.6e-4
     edge: Weight = 0.1
-    vertex: Weight = 1.0
+    laplace: Weight = 0.5
+    laplace_levels: tuple[Weight, ...] = (0.2, 1.5, 1.2, 1.0)
+    move: Weight = 0.033
 
 
 class AugmentConfig(Section):
     """Random changes of the training images."""
 
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.5
-    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 15.0
+    flip: Share = 0.5
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 14.0
+    scale: Weight = 0.10
+    shift: Weight = 0.05
+    color: Share = 1.0
+    blur: Share = 0.4
+    noise: Share = 0.3
+    occlude: Share = 0.5
 
 
 class TrainConfig(Section):
-    """The optimisation."""
+    """The optimisation. `minutes` ends the run by the clock instead of by `epochs`; the schedule follows whichever
+    is set. init_from: null, "bundled", or a .safetensors file."""
 
     epochs: Count = 10
-    batch_size: Count = 16
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Count = 32
     lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Weight = 1e-2
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    ema: Share = 0.0
+    bf16: bool = False
+    workers: Annotated[int, Field(ge=0)] = 1
+    threads: Annotated[int, Field(ge=0)] = 0
+    device: str = "auto"
+    log_steps: Count = 20
+    validate_minutes: Annotated[float, Field(gt=0)] = 5.0
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
     init_from: str | None = None
+    freeze_backbone: bool = False
 
 
 class EvaluateConfig(Section):
-    """What is measured, and with which weights."""
+    """What is measured, and with which weights ("run": those of this run). store: null is data.store."""
 
-    weights: str = "bundled"
-    split: str = "test"
+    weights: str = "run"
+    split: Literal["train", "val", "test", "all"] = "test"
+    store: str | None = None
+    flip: bool = True
 
 
 class PredictConfig(Section):
-    """Photos in, meshes out."""
+    """Photos in, meshes out. photos: files or folders, or "grace_hopper", matplotlib's sample photo."""
 
     weights: str = "bundled"
-    photos: tuple[str, ...] = ()
+    photos: tuple[str, ...] = ("grace_hopper",)
+    flip: bool = True
 
 
 class Config(Section):

@@ -81,9 +81,9 @@ def test_options_win_over_set_which_wins_over_the_file(calls, tmp_path, capsys):
     file.write_text("synth: {count: 1, size_px: 11, seed: 21}\n")
     arguments = ["synth", "--config", str(file), "--set", "synth.count=2", "--set", "synth.size_px=12", "--count", "3"]
     assert cli.main(arguments) == 0
-    out, count, size_px, seed, _ = calls["write_dataset"]
+    out, count, size_px, seed, workers, yaw = calls["write_dataset"]
     assert (count, size_px, seed) == (3, 12, 21)
-    assert out == PROJECT_ROOT / Config().synth.out
+    assert (out, workers, yaw) == (PROJECT_ROOT / Config().synth.out, Config().synth.workers, Config().synth.yaw)
     assert capsys.readouterr().out == "write_dataset done\n"
 
 
@@ -100,6 +100,12 @@ def test_paths_count_from_where_the_user_is(calls, tmp_path, monkeypatch):
 def test_words_in_place_of_a_path_stay_words(calls, word, value):
     cli.main(["train", "--init-from", word])
     assert calls["train"][0].train.init_from == value
+
+
+def test_numbers_stay_numbers(calls):
+    cli.main(["train", "--minutes", "5", "--lr", "1e-4"])
+    [config] = calls["train"]
+    assert (config.train.minutes, config.train.lr) == (5.0, 1e-4)
 
 
 def test_another_folder_gets_a_store_of_its_own(calls, tmp_path, monkeypatch):

@@ -181,7 +181,11 @@ def test_two_runs_at_once_do_not_disturb_each_other(root, monkeypatch):
 
     # Threads are the harder case: papermill's own cwd= would move them all.
     with ThreadPoolExecutor(2) as pool:
-        seen = list(pool.map(run, (1, 2)))
+        runs = [pool.submit(run, seed) for seed in (1, 2)]
+        while not all(future.done() for future in runs):
+            assert Path.cwd() == root
+            time.sleep(0.02)
+    seen = [future.result() for future in runs]
     assert [entry[-1] for entry in seen] == [1, 2]
     assert {entry[1] for entry in seen} == {str(root / "notebooks")}
 

@@ -1,0 +1,338 @@
+"""The processed set that training reads: crops as JPEG in one blob, coefficients instead of vertices.
+
+    STORE/  manifest.json   what it is made of, hashes, skipped samples; written last, so a store is whole or absent
+            images.bin      the crops' JPEG files, one after another
+            samples.npz     a row a sample: offsets, coefficients, pose, crop, landmarks, split
+            model.npz       the template, and its vertices as linear points of the face model
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from p2m_core.camera import box_of, crop_matrix, face_size, model_to_crop, model_to_image
+from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
+from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, unpaired
+from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
+from p2m_core.errors import InputError
+from p2m_core.faces.fit import fit_landmarks
+from p2m_core.faces.formats import load_face_model
+from p2m_core.faces.linear_model import FaceModel, LinearPoints
+from p2m_core.files import atomic_path, sha256, write_json
+from p2m_core.jobs import map_jobs
+from p2m_core.metrics import nme68_3d
+from p2m_core.synthetic.face_model import load_head_model
+from p2m_core.template import Template, face_template
+
+VERSION = 1
+PART_SIZE = 100  # samples that are written, and after a stop kept, together
+SPLITS = ("train", "val", "test")
+_log = logging.getLogger(__name__)
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]:
+    """The face model that `data.face_model` means for a raw set: model, whether to fit it, and its name.
+
+    Raises: InputError if the folder it names has no model.
+    """
+    bfm = resolve("data/raw/BFM")
+    if face_model == "auto":
+        own = (raw / "recipe.json").exists()
+        face_model = "synthetic" if own else str(bfm) if (bfm / "Model_Shape.mat").exists() else "fit"
+    if face_model in ("synthetic", "fit"):
+        return load_head_model().face_model(), face_model == "fit", face_model
+    return load_face_model(resolve(face_model)), False, face_model
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some samples to read, crop and write together."""
+
+    mats: tuple[Path, ...]
+    out: Path
+    data: DataConfig
+
+
+def write_part(part: Part) -> list[str]:
+    """Read, fit and crop the samples of a part, write them to its file; the lines on those that were skipped."""
+    if part.out.exists():
+        with np.load(part.out) as file:
+            return file["skipped"].tolist()
+    raw = part.mats[0].parent
+    model, fit, _ = choose_face_model(part.data.face_model, raw)
+    samples, jpegs, crops, skipped = [], [], [], []
+    for path in part.mats:
+        try:
+            sample = read_sample(path)
+            if not fit and (len(sample.shape), len(sample.expression)) != (model.shape_basis.shape[2], model.expression_basis.shape[2]):
+                problem = f"{len(sample.shape)} shape and {len(sample.expression)} expression numbers, not those of {model.name}"
+                raise InputError(path, "Shape_Para", problem, "choose the set's own face model, or data.face_model=fit")
+            matrix = crop_matrix(box_of(sample.landmarks_px), part.data.store_px, part.data.store_margin)
+            crop = crop_image(read_image(sample.image_path), matrix, part.data.store_px)
+        except InputError as error:
+            skipped.append(str(error))
+            continue
+        quality = [cv2.IMWRITE_JPEG_QUALITY, part.data.jpeg_quality]
+        jpegs.append(cv2.imencode(".jpg", crop[..., ::-1], quality)[1].ravel())
+        samples.append(sample)
+        crops.append(matrix)
+    rows = sample_rows(samples, model, fit) if samples else {}
+    with atomic_path(part.out) as temporary:
+        np.savez(
+            temporary,
+            skipped=np.array(skipped, dtype=str),
+            bytes=np.concatenate(jpegs) if jpegs else np.zeros(0, np.uint8),
+            length=np.array([len(jpeg) for jpeg in jpegs], np.int64),
+            crop=np.array(crops, np.float64).reshape(-1, 2, 3),
+            **rows,
+        )
+    return skipped
+
+
+def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str, np.ndarray]:
+    """The table's columns for some samples: coefficients and pose from the files, or of a fit to the landmarks."""
+    landmarks = np.stack([sample.landmarks_px for sample in samples])
+    heights = np.array([sample.size[0] for sample in samples])
+    if fit:
+        found = fit_landmarks(model, landmarks, heights)
+        shape, expression, pose, residual = found.shape, found.expression, found.pose, found.residual_percent
+    else:
+        shape, expression, pose = (np.stack([getattr(s, name) for s in samples]) for name in ("shape", "expression", "pose"))
+        rebuilt = model.landmarks(shape, expression)
+        residual = nme68_3d(np.stack([model_to_image(*triple) for triple in zip(rebuilt, pose, heights, strict=True)]), landmarks)
+    return {
+        "name": np.array([sample.name for sample in samples]),
+        "shape": shape.astype(np.float32),
+        "expression": expression.astype(np.float32),
+        "pose": pose.astype(np.float64),
+        "file_pose": np.stack([sample.pose for sample in samples]).astype(np.float64),
+        "height": heights,
+        "landmarks_px": landmarks.astype(np.float32),
+        "residual_percent": residual.astype(np.float32),
+    }
+
+
+def draw_splits(names: np.ndarray, data: DataConfig) -> np.ndarray:
+    """Index into SPLITS of each sample (N,): shares of a shuffle that depends on the names and the seed alone."""
+    def place(name: str) -> float:
+        digest = hashlib.sha256(f"{data.split_seed}:{name}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    value = np.array([place(name) for name in names])
+    return np.where(value < data.test_share, 2, np.where(value < data.test_share + data.val_share, 1, 0)).astype(np.uint8)
+
+
+def build_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
+    """Make the store of a folder in AFLW2000-3D's format.
+
+    Bad samples are listed in the manifest and skipped. A stopped run goes on from its last part; a store that is
+    there already and made of the same files with the same settings is kept.
+
+    Args:    raw, out: folders, data.raw and data.store where they are None.
+    Returns: the store's folder.
+    Raises:  InputError if there is no good sample, or no face model.
+    """
+    data = config.data
+    raw, out = resolve(raw or data.raw), resolve(out or data.store)
+    mats = find_samples(raw)
+    if not mats:
+        raise InputError(raw, "", "holds no pair of .jpg and .mat", "give a folder in AFLW2000-3D's format, or run p2m synth")
+    model, _, model_name = choose_face_model(data.face_model, raw)
+    model_key = hashlib.sha256(model.mean.tobytes() + model.shape_basis.tobytes()).hexdigest()[:16]
+    settings = {
+        "version": VERSION, "face_model": model_name, "face_model_hash": model_key,
+        "data": data.model_dump(include={"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}),
+        "template": config.template.model_dump(),
+    }  # fmt: skip
+    listing = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in mats]
+    key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
+    manifest = out / "manifest.json"
+    if manifest.exists() and json.loads(manifest.read_text()).get("key") == key:
+        return out
+    parts_folder = out / f"parts-{key[:12]}"
+    parts = [
+        Part(tuple(mats[i : i + PART_SIZE]), parts_folder / f"{i:08d}.npz", data) for i in range(0, len(mats), PART_SIZE)
+    ]
+    for skipped in map_jobs(write_part, parts, data.workers if len(parts) > 1 else 1, f"crops, {PART_SIZE} a step"):
+        for line in skipped:
+            _log.warning("skipped %s", line)
+    manifest.unlink(missing_ok=True)  # from here on, the old store is no more
+    merge_parts(parts, out, config, model, {"key": key, **settings, "raw": str(raw)}, [str(e) for e in unpaired(raw)])
+    for old in out.glob("parts-*"):
+        shutil.rmtree(old)
+    return out
+
+
+def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, manifest: dict, skipped: list[str]) -> None:
+    """Lay the parts' files together, and write the template and the manifest."""
+    columns: dict[str, list[np.ndarray]] = {}
+    with atomic_path(out / "images.bin") as temporary, open(temporary, "wb") as blob:
+        for part in parts:
+            with np.load(part.out) as file:
+                skipped += file["skipped"].tolist()
+                blob.write(file["bytes"].tobytes())
+                for name in file.files:
+                    if name not in ("skipped", "bytes") and len(file["length"]):
+                        columns.setdefault(name, []).append(file[name])
+    if not columns:
+        raise InputError(manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files")
+    table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    table["split"] = draw_splits(table["name"], config.data)
+    template, operator = face_template(model, config.template.rings, config.template.levels)
+    points = model.sampled(operator)
+    with atomic_path(out / "samples.npz") as temporary:
+        np.savez(temporary, **table)
+    with atomic_path(out / "model.npz") as temporary:
+        np.savez(temporary, mean=points.mean, shape_basis=points.shape_basis, expression_basis=points.expression_basis, **template.arrays())
+    count = len(table["name"])
+    manifest |= {
+        "count": count,
+        "splits": {name: int((table["split"] == k).sum()) for k, name in enumerate(SPLITS)},
+        "skipped": skipped,
+        "residual_percent_mean": float(table["residual_percent"].mean()),
+        "bytes_per_sample": round(sum((out / name).stat().st_size for name in ("images.bin", "samples.npz")) / count),
+        "sha256": {name: sha256(out / name) for name in ("images.bin", "samples.npz", "model.npz")},
+    }
+    write_json(out / "manifest.json", manifest)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class Store:
+    """A store, opened.
+
+    table: dict of columns, one row a sample (see `sample_rows`, plus length, crop (N, 2, 3) image px to store px,
+    split).   template: Template.   points: LinearPoints of the template's finest vertices.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = resolve(folder)
+        path = self.folder / "manifest.json"
+        if not path.exists():
+            raise InputError(self.folder, "", "is no finished store", "run p2m preprocess")
+        self.manifest = json.loads(path.read_text())
+        if self.manifest["version"] != VERSION:
+            raise InputError(path, "version", f"is {self.manifest['version']}, not {VERSION}", "run p2m preprocess again")
+        with np.load(self.folder / "samples.npz") as file:
+            self.table = {name: file[name] for name in file.files}
+        with np.load(self.folder / "model.npz") as file:
+            arrays = {name: file[name] for name in file.files}
+        self.points = LinearPoints(*(arrays.pop(name) for name in ("mean", "shape_basis", "expression_basis")))
+        self.template = Template.from_arrays(arrays)
+        self.starts = np.concatenate([[0], np.cumsum(self.table["length"])])
+        size = (self.folder / "images.bin").stat().st_size
+        if size != self.starts[-1]:
+            raise InputError(self.folder / "images.bin", "", f"has {size} bytes, not {self.starts[-1]}", "run p2m preprocess again")
+        self.size_px, self.margin = self.manifest["data"]["store_px"], self.manifest["data"]["store_margin"]
+
+    def __len__(self) -> int:
+        return len(self.table["name"])
+
+    @cached_property
+    def blob(self) -> np.ndarray:
+        return np.memmap(self.folder / "images.bin", np.uint8, "r")
+
+    def crop(self, index: int) -> np.ndarray:
+        """The stored crop, (S, S, 3) uint8 RGB."""
+        jpeg = self.blob[self.starts[index] : self.starts[index + 1]]
+        return np.ascontiguousarray(cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR)[..., ::-1])
+
+    def rows(self, split: str) -> np.ndarray:
+        """Indices of a split's samples; "all" gives every one."""
+        return np.arange(len(self)) if split == "all" else np.nonzero(self.table["split"] == SPLITS.index(split))[0]
+
+    def input_matrix(self, input_px: int, margin: float) -> np.ndarray:
+        """The affine map (2, 3) from store px to the network's input."""
+        box = np.array([-1, -1, 1, 1]) * self.size_px / 2 / self.margin + (self.size_px - 1) / 2
+        return crop_matrix(box, input_px, margin)
+
+    def truth_px(self, index: int) -> np.ndarray:
+        """True vertices of the finest template level, (V, 3), px of the original image."""
+        row = {name: self.table[name][index] for name in ("shape", "expression", "pose", "height")}
+        return model_to_image(self.points.vertices(row["shape"], row["expression"]), row["pose"], int(row["height"]))
+
+    def yaw_deg(self) -> np.ndarray:
+        """Yaw of every sample as its file gives it (N,)."""
+        return np.degrees(self.table["file_pose"][:, 1])
+
+    def face_size_px(self) -> np.ndarray:
+        """sqrt(w h) of every sample's landmark box (N,)."""
+        return face_size(self.table["landmarks_px"])
+
+
+class CropDataset(Dataset):
+    """Samples of a store as the network's inputs.
+
+    Item: image (3, S, S) float32 in [0, 1]; shape, expression; linear (3, 3) and shift (3,), the map from model
+    space to normalised crop coordinates; flip; index. Augmentation depends on seed, epoch and sample alone.
+    """
+
+    def __init__(self, store: Store, rows: np.ndarray, input_px: int, margin: float, augment: AugmentConfig | None = None, seed: int = 0):
+        self.store, self.rows, self.input_px, self.margin = store, rows, input_px, margin
+        self.augment, self.seed, self.epoch = augment, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, np.ndarray]:
+        # A sampler may hand over (epoch, position): workers that live on do not see self.epoch change.
+        epoch, position = item if isinstance(item, tuple) else (self.epoch, item)
+        index, table = int(self.rows[position]), self.store.table
+        matrix, flip = self.store.input_matrix(self.input_px, self.margin), False
+        rng = np.random.default_rng([self.seed, epoch, index])
+        if self.augment is not None:
+            change, flip = draw_matrix(self.augment, rng, self.input_px)
+            matrix = compose(change, matrix)
+        image = crop_image(self.store.crop(index), matrix, self.input_px).astype(np.float32) / 255
+        if flip:
+            image = image[:, ::-1]
+        if self.augment is not None:
+            image = change_look(image, self.augment, rng)
+        to_crop = compose(matrix, table["crop"][index])
+        linear, shift = model_to_crop(table["pose"][index], int(table["height"][index]), to_crop, self.input_px)
+        return {
+            "image": np.ascontiguousarray(image.transpose(2, 0, 1), np.float32),
+            "shape": table["shape"][index],
+            "expression": table["expression"][index],
+            "linear": linear.astype(np.float32),
+            "shift": shift.astype(np.float32),
+            "flip": np.bool_(flip),
+            "index": np.int64(index),
+        }
+
+
+class TruthDecoder(nn.Module):
+    """True vertices of a batch from its coefficients, on the model's device: (B, V, 3) normalised crop coordinates,
+    z about its mean."""
+
+    def __init__(self, store: Store):
+        super().__init__()
+        points = store.points
+        self.register_buffer("mean", torch.from_numpy(points.mean.reshape(-1)))
+        basis = np.concatenate([points.shape_basis, points.expression_basis], 2).reshape(len(self.mean), -1)
+        self.register_buffer("basis", torch.from_numpy(np.ascontiguousarray(basis.T)))
+        self.register_buffer("mirror", torch.from_numpy(store.template.mirror))
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        coefficients = torch.cat([batch["shape"], batch["expression"]], 1)
+        vertices = torch.addmm(self.mean, coefficients, self.basis).view(len(coefficients), -1, 3)
+        vertices = vertices @ batch["linear"].transpose(1, 2) + batch["shift"][:, None]
+        vertices = vertices - vertices.mean(1, keepdim=True) * vertices.new_tensor([0.0, 0.0, 1.0])
+        mirrored = vertices[:, self.mirror] * vertices.new_tensor([-1.0, 1.0, 1.0])
+        return torch.where(batch["flip"][:, None, None], mirrored, vertices)
