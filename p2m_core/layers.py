@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -13,7 +15,8 @@ def to_torch(matrix: sp.csr_matrix) -> torch.Tensor:
     """A scipy sparse matrix as float32 torch CSR; int32 indices, for which alone MKL's product is used."""
     matrix = matrix.tocsr()
     matrix.sort_indices()
-    with torch.sparse.check_sparse_tensor_invariants(False):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32)),
             torch.from_numpy(matrix.indices.astype(np.int32)),

@@ -92,7 +92,7 @@ class FaceLoss(nn.Module):
         return squared_norm(change - self.neighbour_mean[level](change))
 
 
-def smooth_l1(predicted: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, beta: float = 0.02) -> torch.Tensor:
+def smooth_l1(predicted: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, beta: float = 0.005) -> torch.Tensor:
     """Mean over vertices of the weighted smooth L1 distance; quadratic within `beta`."""
     return (F.smooth_l1_loss(predicted, truth, beta=beta, reduction="none") * weight).mean()
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from p2m_core.camera import box_of, crop_matrix, face_size, model_to_crop, model_to_image
+from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image
 from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
 from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
@@ -261,6 +261,14 @@ class Store:
         """The affine map (2, 3) from store px to the network's input."""
         box = np.array([-1, -1, 1, 1]) * self.size_px / 2 / self.margin + (self.size_px - 1) / 2
         return crop_matrix(box, input_px, margin)
+
+    def input_crop(self, index: int, input_px: int, margin: float) -> np.ndarray:
+        """The network's input (input_px, input_px, 3) uint8, without augmentation."""
+        return crop_image(self.crop(index), self.input_matrix(input_px, margin), input_px)
+
+    def to_crop(self, points_px: np.ndarray, index: int) -> np.ndarray:
+        """Px of a sample's photo to px of its stored crop, (..., 3)."""
+        return apply_affine(self.table["crop"][index], points_px)
 
     def truth_px(self, index: int) -> np.ndarray:
         """True vertices of the finest template level, (V, 3), px of the original image."""

@@ -1,0 +1,103 @@
+"""Weights that carry their network's settings and template, so that one file is all a prediction needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from p2m_core.config import ModelConfig, resolve
+from p2m_core.errors import InputError
+from p2m_core.files import atomic_path
+from p2m_core.model import Pixel2MeshFace
+from p2m_core.template import Template
+
+BUNDLED = Path(__file__).parent / "weights" / "face-lite.safetensors"
+_log = logging.getLogger(__name__)
+
+
+def weights_path(source: str | Path) -> Path:
+    """The file that "bundled" or a path, relative to the project, means.   Raises InputError if there is none."""
+    path = BUNDLED if str(source) == "bundled" else resolve(source)
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    if not path.exists():
+        raise InputError(path, "", "there are no such weights", "train a network first, or use weights=bundled")
+    return path
+
+
+def save_weights(
+    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2MeshFace, about: dict, half: bool = False
+) -> None:
+    """Write weights with the network's settings and template.
+
+    Args:    tensors: the network's state dict, or averaged ones of the same names.   about: facts for the reader
+             (steps, data, figures), kept as JSON.   half: store floats as fp16.
+    """
+    content = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if half:
+        content = {name: x.half() if x.is_floating_point() else x for name, x in content.items()}
+    for name, array in model.template.arrays().items():
+        array = np.float32(array) if array.dtype.kind == "f" else array.astype(np.int32)
+        content[f"template.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    metadata = {"model": model.config.model_dump_json(), "about": json.dumps(about)}
+    with atomic_path(path) as temporary:
+        save_file(content, temporary, metadata)
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, ModelConfig, dict]:
+    """Network tensors (float32), template, settings and facts of a weights file.
+
+    Raises: InputError if it is missing or not one of ours.
+    """
+    path = weights_path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        config = ModelConfig.model_validate_json(metadata["model"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(path, "", f"is not a weights file of this project: {error}", "give a .safetensors of p2m train") from error
+    arrays = {}
+    for name, tensor in tensors.items():
+        if name.startswith("template."):
+            array = tensor.numpy()
+            arrays[name.removeprefix("template.")] = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+    network = {
+        name.removeprefix("network."): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name.startswith("network.")
+    }
+    return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
+
+
+def load_model(source: str | Path, device: str = "cpu") -> tuple[Pixel2MeshFace, dict]:
+    """The network of a weights file, in evaluation mode, and the facts kept with it."""
+    tensors, template, config, about = read_weights(source)
+    model = Pixel2MeshFace(config.model_copy(update={"pretrained": False}), template)
+    model.load_state_dict(tensors)
+    return model.to(device).eval(), about
+
+
+def initialise(model: Pixel2MeshFace, source: str | Path) -> dict[str, list[str]]:
+    """Copy into a network all tensors of a weights file that fit by name and shape.
+
+    Returns: the names that were "loaded", those left "fresh" (in the network alone or of another shape), and
+    the "unused" ones of the file.
+    """
+    tensors, *_ = read_weights(source)
+    own = model.state_dict()
+    loaded = [name for name, tensor in own.items() if name in tensors and tensors[name].shape == tensor.shape]
+    model.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
+    report = {
+        "loaded": loaded,
+        "fresh": [name for name in own if name not in loaded],
+        "unused": [name for name in tensors if name not in loaded],
+    }
+    _log.info("%s: %s", source, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+    return report

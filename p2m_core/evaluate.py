@@ -1,0 +1,190 @@
+"""Measuring weights on a store: named protocols, beside baselines, with what they stand on."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import torch
+
+from p2m_core.camera import box_of
+from p2m_core.checkpoint import weights_path
+from p2m_core.config import Config, run_folder
+from p2m_core.data.augment import compose
+from p2m_core.data.store import Store
+from p2m_core.errors import InputError
+from p2m_core.export import save_picture
+from p2m_core.facemesh import FaceMesh, Specimen
+from p2m_core.files import atomic_path, write_json, write_text
+from p2m_core.metrics import bootstrap_interval, cd_f1, cumulative_error, mean_face_floor, nme68_2d, yaw_bins
+from p2m_core.model import Pixel2MeshFace
+from p2m_core.predict import face_mesh, open_network, predict_crops
+from p2m_core.raster import static_picture
+
+CED_LIMIT_PERCENT = 10
+UP = np.array([1, -1, 1])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results on one split of one store.
+
+    nme      a row a system: nme68-2d in percent by |yaw|, balanced and plain mean, 95% interval of the plain mean
+    chamfer  a row a system: cd-f1@p2m, coordinates in px of the photo / 1000
+    samples  a row a sample: name, yaw_deg, and each system's nme68-2d
+    about    what the numbers stand on: protocol, store, split, samples, weights, machine
+    folder   where tables and figures lie
+    """
+
+    nme: pd.DataFrame
+    chamfer: pd.DataFrame
+    samples: pd.DataFrame
+    about: dict
+    folder: Path
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {value}" for name, value in self.about.items()]
+        rows = self.samples.round(2).to_string(index=False) if len(self.samples) <= 20 else ""
+        tables = [self.nme.round(2).to_string(), self.chamfer.round(3).to_string(), rows]
+        return "\n".join([*lines, "", *(table + "\n" for table in tables if table), f"written: {self.folder}"])
+
+
+def predict_store(model: Pixel2MeshFace, store: Store, rows: np.ndarray, flip: bool, batch: int = 32) -> list[FaceMesh]:
+    """A FaceMesh, in px of the original photo, for each of some samples of a store."""
+    side = model.config.input_px
+    to_input = store.input_matrix(side, model.config.margin)
+    meshes = []
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        crops = np.stack([store.input_crop(index, side, model.config.margin) for index in part])
+        levels = predict_crops(model, crops, flip)
+        for k, index in enumerate(part):
+            matrix, box = compose(to_input, store.table["crop"][index]), box_of(store.table["landmarks_px"][index])
+            meshes.append(face_mesh(model, [level[k] for level in levels], matrix, box))
+    return meshes
+
+
+def mean_face_at_crop(store: Store, rows: np.ndarray) -> np.ndarray:
+    """The mean face, frontal and upright, laid into each sample's box: what one knows without a network (N, 68, 3)."""
+    mean = store.template.landmarks(store.template.vertices) * UP
+    low, high = np.split(box_of(mean), 2)
+    boxes = box_of(store.table["landmarks_px"][rows])
+    size = (boxes[:, 2:] - boxes[:, :2]) / (high - low)
+    scale = np.concatenate([size, size.mean(1, keepdims=True)], 1)
+    shift = np.concatenate([boxes[:, :2] - low * size, np.zeros((len(rows), 1))], 1)
+    return mean * scale[:, None] + shift[:, None]
+
+
+def evaluate(config: Config) -> Evaluation:
+    """Measure weights on a split, write tables and figures to outputs/NAME/evaluation/STORE-SPLIT/.
+
+    Raises: InputError if store, split or weights are missing or do not fit each other.
+    """
+    settings = config.evaluate
+    store = Store(settings.store or config.data.store)
+    rows = store.rows(settings.split)
+    if not len(rows):
+        raise InputError(store.folder, "evaluate.split", f"{settings.split} has no sample", "take split all, or larger shares")
+    weights = run_folder(config) if settings.weights == "run" else settings.weights
+    model = open_network(weights)
+    if model.template.counts != store.template.counts:
+        problem = f"template of {store.template.counts} vertices, the network's has {model.template.counts}"
+        raise InputError(store.folder, "template", problem, "preprocess with the network's template settings")
+    meshes = predict_store(model, store, rows, settings.flip)
+    truth, yaw = store.table["landmarks_px"][rows].astype(np.float64), store.yaw_deg()[rows]
+    # The mean face is right-handed (y up), the truth left-handed (y down): one of them must be turned over.
+    oracle = mean_face_floor(truth * UP, store.template.landmarks(store.template.vertices.astype(np.float64))) * UP
+    predicted = {
+        "network": np.stack([mesh.landmarks_px for mesh in meshes]),
+        "mean face, true pose (floor)": oracle,
+        "mean face in the box": mean_face_at_crop(store, rows),
+    }
+    errors = {name: nme68_2d(points, truth) for name, points in predicted.items()}
+    samples = pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors})
+    about = {
+        "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth",
+        "data": f"{store.manifest['raw']}, split {settings.split}, ground truth from: {store.manifest['face_model']}",
+        "samples": len(rows),
+        "weights": Path(weights_path(weights)).name if settings.weights == "bundled" else str(settings.weights),
+        "flip averaging": settings.flip,
+        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
+    }
+    result = Evaluation(
+        nme=pd.DataFrame({name: nme_row(values, yaw) for name, values in errors.items()}).T,
+        chamfer=chamfer_table(meshes, store, rows),
+        samples=samples,
+        about=about,
+        folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",
+    )
+    write_results(result, store, rows, meshes)
+    return result
+
+
+def nme_row(values: np.ndarray, yaw_deg: np.ndarray) -> dict[str, float]:
+    """One row of the NME table."""
+    row = yaw_bins(values, yaw_deg)
+    row.pop("counts")
+    low, high = bootstrap_interval(values, seed=0)
+    return {**row, "95% low": low, "95% high": high}
+
+
+def truth_aligned_in_depth(store: Store, index: int, mesh: FaceMesh) -> np.ndarray:
+    """True vertices (V, 3) of a sample, moved in z to the prediction's mean depth, which weak perspective leaves open."""
+    truth = store.truth_px(index)
+    return truth + [0, 0, mesh.vertices_px[:, 2].mean() - truth[:, 2].mean()]
+
+
+def chamfer_table(meshes: list[FaceMesh], store: Store, rows: np.ndarray) -> pd.DataFrame:
+    """cd-f1@p2m of the finest level against the true vertices of the finest template level, mean over samples."""
+    scores = [
+        cd_f1(mesh.vertices_px / 1000, truth_aligned_in_depth(store, index, mesh) / 1000)
+        for mesh, index in zip(meshes, rows, strict=True)
+    ]
+    return pd.DataFrame({"network": pd.DataFrame(scores).mean()}).T.rename(
+        columns={"cd": "CD x1000", "f1": "F1 at 1e-4 (10 px)", "f1_2tau": "F1 at 2e-4"}
+    )
+
+
+def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
+    """A stored sample with its prediction, over the stored crop instead of the whole photo."""
+    matrix = store.table["crop"][index]
+    truth = store.to_crop(truth_aligned_in_depth(store, index, mesh), index)
+    levels = tuple(np.float32(store.to_crop(level, index)) for level in mesh.levels)
+    box = np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(mesh.box, 2)])
+    moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, np.float32(store.to_crop(mesh.landmarks_px, index)), box)
+    return Specimen(str(store.table["name"][index]), moved, store.crop(index), np.float32(truth))
+
+
+def write_results(result: Evaluation, store: Store, rows: np.ndarray, meshes: list[FaceMesh]) -> None:
+    """Tables as csv and json, the CED curve, and pictures of the best, the median and the worst sample."""
+    write_text(result.folder / "nme68_2d.csv", result.nme.to_csv())
+    write_text(result.folder / "cd_f1.csv", result.chamfer.to_csv())
+    write_text(result.folder / "samples.csv", result.samples.to_csv(index=False))
+    write_json(
+        result.folder / "metrics.json",
+        {"about": result.about, "nme68_2d": result.nme.to_dict("index"), "cd_f1": result.chamfer.to_dict("index")},
+    )
+    figure = ced_figure(result)
+    with atomic_path(result.folder / "ced.png") as temporary:
+        figure.savefig(temporary, dpi=110)
+    order = np.argsort(result.samples["network"].to_numpy())
+    for name, k in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
+        save_picture(result.folder / f"{name}.png", static_picture(specimen(store, rows[k], meshes[k])))
+
+
+def ced_figure(result: Evaluation) -> matplotlib.figure.Figure:
+    """Cumulative error curves of all systems."""
+    figure = matplotlib.figure.Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for name in result.nme.index:
+        errors, share, auc = cumulative_error(result.samples[name].to_numpy(), CED_LIMIT_PERCENT)
+        axes.step([0, *errors], [0, *(100 * share)], where="post", label=f"{name}, area {auc:.2f}")
+    axes.set(xlim=(0, CED_LIMIT_PERCENT), ylim=(0, 100), xlabel="nme68-2d, %", ylabel="samples below, %")
+    axes.set_title(f"{result.about['samples']} samples, {result.about['data'].split(',')[-2].strip()}", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

@@ -1,0 +1,368 @@
+"""Training: one function for notebook and command line, that can be stopped and goes on.
+
+    outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  checkpoints/step-N/
+                  weights.safetensors   the best so far on the validation split
+                  finished.json         written last
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from p2m_core.camera import ndc_to_px
+from p2m_core.checkpoint import initialise, save_weights
+from p2m_core.config import Config, provenance, resolve, run_folder, save_config
+from p2m_core.data.store import CropDataset, Store, TruthDecoder
+from p2m_core.errors import InputError
+from p2m_core.files import atomic_path, write_json
+from p2m_core.losses import FaceLoss
+from p2m_core.metrics import nme68_2d
+from p2m_core.model import Pixel2MeshFace, count_parameters
+from p2m_core.raster import draw_mesh, encode_picture
+
+LOCK_NAME = "train.lock"
+KEPT_CHECKPOINTS = 2
+VALIDATION_SAMPLES, PREVIEWS = 256, 4
+COLUMNS = ("step", "epoch", "seconds", "lr", "loss", "vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move", "val_nme68_2d", "samples_per_s")  # fmt: skip
+_log = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is NaN or infinite; the message names step, samples and terms."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of train.device; "auto" is CUDA where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class EpochSampler(Sampler):
+    """(epoch, position) pairs without end: each epoch the first `whole` of a shuffle by seed and epoch.
+
+    It begins in `epoch`, after its first `skip` pairs.
+    """
+
+    def __init__(self, count: int, whole: int, seed: int, epoch: int, skip: int):
+        self.count, self.whole, self.seed, self.epoch, self.skip = count, whole, seed, epoch, skip
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, skip = self.epoch, self.skip
+        while True:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)[: self.whole]
+            yield from ((epoch, int(position)) for position in order[skip:])
+            epoch, skip = epoch + 1, 0
+
+
+class Trainer:
+    """One run: network, data, optimiser, and where it stands."""
+
+    def __init__(self, config: Config):
+        self.config, self.folder = config, run_folder(config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = config.train
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(config.seed)
+        self.device = choose_device(settings.device)
+        self.store = Store(config.data.store)
+        rows = self.store.rows("train")
+        if len(rows) < settings.batch_size:
+            problem = f"{len(rows)} training samples are fewer than train.batch_size={settings.batch_size}"
+            raise InputError(self.store.folder, "splits", problem, "make more samples or a smaller batch")
+        shape = (config.model.input_px, config.model.margin)
+        self.train_set = CropDataset(self.store, rows, *shape, config.augment, config.seed)
+        self.val_rows = self.store.rows("val")[:VALIDATION_SAMPLES]
+        self.val_set = CropDataset(self.store, self.val_rows, *shape)
+        self.model = Pixel2MeshFace(config.model, self.store.template)
+        if settings.init_from:
+            self.init_report = initialise(self.model, settings.init_from)
+            write_json(self.folder / "initialised.json", self.init_report)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        if settings.freeze_backbone:
+            self.model.encoder.requires_grad_(False)
+        self.loss = FaceLoss(config.loss, self.store.template).to(self.device)
+        self.truth = TruthDecoder(self.store).to(self.device)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.batches_per_epoch = len(rows) // settings.batch_size
+        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.restore()
+
+    # --- where the run stands ---
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        settings = self.config.train
+        if settings.minutes:
+            return min(1.0, self.seconds / (60 * settings.minutes))
+        return min(1.0, self.step / (settings.epochs * self.batches_per_epoch))
+
+    def learning_rate(self) -> float:
+        """Warm-up, then half a cosine down to 1%."""
+        settings = self.config.train
+        warm = min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
+        return settings.lr * warm * (0.505 + 0.495 * math.cos(math.pi * self.progress))
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+    def save(self) -> None:
+        """Write weights and all that is needed to go on, as one folder that is whole or absent."""
+        final = self.folder / "checkpoints" / f"step-{self.step:08d}"
+        if final.exists():
+            return
+        partial = final.with_name(f".partial-{uuid.uuid4().hex[:8]}")
+        partial.mkdir(parents=True)
+        save_weights(partial / "weights.safetensors", self.model.state_dict(), self.model, {"step": self.step})
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "random": torch.get_rng_state(),
+            "settings": self.config.train.model_dump_json() + self.config.loss.model_dump_json(),
+        }
+        torch.save(state, partial / "state.pt")
+        partial.rename(final)
+        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+
+    def restore(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        found = self.checkpoints()
+        if not found:
+            return
+        report = initialise(self.model, found[-1] / "weights.safetensors")
+        if report["fresh"] or report["unused"]:
+            raise InputError(found[-1], "", "was made by a network of other settings", "choose another name, or delete the run's folder")
+        state = torch.load(found[-1] / "state.pt", weights_only=True, map_location=self.device)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        torch.set_rng_state(state["random"].cpu())
+        trim_metrics(self.folder / "metrics.csv", self.step)
+
+    # --- steps ---
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Training batches from where the run stands, without end."""
+        settings = self.config.train
+        epoch, done = divmod(self.step, self.batches_per_epoch)
+        # The rest of an epoch that fills no batch is left out, so steps and epochs stay in line.
+        whole = self.batches_per_epoch * settings.batch_size
+        sampler = EpochSampler(len(self.train_set), whole, self.config.seed, epoch, done * settings.batch_size)
+        loader = DataLoader(
+            self.train_set,
+            settings.batch_size,
+            sampler=sampler,
+            num_workers=settings.workers,
+            drop_last=True,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if settings.workers else None,
+            worker_init_fn=quiet_worker if settings.workers else None,
+            multiprocessing_context="spawn" if settings.workers else None,
+        )
+        for batch in loader:
+            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16)
+
+    def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One update; the loss and its terms."""
+        settings = self.config.train
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        images = batch["image"].contiguous(memory_format=torch.channels_last)
+        with self.autocast():
+            prediction = self.model(images)
+        loss, terms = self.loss(prediction, self.truth(batch))
+        values = {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+        if not math.isfinite(values["loss"]):
+            names = ", ".join(self.store.table["name"][batch["index"].cpu().numpy()])
+            raise NonFiniteLoss(f"step {self.step}: loss {values}; the batch: {names}")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip, error_if_nonfinite=True)
+        self.optimizer.step()
+        self.update_average()
+        self.step += 1
+        return values
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Exponential moving average of all weights (train.ema); what is no float is copied."""
+        # A short memory at first, or the random start would linger.
+        decay = min(self.config.train.ema, (1 + self.step) / (10 + self.step))
+        own = self.model.state_dict()
+        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[n] for n in floats], [own[n] for n in floats], 1 - decay)
+        for name in own.keys() - set(floats):
+            self.average[name].copy_(own[name])
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """nme68-2d of the averaged weights on the validation split, in percent; draws the previews."""
+        if not len(self.val_set):
+            return math.nan
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average)
+        self.model.eval()
+        predicted, truth, pictures = [], [], []
+        for batch in DataLoader(self.val_set, self.config.train.batch_size):
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            with self.autocast():
+                levels = self.model(batch["image"].contiguous(memory_format=torch.channels_last)).levels
+            predicted.append(self.loss.landmarks(levels[-1]).cpu())
+            truth.append(self.loss.landmarks(self.truth(batch)).cpu())
+            if len(pictures) < PREVIEWS:
+                pictures += self.draw(batch["image"], levels[-1])[: PREVIEWS - len(pictures)]
+        self.model.load_state_dict(own)
+        self.model.train()
+        for k, picture in enumerate(pictures):
+            with atomic_path(self.folder / "preview" / f"{k}.png") as temporary:
+                temporary.write_bytes(encode_picture(picture))
+        return float(nme68_2d(torch.cat(predicted).numpy(), torch.cat(truth).numpy()).mean())
+
+    def draw(self, images: torch.Tensor, vertices: torch.Tensor) -> list[np.ndarray]:
+        """The mesh over its crop, side by side with it, for some samples of a batch."""
+        scale, side = 2, self.config.model.input_px * 2
+        pictures = []
+        for image, points in zip(images[:PREVIEWS].cpu().numpy(), vertices[:PREVIEWS].cpu().numpy(), strict=True):
+            photo = (image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+            mesh = draw_mesh(photo, ndc_to_px(points, side), self.store.template.faces[-1])
+            pictures.append(np.concatenate([photo, mesh], 1))
+        return pictures
+
+
+def quiet_worker(_: int) -> None:
+    """A data worker: one thread, and the parent alone answers Ctrl-C."""
+    import signal
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the rows after `step`, which a stopped run wrote after its last checkpoint."""
+    if not path.exists():
+        return
+    with open(path, newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def train(config: Config) -> Path:
+    """Train, or go on where the run in outputs/NAME stood.
+
+    Ctrl-C writes a checkpoint and raises KeyboardInterrupt; the same call then goes on from there.
+
+    Returns: the run's folder, with weights.safetensors.
+    Raises:  InputError if there is no store, or another process trains this run; NonFiniteLoss.
+    """
+    folder = run_folder(config)
+    if (folder / "finished.json").exists():
+        _log.info("%s is finished", folder)
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK_NAME, timeout=0):
+            return train_locked(config, folder)
+    except Timeout:
+        raise InputError(folder, LOCK_NAME, "another process trains this run", "wait for it, or choose another name") from None
+
+
+def train_locked(config: Config, folder: Path) -> Path:
+    """`train` in a folder that no other process trains in."""
+    trainer = Trainer(config)
+    if not (folder / "config.yaml").exists() or trainer.step == 0:
+        save_config(config, folder / "config.yaml")
+        write_json(folder / "provenance.json", provenance() | {"store": trainer.store.manifest})
+    try:
+        run_steps(trainer)
+    except KeyboardInterrupt:
+        trainer.save()
+        raise
+    return folder
+
+
+def run_steps(trainer: Trainer) -> None:
+    """Steps until the run's end, with metrics, validation and checkpoints on the way."""
+    config, folder, settings = trainer.config, trainer.folder, trainer.config.train
+    trainer.model.train()
+    last_saved = last_validated = last_clock = time.monotonic()
+    metrics = open(folder / "metrics.csv", "a", newline="")  # noqa: SIM115, closed below with the board
+    writer = csv.DictWriter(metrics, COLUMNS)
+    if metrics.tell() == 0:
+        writer.writeheader()
+    bar = tqdm(total=100, initial=round(100 * trainer.progress, 1), unit="%", desc=config.name, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}")
+    with metrics, SummaryWriter(folder / "tensorboard", purge_step=trainer.step) as board, bar:
+
+        def record(values: dict[str, float]) -> None:
+            row = {"step": trainer.step, "epoch": trainer.step // trainer.batches_per_epoch, "seconds": round(trainer.seconds, 1), **values}
+            writer.writerow(row)
+            metrics.flush()
+            for name, value in values.items():
+                board.add_scalar(name, value, trainer.step)
+
+        def check() -> None:
+            score = trainer.validate()
+            record({"val_nme68_2d": score})
+            if not score > trainer.best:  # NaN, without a validation split, counts as better
+                trainer.best = score
+                about = {"name": config.name, "step": trainer.step, "val_nme68_2d": score, "data": trainer.store.manifest["raw"], "samples": len(trainer.train_set)}
+                save_weights(folder / "weights.safetensors", trainer.average, trainer.model, about)
+
+        logged = last_clock
+        batches = trainer.batches() if trainer.progress < 1 else iter(())
+        for batch in batches:
+            values = trainer.train_step(batch)
+            now = time.monotonic()
+            trainer.seconds += now - last_clock
+            last_clock = now
+            if trainer.step % settings.log_steps == 0:
+                speed = settings.log_steps * settings.batch_size / (now - logged)
+                logged = now
+                record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
+                bar.set_postfix_str(f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s")
+            bar.n = round(100 * trainer.progress, 1)
+            bar.refresh()
+            if trainer.progress >= 1:
+                break
+            if now - last_validated > 60 * settings.validate_minutes:
+                check()
+                last_validated = time.monotonic()
+            if now - last_saved > 60 * settings.checkpoint_minutes:
+                trainer.save()
+                last_saved = time.monotonic()
+        check()
+        trainer.save()
+    summary = {"steps": trainer.step, "seconds": round(trainer.seconds, 1), "val_nme68_2d": trainer.best, "parameters": count_parameters(trainer.model)}
+    write_json(folder / "finished.json", summary)

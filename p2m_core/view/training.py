@@ -1,0 +1,98 @@
+"""Training that one can watch: curves and meshes that change while the network trains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from IPython.display import display
+
+from p2m_core.config import PROJECT_ROOT, Config, run_folder, save_config
+from p2m_core.train import LOCK_NAME, train
+from p2m_core.view.preview import MeshPreview
+
+
+def read_run(folder: Path) -> Callable[[], tuple[list[np.ndarray], pd.DataFrame] | None]:
+    """A function for `MeshPreview.follow`: the run's previews and curves, None while nothing is new."""
+    seen = 0.0
+
+    def read() -> tuple[list[np.ndarray], pd.DataFrame] | None:
+        nonlocal seen
+        metrics = folder / "metrics.csv"
+        if not metrics.exists() or metrics.stat().st_mtime == seen:
+            return None
+        seen = metrics.stat().st_mtime
+        table = pd.read_csv(metrics, on_bad_lines="skip")
+        pictures = [cv2.imread(str(path)) for path in sorted((folder / "preview").glob("*.png"))]
+        return [p[..., ::-1] for p in pictures if p is not None], table[["step", "loss", "val_nme68_2d"]]
+
+    return read
+
+
+def is_training(folder: Path) -> bool:
+    """Whether some process trains this run."""
+    try:
+        with FileLock(folder / LOCK_NAME, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def start_detached(config: Config) -> None:
+    """Start training in a process of its own, which outlives notebook and browser; its output goes to train.log."""
+    folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    command = [sys.executable, "-m", "p2m_core", "train", "--config", str(folder / "config.yaml")]
+    with open(folder / "train.log", "ab") as log:
+        subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -> str:
+    """Train and show curves and the meshes of some validation photos meanwhile.
+
+    Interrupting the cell writes a checkpoint, and running it again goes on. With `detach` the training runs in a
+    process of its own: interrupting the cell, closing the browser or restarting the kernel leaves it alone, and
+    running the cell again attaches to it.
+
+    Returns: one line that says where the run stands.
+    """
+    folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    preview = MeshPreview()
+    display(preview)
+    finish = preview.follow(read_run(folder), every_s)
+    try:
+        if detach:
+            wait_for_detached(config, every_s)
+        else:
+            train(config)
+    except KeyboardInterrupt:
+        state = "trains on in its own process" if detach and is_training(folder) else "stopped, with a checkpoint"
+        return f"{folder.name} {state}; run this cell again to go on"
+    finally:
+        finish()
+    return f"{folder.name} is finished: {folder}"
+
+
+def wait_for_detached(config: Config, every_s: float) -> None:
+    """Start the run's process, unless it is there, and wait for its end.   Raises RuntimeError if it failed."""
+    folder = run_folder(config)
+    finished = folder / "finished.json"
+    if not finished.exists() and not is_training(folder):
+        start_detached(config)
+        deadline = time.monotonic() + 60  # until the child holds the lock
+        while not is_training(folder) and not finished.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+    while is_training(folder):
+        time.sleep(every_s)
+    if not finished.exists():
+        tail = (folder / "train.log").read_text(errors="replace").splitlines()[-5:]
+        raise RuntimeError("the training process ended early, see train.log: " + " | ".join(tail))
