@@ -45,13 +45,13 @@ def synth(args: argparse.Namespace) -> Any:
 
 def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder of images and labels into a store that training reads"""
-    from p2m_core.data.store import build_store
+    from p2m_core.data.store import Store, build_store
 
     if "data.raw" in args.values and "data.store" not in args.values:
         # Samples of another folder must not go into the store that the config names.
         folder = Path(json.loads(args.values["data.raw"])).resolve()
         args.values["data.store"] = json.dumps(f"data/processed/{folder.name}")
-    return build_store(_config(args))
+    return Store(build_store(_config(args))).summary()
 
 
 def train(args: argparse.Namespace) -> Any:
@@ -70,12 +70,16 @@ def evaluate(args: argparse.Namespace) -> Any:
 
 def predict(args: argparse.Namespace) -> Any:
     """turn photos into meshes: OBJ, PLY, GLB, an overlay picture and an HTML view"""
-    from p2m_core.predict import predict_files
+    from p2m_core.predict import SAMPLE_PHOTO, predict_files
 
     if args.box and len(args.photos) > 1:
         raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
-    boxes = [_box(text) for text in args.box] or None
-    return predict_files(args.photos, args.out, boxes, _config(args).predict.weights, args.device)
+    settings, boxes = _config(args).predict, [_box(text) for text in args.box] or None
+    photos = [path if str(path) == SAMPLE_PHOTO else path.absolute() for path in args.photos]
+    specimens, problems = predict_files(photos, args.out, boxes, settings.weights, args.device, settings.flip)
+    for specimen in specimens:
+        print(f"{Path(args.out) / specimen.name}.obj .ply .glb .png .html .json")
+    return 1 if problems else None
 
 
 def run(args: argparse.Namespace) -> Any:
@@ -215,7 +219,7 @@ class _Setting(argparse.Action):
 def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Any]) -> None:
     """What is no setting."""
     if command is predict:
-        sub.add_argument("photos", nargs="+", metavar="PHOTO", type=Path, help="image files (default: none, give some)")
+        sub.add_argument("photos", nargs="+", metavar="PHOTO", type=Path, help="image files or folders of them; grace_hopper is a sample (default: none)")
         sub.add_argument(
             "--out", metavar="DIR", type=Path, default=Path("meshes"), help="folder (default: %(default)s)"
         )

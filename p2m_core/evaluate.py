@@ -13,7 +13,7 @@ import torch
 
 from p2m_core.camera import box_of
 from p2m_core.checkpoint import weights_path
-from p2m_core.config import Config, run_folder
+from p2m_core.config import PROJECT_ROOT, Config, run_folder
 from p2m_core.data.augment import compose
 from p2m_core.data.store import Store
 from p2m_core.errors import InputError
@@ -107,9 +107,9 @@ def evaluate(config: Config) -> Evaluation:
     samples = pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors})
     about = {
         "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth",
-        "data": f"{store.manifest['raw']}, split {settings.split}, ground truth from: {store.manifest['face_model']}",
+        "data": f"{shown(Path(store.manifest['raw']))}, split {settings.split}, ground truth from: {store.manifest['face_model']}",
         "samples": len(rows),
-        "weights": Path(weights_path(weights)).name if settings.weights == "bundled" else str(settings.weights),
+        "weights": "bundled" if settings.weights == "bundled" else shown(weights_path(weights)),
         "flip averaging": settings.flip,
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
     }
@@ -122,6 +122,11 @@ def evaluate(config: Config) -> Evaluation:
     )
     write_results(result, store, rows, meshes)
     return result
+
+
+def shown(path: Path) -> str:
+    """A path as it is in every checkout: relative to the project where it lies inside."""
+    return str(path.relative_to(PROJECT_ROOT)) if path.is_relative_to(PROJECT_ROOT) else str(path)
 
 
 def nme_row(values: np.ndarray, yaw_deg: np.ndarray) -> dict[str, float]:

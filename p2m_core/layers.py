@@ -16,7 +16,7 @@ def to_torch(matrix: sp.csr_matrix) -> torch.Tensor:
     matrix = matrix.tocsr()
     matrix.sort_indices()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", ".*[Ss]parse")  # that CSR is beta, that invariants go unchecked
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr.astype(np.int32)),
             torch.from_numpy(matrix.indices.astype(np.int32)),

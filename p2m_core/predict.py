@@ -22,6 +22,7 @@ from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.files import write_json
 from p2m_core.model import Pixel2MeshFace
 
+SAMPLE_PHOTO = "grace_hopper"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _log = logging.getLogger(__name__)
 
@@ -112,10 +113,13 @@ def sample_photo() -> Path:
 
 
 def find_photos(names: Sequence[str | Path]) -> list[Path]:
-    """Files, and the pictures in folders; "grace_hopper" is `sample_photo`.   Raises InputError for a missing one."""
+    """Files, and the pictures in folders, relative to the project; "grace_hopper" is `sample_photo`.
+
+    Raises: InputError for one that is missing, or a folder without pictures.
+    """
     photos: list[Path] = []
     for name in names:
-        path = sample_photo() if str(name) == "grace_hopper" else resolve(name)
+        path = sample_photo() if str(name) == SAMPLE_PHOTO else resolve(name)
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:

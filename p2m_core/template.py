@@ -197,13 +197,20 @@ def rescaled_laplacian(edges: np.ndarray, count: int) -> sp.csr_matrix:
 
 
 def subdivide(faces: np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
-    """Each triangle in four, (F, 3) -> (4 F, 3); the new vertex count + i lies between pairs[i]."""
+    """Each triangle in four, (F, 3) -> (4 F, 3); the new vertex count + i lies between pairs[i].
+
+    Raises: ValueError if an edge of the triangles is not among the pairs.
+    """
     ordered = np.sort(pairs, 1)
     key = ordered[:, 0] * count + ordered[:, 1]
     order = np.argsort(key)
 
     def middle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return count + order[np.searchsorted(key[order], np.minimum(a, b) * count + np.maximum(a, b))]
+        wanted = np.minimum(a, b) * count + np.maximum(a, b)
+        found = order[np.searchsorted(key[order], wanted).clip(max=len(key) - 1)]
+        if (key[found] != wanted).any():
+            raise ValueError("an edge has no new vertex")
+        return count + found
 
     a, b, c = faces.T
     ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
@@ -230,7 +237,7 @@ def boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
     while following:
         start = next(iter(following))
         loop = [start]
-        while True:
+        while loop[-1] in following:  # else an open chain, where three triangles share an edge or windings differ
             ways = following[loop[-1]]
             onward = ways.pop()
             if not ways:
@@ -396,7 +403,7 @@ class _ArraysOnly(pickle.Unpickler):
         (module, name)
         for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
         for name in ("ndarray", "dtype", "_reconstruct", "scalar")
-    } | {("_codecs", "encode")}
+    } | {("_codecs", "encode"), ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
 
     def find_class(self, module: str, name: str):
         if (module, name) not in self.ALLOWED:
@@ -457,13 +464,11 @@ def _load_dat(path: Path) -> Template:
         unpool = tuple(np.asarray(pairs, np.int64).reshape(-1, 2) for pairs in content[1 + levels])
         if len(unpool) != levels - 1 or vertices.shape[1] != 3:
             raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
+        first = triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        faces = subdivided_faces(first, list(unpool), len(vertices))
     except (TypeError, IndexError, ValueError, KeyError) as error:
         raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
-    faces = triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
-    for pairs in unpool:
-        vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
     none = np.zeros((0, 3))
-    return Template(
-        np.float32(vertices), subdivided_faces(faces, list(unpool), len(vertices)), unpool,
-        none.astype(int), none, find_mirror(vertices),
-    )  # fmt: skip
+    return Template(np.float32(vertices), faces, unpool, none.astype(int), none, find_mirror(vertices))

@@ -24,3 +24,118 @@ def aflw_landmarks() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/aflw2000-landmarks (landmark arrays of AFLW2000-3D, not in the repository)")
     return folder
+
+
+# --- a small synthetic set, its store, and networks for it: made once ------------------------------
+
+
+@pytest.fixture(scope="session")
+def head():
+    """The project's head model; the first use on a machine builds it into data/processed/face_model."""
+    from p2m_core.synthetic.face_model import load_head_model
+
+    return load_head_model()
+
+
+@pytest.fixture(scope="session")
+def face_model(head):
+    """Its face, as a morphable model."""
+    return head.face_model()
+
+
+@pytest.fixture(scope="session")
+def registered(face_model):
+    """The template of 6 rings and 4 levels on the mean face, and the map that lays it on any face."""
+    from p2m_core.template import face_template
+
+    return face_template(face_model, 6, 4)
+
+
+@pytest.fixture(scope="session")
+def small_template(face_model):
+    """A template of 19, 61 and 217 vertices on the mean face."""
+    from p2m_core.template import face_template
+
+    return face_template(face_model, 2, 3)[0]
+
+
+SET_COUNT, SET_PX, SET_SEED = 24, 96, 3
+
+
+@pytest.fixture(scope="session")
+def synthetic_set(tmp_path_factory) -> Path:
+    """24 synthetic faces of 96 px. Not to be changed: copy it."""
+    from p2m_core.synthetic.writer import write_dataset
+
+    return write_dataset(tmp_path_factory.mktemp("raw") / "set", SET_COUNT, SET_PX, SET_SEED)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(synthetic_set, tmp_path_factory):
+    """Overrides of a config with which everything takes seconds."""
+    store = tmp_path_factory.mktemp("processed") / "store"
+    return (
+        f"data.raw={synthetic_set}",
+        f"data.store={store}",
+        "data.store_px=80",
+        "data.val_share=0.15",
+        "data.test_share=0.2",
+        "data.workers=1",
+        "template.rings=2",
+        "template.levels=4",
+        "model.input_px=64",
+        "model.feature_channels=8",
+        "model.hidden=[8, 8, 8, 8]",
+        "model.blocks=[1, 1, 1, 0]",
+        "model.block=prenorm",
+        "model.global_feature=true",
+        "model.template_coordinates=true",
+        "loss.vertex=1",
+        "loss.landmark=1",
+        "loss.points=64",
+        "train.batch_size=4",
+        "train.workers=0",
+        "train.device=cpu",
+        "train.warmup_steps=2",
+        "train.log_steps=1",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_settings):
+    """The config of `tiny_settings`."""
+    from p2m_core.config import load_config
+
+    return load_config(None, ["name=tiny", *tiny_settings])
+
+
+@pytest.fixture(scope="session")
+def store(tiny_config):
+    """The store of the synthetic set, opened. Not to be changed: copy its folder."""
+    from p2m_core.data.store import Store, build_store
+
+    return Store(build_store(tiny_config))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, head) -> Path:
+    """An empty project root, so that runs leave nothing in outputs/."""
+    monkeypatch.setattr("p2m_core.config.PROJECT_ROOT", tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config, store, head, tmp_path_factory) -> Path:
+    """The finished folder of a short run with a ResNet18."""
+    import shutil
+
+    from p2m_core.train import train
+
+    root = tmp_path_factory.mktemp("home")
+    schedule = {"epochs": 12, "ema": 0.5}
+    config = tiny_config.model_copy(update={"train": tiny_config.train.model_copy(update=schedule)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("p2m_core.config.PROJECT_ROOT", root)
+        folder = train(config)
+    yield folder
+    shutil.rmtree(root)  # checkpoints are large

@@ -27,7 +27,7 @@ from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
 from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.errors import InputError
-from p2m_core.faces.fit import fit_landmarks
+from p2m_core.faces.fit import fit_landmarks, mean_face_residual
 from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
 from p2m_core.files import atomic_path, sha256, write_json
@@ -39,6 +39,7 @@ from p2m_core.template import Template, face_template
 VERSION = 1
 PART_SIZE = 100  # samples that are written, and after a stop kept, together
 SPLITS = ("train", "val", "test")
+LISTED_SAMPLES = 20
 _log = logging.getLogger(__name__)
 
 
@@ -124,6 +125,7 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
         "height": heights,
         "landmarks_px": landmarks.astype(np.float32),
         "residual_percent": residual.astype(np.float32),
+        "mean_face_percent": mean_face_residual(model, landmarks).astype(np.float32),
     }
 
 
@@ -252,6 +254,17 @@ class Store:
         """The stored crop, (S, S, 3) uint8 RGB."""
         jpeg = self.blob[self.starts[index] : self.starts[index + 1]]
         return np.ascontiguousarray(cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR)[..., ::-1])
+
+    def summary(self) -> str:
+        """What the store holds and how well its ground truth fits, in some lines."""
+        table, manifest = self.table, self.manifest
+        residual, mean_face = table["residual_percent"], table["mean_face_percent"]
+        lines = [f"skipped {line}" for line in manifest["skipped"]]
+        if len(self) <= LISTED_SAMPLES:
+            lines += [f"{name}  residual {r:.2f} %, mean face {m:.2f} %" for name, r, m in zip(table["name"], residual, mean_face, strict=True)]
+        lines.append(f"{len(self)} samples {manifest['splits']}, {len(manifest['skipped'])} skipped, ground truth from: {manifest['face_model']}")
+        lines.append(f"landmark residual (nme68-3d): mean {residual.mean():.2f} %; the unfitted mean face: {mean_face.mean():.2f} %")
+        return "\n".join([*lines, f"written: {self.folder}"])
 
     def rows(self, split: str) -> np.ndarray:
         """Indices of a split's samples; "all" gives every one."""

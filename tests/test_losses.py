@@ -1,0 +1,249 @@
+import numpy as np
+import oracles
+import pytest
+import torch
+import trimesh
+
+from p2m_core import losses
+from p2m_core.config import LossConfig
+from p2m_core.losses import FaceLoss, sample_surface
+from p2m_core.model import Prediction
+
+TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move")
+NONE = dict.fromkeys(TERMS, 0.0)
+FEW = {"points": 30, "chamfer_levels": (0.5, 1.0, 2.0), "laplace_levels": (0.2, 1.5, 1.2)}
+
+
+@pytest.fixture(scope="module")
+def truth(small_template):
+    """Two faces of about a crop's size, (2, 217, 3), y down."""
+    unit = torch.from_numpy(small_template.vertices)
+    unit = (unit - unit.mean(0)) / 1e5 * torch.tensor([1.0, -1.0, 1.0])
+    return torch.stack([unit, 0.8 * unit + 0.1])
+
+
+@pytest.fixture
+def prediction(small_template, truth):
+    """Levels off the truth by a few percent, after stages that moved them a little."""
+    torch.manual_seed(1)
+    levels = [(truth[:, :n] + 0.02 * torch.randn(2, n, 3)).requires_grad_() for n in small_template.counts]
+    return Prediction(levels, [x.detach() + 0.03 * torch.randn_like(x) for x in levels])
+
+
+def exact(template, truth):
+    return Prediction(*([truth[:, :n] for n in template.counts] for _ in range(2)))
+
+
+def terms_of(template, prediction, truth, **weights):
+    return FaceLoss(LossConfig(**{**NONE, **FEW, **weights}), template)(prediction, truth)
+
+
+def lists(tensor):
+    return tensor.detach().double().numpy()
+
+
+# --- each term against loops ---
+
+
+def smooth(d, beta=0.005):
+    return d * d / (2 * beta) if d < beta else d - beta / 2
+
+
+def test_vertex(small_template, prediction, truth):
+    def mean(predicted):
+        total = [w * smooth(abs(p - t)) for x, y in zip(lists(predicted), lists(truth), strict=True)
+                 for a, b in zip(x, y, strict=False) for p, t, w in zip(a, b, (1, 1, 0.5), strict=True)]  # fmt: skip
+        return sum(total) / len(total)
+
+    expected = 0.5 * mean(prediction.before[0]) + sum(mean(level) for level in prediction.levels)
+    _, terms = terms_of(small_template, prediction, truth, vertex=1)
+    assert terms["vertex"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_landmark(small_template, prediction, truth):
+    distances = []
+    for x, y in zip(lists(prediction.levels[-1]), lists(truth), strict=True):
+        p, t = small_template.landmarks(x), small_template.landmarks(y)
+        distances += [np.hypot(*(a - b)[:2]) for a, b in zip(p, t, strict=True)]
+    _, terms = terms_of(small_template, prediction, truth, landmark=1)
+    assert terms["landmark"].item() == pytest.approx(np.mean(distances), rel=1e-4)
+
+
+def drawn(template, truth):
+    """The points that the loss will draw for the seed 5."""
+    torch.manual_seed(5)
+    return sample_surface(truth, torch.from_numpy(template.faces[-1]), FEW["points"])
+
+
+def test_chamfer(small_template, prediction, truth):
+    points, _ = drawn(small_template, truth)
+    expected = 0
+    for weight, level in zip(FEW["chamfer_levels"], prediction.levels, strict=True):
+        pairs = list(zip(lists(level), lists(points), strict=True))
+        to_pred = np.mean([oracles.nearest(g, p)[0] for p, g in pairs])
+        to_truth = np.mean([oracles.nearest(p, g)[0] for p, g in pairs])
+        expected += weight * (to_pred + 0.7 * to_truth)
+    torch.manual_seed(5)
+    _, terms = terms_of(small_template, prediction, truth, chamfer=1, chamfer_opposite=0.7)
+    assert terms["chamfer"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_normal(small_template, prediction, truth):
+    points, normals = drawn(small_template, truth)
+    expected = 0
+    for level, edges in zip(prediction.levels, small_template.edges, strict=True):
+        cosines = []
+        for p, g, n in zip(lists(level), lists(points), lists(normals), strict=True):
+            idx = oracles.nearest(p, g)[1]
+            for a, b in edges:
+                direction = (p[a] - p[b]) / np.linalg.norm(p[a] - p[b])
+                cosines.append(abs(direction @ n[idx[a]]))
+        expected += np.mean(cosines)
+    torch.manual_seed(5)
+    _, terms = terms_of(small_template, prediction, truth, normal=1)
+    assert terms["normal"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_edge(small_template, prediction, truth):
+    expected = sum(
+        np.mean([np.sum((p[a] - p[b]) ** 2) for p in lists(level) for a, b in edges])
+        for level, edges in zip(prediction.levels, small_template.edges, strict=True)
+    )
+    _, terms = terms_of(small_template, prediction, truth, edge=1)
+    assert terms["edge"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_laplace_and_move(small_template, prediction, truth):
+    laplace = move = 0
+    for k, (after, before, edges) in enumerate(zip(prediction.levels, prediction.before, small_template.edges, strict=True)):
+        neighbours = {}
+        for a, b in edges.tolist():
+            neighbours.setdefault(a, []).append(b), neighbours.setdefault(b, []).append(a)
+
+        def coordinate(x, v, near=neighbours):
+            return x[v] - x[near[v]].mean(0)
+
+        changes, moves = [], []
+        for x, y in zip(lists(after), lists(before), strict=True):
+            changes += [np.sum((coordinate(x, v) - coordinate(y, v)) ** 2) for v in range(len(x))]
+            moves += [np.sum((p - q) ** 2) for p, q in zip(x, y, strict=True)]
+        laplace += FEW["laplace_levels"][k] * np.mean(changes)
+        move += FEW["laplace_levels"][k] * np.mean(moves) if k else 0
+    _, terms = terms_of(small_template, prediction, truth, laplace=1, move=1)
+    assert terms["laplace"].item() == pytest.approx(laplace, rel=1e-4)
+    assert terms["move"].item() == pytest.approx(move, rel=1e-4)
+
+
+# --- invariants ---
+
+
+def test_at_the_truth_nothing_is_left(small_template, truth):
+    weights = dict.fromkeys(("vertex", "landmark", "laplace", "move"), 1.0)
+    total, terms = terms_of(small_template, exact(small_template, truth), truth, **weights)
+    assert total.item() == 0
+    assert set(terms) == set(weights)
+
+
+def test_the_total_is_the_weighted_sum(small_template, prediction, truth):
+    weights = {name: 0.5 + k for k, name in enumerate(TERMS)}
+    torch.manual_seed(5)
+    total, terms = terms_of(small_template, prediction, truth, **weights)
+    assert set(terms) == set(TERMS)
+    assert total.item() == pytest.approx(sum(weights[name] * term.item() for name, term in terms.items()), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_term_alone_is_computed_alone(small_template, prediction, truth, name, monkeypatch):
+    if name not in ("chamfer", "normal"):  # these two share their search
+
+        def forbidden(*_):
+            raise AssertionError("computed for nothing")
+
+        monkeypatch.setattr(losses, "nearest", forbidden)
+        monkeypatch.setattr(losses, "sample_surface", forbidden)
+    total, terms = terms_of(small_template, prediction, truth, **{name: 3.0})
+    assert {key for key in terms if key not in ("chamfer", "normal")} | {name} == {name}
+    assert total.item() == pytest.approx(3 * terms[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_every_term_pulls_on_the_vertices(small_template, prediction, truth, name):
+    """A step against the gradient makes the term smaller."""
+    torch.manual_seed(5)
+    total, _ = terms_of(small_template, prediction, truth, **{name: 1.0})
+    total.backward()
+    moved = [level for level in prediction.levels if level.grad is not None]
+    # landmarks hang on the finest level alone, move leaves the first free, all else reaches every level
+    assert len(moved) == {"landmark": 1, "move": 2}.get(name, 3)
+    norm = sum(float(level.grad.square().sum()) for level in moved) ** 0.5
+    assert np.isfinite(norm)
+    assert norm > 0
+    with torch.no_grad():
+        step = [x if x.grad is None else x - 1e-4 * x.grad / norm for x in prediction.levels]
+    torch.manual_seed(5)
+    after, _ = terms_of(small_template, Prediction(step, prediction.before), truth, **{name: 1.0})
+    assert after.item() < total.item()
+
+
+def test_depth_counts_half_in_vertex_and_not_in_landmark(small_template, truth):
+    def moved(axis):
+        shift = torch.zeros(3)
+        shift[axis] = 0.1
+        levels = [truth[:, :n] + shift for n in small_template.counts]
+        return terms_of(small_template, Prediction(levels, levels), truth, vertex=1, landmark=1)[1]
+
+    assert moved(2)["vertex"].item() == pytest.approx(moved(0)["vertex"].item() / 2, rel=1e-4)
+    assert moved(2)["landmark"].item() == pytest.approx(0, abs=1e-6)
+    assert moved(1)["landmark"].item() == pytest.approx(0.1, rel=1e-4)
+
+
+def test_a_common_shift_changes_neither_edges_nor_laplacian(small_template, prediction, truth):
+    names = {"edge": 1.0, "laplace": 1.0}
+    before = terms_of(small_template, prediction, truth, **names)[1]
+    shifted = Prediction([x + torch.tensor([0.3, -0.2, 0.1]) for x in prediction.levels], prediction.before)
+    after = terms_of(small_template, shifted, truth, **names)[1]
+    for name in names:
+        torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-8)
+
+
+def test_edges_in_the_surface_are_at_right_angles_to_its_normals():
+    """On a plane the normal term vanishes; of edges that stand upright it is 1."""
+    points, normals = torch.rand(1, 50, 3) * torch.tensor([1.0, 1, 0]), torch.tensor([0, 0, 1.0]).expand(1, 50, 3)
+    fake = torch.nn.Module()
+    fake.config, fake.edges = LossConfig(chamfer_levels=(1.0,)), lambda _: torch.tensor([[0, 1], [1, 2]])
+    flat = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]])
+    upright = torch.tensor([[[0.0, 0, 0], [0, 0, 1], [0, 0, 2.5]]])
+    for vertices, expected in ((flat, 0), (upright, 1)):
+        _, normal = FaceLoss.chamfer_and_normal(fake, Prediction([vertices], [vertices]), points, normals)
+        assert normal.item() == pytest.approx(expected, abs=1e-6)
+
+
+# --- points on surfaces ---
+
+
+def test_points_lie_on_the_surface_with_its_normals(small_template, truth):
+    faces = torch.from_numpy(small_template.faces[-1])
+    torch.manual_seed(0)
+    points, normals = sample_surface(truth, faces, 200)
+    torch.testing.assert_close(normals.norm(dim=-1), torch.ones(2, 200))
+    for vertices, p, n in zip(lists(truth), lists(points), lists(normals), strict=True):
+        corners = vertices[small_template.faces[-1]]
+        own = trimesh.triangles.normals(corners)[0]
+        for point, normal in zip(p, n, strict=True):
+            closest = trimesh.triangles.closest_point(corners, np.broadcast_to(point, (len(corners), 3)))
+            at = np.linalg.norm(closest - point, axis=1) < 1e-5
+            assert at.any()
+            assert (own[at] @ normal).max() > 1 - 1e-5
+
+
+def test_points_are_even_by_area():
+    vertices = torch.tensor([[[0.0, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 1]]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [1, 1, 1]])  # areas 4.5, 1.5 and none
+    torch.manual_seed(0)
+    points, _ = sample_surface(vertices, faces, 40_000)
+    large = points[0][points[0, :, 2] == 0]
+    assert len(large) / 40_000 == pytest.approx(0.75, abs=0.01)
+    torch.testing.assert_close(large.mean(0), torch.tensor([1.0, 1.0, 0.0]), atol=0.02, rtol=0)
+    # even inside: of a right triangle the corner at the right angle, cut in half height, holds a quarter of each side
+    assert float((large[:, 0] > 1.5).float().mean()) == pytest.approx(0.25, abs=0.01)
+    assert float((large[:, :2].sum(1) < 1.5).float().mean()) == pytest.approx(0.25, abs=0.01)
