@@ -38,11 +38,16 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="6 photos, for the tests")
     args = options.parse_args()
     count = 6 if args.tiny else args.count
-    folder = resolve(args.folder) if args.folder else write_dataset(resolve("data/raw/bench"), count, seed=7, yaw="between")
+    folder = (
+        resolve(args.folder) if args.folder else write_dataset(resolve("data/raw/bench"), count, seed=7, yaw="between")
+    )
     samples = [read_sample(path) for path in find_samples(folder)[:count]]
     yaw = np.array([abs(np.degrees(sample.pose[1])) for sample in samples])
     bins = {"0-30": yaw <= 30, "30-60": (yaw > 30) & (yaw <= 60), "60-90": yaw > 60}
-    relative, found = {name: [] for name in CASCADES}, {name: np.zeros(len(samples), bool) for name in (*CASCADES, "all")}
+    relative, found = (
+        {name: [] for name in CASCADES},
+        {name: np.zeros(len(samples), bool) for name in (*CASCADES, "all")},
+    )
     overlaps = []
     for k, sample in enumerate(samples):
         image, truth = read_image(sample.image_path), box_of(sample.landmarks_px)
@@ -64,7 +69,9 @@ def main() -> None:
         overlaps.append(best)
     print(f"{len(samples)} photos of {folder.name}, OpenCV {cv2.__version__}")
     for name, hits in found.items():
-        shares = ", ".join(f"{bin_} {100 * hits[members].mean():.0f}%" for bin_, members in bins.items() if members.any())
+        shares = ", ".join(
+            f"{bin_} {100 * hits[members].mean():.0f}%" for bin_, members in bins.items() if members.any()
+        )
         medians = np.round(np.median(relative[name], 0), 2).tolist() if relative.get(name) else ""
         print(f"{name:8} finds {100 * hits.mean():.0f}% ({shares}) {medians}")
     print(f"ratio all / frontal alone: {found['all'].mean() / max(found['frontal'].mean(), 1e-9):.2f}")

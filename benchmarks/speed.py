@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from p2m_core.config import load_config
+from p2m_core.faces.registration import face_template
 from p2m_core.losses import FaceLoss
 from p2m_core.model import Pixel2MeshFace
 from p2m_core.predict import predict_crops
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.renderer import render
 from p2m_core.synthetic.writer import draw_sample
-from p2m_core.template import face_template
 
 
 def median_s(function: Callable[[], object], rounds: int) -> float:

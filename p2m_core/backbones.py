@@ -76,7 +76,9 @@ def load_imagenet(net: nn.Module, name: str) -> None:
     try:
         net.load_state_dict(weights.get_state_dict(progress=False))
     except OSError as error:
-        _log.warning("no ImageNet weights for %s (%s): it starts from random ones; set model.pretrained=false", name, error)
+        _log.warning(
+            "no ImageNet weights for %s (%s): it starts from random ones; set model.pretrained=false", name, error
+        )
 
 
 def build_backbone(name: str, pretrained: bool) -> nn.Module:

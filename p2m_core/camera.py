@@ -17,7 +17,6 @@ import torch
 
 from p2m_core.errors import InputError
 
-
 # --- head pose, as in AFLW2000-3D -----------------------------------------------------------------
 
 
@@ -81,7 +80,7 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
     """The similarity that takes `source` nearest to `target` in the least squares.
 
     Args:    source, target: (..., N, 3).
-    Returns: scale (...), rotation (..., 3, 3), translation (..., 3): target ~ scale * source @ rotation.T + translation.
+    Returns: scale (...), rotation (..., 3, 3), translation (..., 3): target ~ scale source @ rotation.T + translation.
     Source:  Umeyama, PAMI 1991.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
@@ -177,12 +176,11 @@ def project_perspective(
     return (grid / half).clamp(-1, 1)
 
 
-def model_to_crop(
-    pose: np.ndarray, height: int, matrix: np.ndarray, size_px: int
-) -> tuple[np.ndarray, np.ndarray]:
+def model_to_crop(pose: np.ndarray, height: int, matrix: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Model space to normalised crop coordinates as one affine map, x -> linear @ x + shift.
 
-    Args:    pose: (7,), height: as in `model_to_image`.   matrix: (2, 3) image px to crop px.   size_px: the crop's side.
+    Args:    pose: (7,), height: as in `model_to_image`.   matrix: (2, 3) image px to crop px.
+             size_px: the crop's side.
     Returns: linear (3, 3), shift (3,).
     """
     corners = np.concatenate([np.zeros((1, 3)), np.eye(3)])

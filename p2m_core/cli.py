@@ -219,7 +219,13 @@ class _Setting(argparse.Action):
 def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Any]) -> None:
     """What is no setting."""
     if command is predict:
-        sub.add_argument("photos", nargs="+", metavar="PHOTO", type=Path, help="image files or folders of them; grace_hopper is a sample (default: none)")
+        sub.add_argument(
+            "photos",
+            nargs="+",
+            metavar="PHOTO",
+            type=Path,
+            help="image files or folders of them; grace_hopper is a sample (default: none)",
+        )
         sub.add_argument(
             "--out", metavar="DIR", type=Path, default=Path("meshes"), help="folder (default: %(default)s)"
         )

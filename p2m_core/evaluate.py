@@ -19,7 +19,8 @@ from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 from p2m_core.export import save_picture
 from p2m_core.facemesh import FaceMesh, Specimen
-from p2m_core.files import atomic_path, write_json, write_text
+from p2m_core.figures import save_figure
+from p2m_core.files import write_json, write_text
 from p2m_core.metrics import bootstrap_interval, cd_f1, cumulative_error, mean_face_floor, nme68_2d, yaw_bins
 from p2m_core.model import Pixel2MeshFace
 from p2m_core.predict import face_mesh, open_network, predict_crops
@@ -88,7 +89,9 @@ def evaluate(config: Config) -> Evaluation:
     store = Store(settings.store or config.data.store)
     rows = store.rows(settings.split)
     if not len(rows):
-        raise InputError(store.folder, "evaluate.split", f"{settings.split} has no sample", "take split all, or larger shares")
+        raise InputError(
+            store.folder, "evaluate.split", f"{settings.split} has no sample", "take split all, or larger shares"
+        )
     weights = run_folder(config) if settings.weights == "run" else settings.weights
     model = open_network(weights)
     if model.template.counts != store.template.counts:
@@ -105,9 +108,10 @@ def evaluate(config: Config) -> Evaluation:
     }
     errors = {name: nme68_2d(points, truth) for name, points in predicted.items()}
     samples = pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors})
+    source = f"{shown(Path(store.manifest['raw']))}, split {settings.split}"
     about = {
         "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth",
-        "data": f"{shown(Path(store.manifest['raw']))}, split {settings.split}, ground truth from: {store.manifest['face_model']}",
+        "data": f"{source}, ground truth from: {store.manifest['face_model']}",
         "samples": len(rows),
         "weights": "bundled" if settings.weights == "bundled" else shown(weights_path(weights)),
         "flip averaging": settings.flip,
@@ -138,7 +142,7 @@ def nme_row(values: np.ndarray, yaw_deg: np.ndarray) -> dict[str, float]:
 
 
 def truth_aligned_in_depth(store: Store, index: int, mesh: FaceMesh) -> np.ndarray:
-    """True vertices (V, 3) of a sample, moved in z to the prediction's mean depth, which weak perspective leaves open."""
+    """True vertices (V, 3) of a sample, moved in z to the prediction's mean depth, which is open."""
     truth = store.truth_px(index)
     return truth + [0, 0, mesh.vertices_px[:, 2].mean() - truth[:, 2].mean()]
 
@@ -160,7 +164,9 @@ def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
     truth = store.to_crop(truth_aligned_in_depth(store, index, mesh), index)
     levels = tuple(np.float32(store.to_crop(level, index)) for level in mesh.levels)
     box = np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(mesh.box, 2)])
-    moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, np.float32(store.to_crop(mesh.landmarks_px, index)), box)
+    moved = FaceMesh(
+        levels[-1], mesh.faces, levels, mesh.level_faces, np.float32(store.to_crop(mesh.landmarks_px, index)), box
+    )
     return Specimen(str(store.table["name"][index]), moved, store.crop(index), np.float32(truth))
 
 
@@ -173,9 +179,7 @@ def write_results(result: Evaluation, store: Store, rows: np.ndarray, meshes: li
         result.folder / "metrics.json",
         {"about": result.about, "nme68_2d": result.nme.to_dict("index"), "cd_f1": result.chamfer.to_dict("index")},
     )
-    figure = ced_figure(result)
-    with atomic_path(result.folder / "ced.png") as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(result.folder / "ced.png", ced_figure(result))
     order = np.argsort(result.samples["network"].to_numpy())
     for name, k in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
         save_picture(result.folder / f"{name}.png", static_picture(specimen(store, rows[k], meshes[k])))

@@ -13,8 +13,15 @@ from p2m_core.camera import apply_affine, ndc_to_px
 from p2m_core.config import AugmentConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.store import CropDataset, Store
+from p2m_core.files import atomic_path
 from p2m_core.raster import draw_landmarks, draw_mesh, draw_turned
 from p2m_core.template import Template
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    """Write a matplotlib figure, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
@@ -52,7 +59,9 @@ def crops_with_truth(store: Store, rows: Sequence[int], scale: int = 1) -> np.nd
     return contact_sheet(above + below, len(above))
 
 
-def augmented(store: Store, index: int, config: AugmentConfig, input_px: int, margin: float, count: int = 8, seed: int = 0) -> np.ndarray:
+def augmented(
+    store: Store, index: int, config: AugmentConfig, input_px: int, margin: float, count: int = 8, seed: int = 0
+) -> np.ndarray:
     """A sample as the network sees it in training, in `count` epochs, with its landmarks moved alike."""
     data = CropDataset(store, np.array([index]), input_px, margin, config, seed)
     pictures = []

@@ -80,7 +80,9 @@ class FaceLoss(nn.Module):
         chamfer = normal = points.new_zeros(())
         for k, vertices in enumerate(prediction.levels):
             d_pred, d_true, idx, _ = nearest(vertices, points)
-            chamfer = chamfer + self.config.chamfer_levels[k] * (d_true.mean() + self.config.chamfer_opposite * d_pred.mean())
+            chamfer = chamfer + self.config.chamfer_levels[k] * (
+                d_true.mean() + self.config.chamfer_opposite * d_pred.mean()
+            )
             a, b = self.edges(k).unbind(1)
             direction = F.normalize(vertices[:, a] - vertices[:, b], dim=-1)
             normal = normal + (direction * gather(normals, idx)[:, a]).sum(-1).abs().mean()

@@ -67,7 +67,9 @@ class Pixel2MeshFace(nn.Module):
                 nn.init.normal_(stage.conv2.loop_weight, 0, 1e-3)
             self.stages.append(stage)
             if k:
-                self.unpool.append(Unpooling(template.unpool[k - 1], template.counts[k - 1], config.unpooling == "adaptive"))
+                self.unpool.append(
+                    Unpooling(template.unpool[k - 1], template.counts[k - 1], config.unpooling == "adaptive")
+                )
         self.adjacency = nn.ModuleList(SparseMap(matrix) for matrix in template.adjacency)
         self.register_buffer("unit_template", torch.from_numpy(unit_template(template)), persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)

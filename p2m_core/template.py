@@ -12,24 +12,18 @@ face model's vertices. Each of the 68 landmarks is a fixed point of a triangle.
 
 from __future__ import annotations
 
-import io
-import pickle
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 
 from p2m_core.errors import InputError
-from p2m_core.faces.linear_model import FaceModel
 from p2m_core.files import write_text
-
-RIM_INSET = 0.99  # of the polar angle at which the face ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +119,9 @@ class Template:
         if not path.exists():
             raise InputError(path, "", "is missing", "give the path of an .obj, .ply or .dat template")
         if path.suffix == ".dat":
-            return _load_dat(path)
+            from p2m_core.legacy import load_dat
+
+            return load_dat(path)
         import trimesh
 
         try:
@@ -278,197 +274,3 @@ def semi_sphere(rings: int, levels: int) -> Template:
     """A left-right symmetric cap, as a disc: x, y in the unit circle, z = 0 (the cap opens when it is registered)."""
     points, faces = hexagonal_disc(rings)
     return Template.from_mesh(np.concatenate([points, np.zeros((len(points), 1))], 1), faces, levels)
-
-
-def _capped(model: FaceModel) -> tuple[sp.csr_matrix, np.ndarray]:
-    """The mean face with eyes and mouth closed: map (V + holes, V) to its vertices, triangles."""
-    n = len(model.mean)
-    holes = boundary_loops(model.triangles)[1:]
-    rows, triangles = [sp.identity(n)], [model.triangles]
-    for k, loop in enumerate(holes):
-        rows.append(sp.csr_matrix((np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop)), shape=(1, n)))
-        ends = np.roll(loop, -1)
-        triangles.append(np.stack([ends, loop, np.full(len(loop), n + k)], 1))
-    return sp.vstack(rows).tocsr(), np.concatenate(triangles)
-
-
-def _rim_angle(directions: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
-    """Polar angle at which the face ends at each azimuth (N,), from directions (B, 3) to its outer boundary."""
-    around = np.arctan2(directions[:, 1], directions[:, 0])
-    polar = np.arccos(directions[:, 2] / np.linalg.norm(directions, axis=1))
-    grid = np.linspace(-np.pi, np.pi, 720, endpoint=False)
-    apart = abs((grid[:, None] - around + np.pi) % (2 * np.pi) - np.pi)
-    limit = np.where(apart < 0.06, polar, np.inf).min(1)
-    known = np.isfinite(limit)
-    limit = np.interp(grid, grid[known], limit[known], period=2 * np.pi)
-    mirrored = np.interp((np.pi - grid + np.pi) % (2 * np.pi) - np.pi, grid, limit, period=2 * np.pi)
-    # Eroded before it is smoothed, so that the smooth rim stays inside the jagged one.
-    limit = minimum_filter1d(np.minimum(limit, mirrored), 13, mode="wrap")
-    limit = gaussian_filter1d(limit, 5, mode="wrap") * RIM_INSET
-    return np.interp(azimuth, grid, limit, period=2 * np.pi)
-
-
-def _outermost_hits(origin, directions, vertices, triangles, candidates: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays from inside leave a mesh: triangle (N,), -1 for none, and barycentric weights (N, 3).
-
-    The triangles whose centres lie nearest in direction are tried first (Moeller and Trumbore 1997), and all
-    of them for the few rays that meet none of these, where triangles are long and thin.
-    """
-    corners = vertices[triangles] - origin
-    centres = corners.mean(1)
-    tree = cKDTree(centres / np.linalg.norm(centres, axis=1, keepdims=True))
-    near = tree.query(directions, candidates)[1]
-    a, b, c = (corners[near][:, :, k] for k in range(3))
-    e1, e2, ray = b - a, c - a, np.broadcast_to(directions[:, None], a.shape)
-    p = np.cross(ray, e2)
-    determinant = (e1 * p).sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        u = -(a * p).sum(-1) / determinant
-        q = np.cross(-a, e1)
-        v = (ray * q).sum(-1) / determinant
-        distance = (e2 * q).sum(-1) / determinant
-        inside = (u >= -1e-9) & (v >= -1e-9) & (u + v <= 1 + 1e-9) & (distance > 0)
-    distance = np.where(inside, distance, -np.inf)
-    best = distance.argmax(1)
-    rows = np.arange(len(best))
-    weights = np.stack([1 - u - v, u, v], -1)[rows, best]
-    hit = np.where(np.isfinite(distance[rows, best]), near[rows, best], -1)
-    missed = np.nonzero(hit < 0)[0]
-    if len(missed) and candidates < len(triangles):
-        hit[missed], weights[missed] = _outermost_hits(origin, directions[missed], vertices, triangles, len(triangles))
-    return hit, weights
-
-
-def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]:
-    """Lay a semi-sphere on a face model's mean.
-
-    From a centre inside the head, the ray through each vertex of the cap meets the mean face, with eyes and
-    mouth closed; the cap is scaled at each azimuth so that its rim lies just inside the face's.
-
-    Args:    disc: of `semi_sphere`.
-    Returns: the template, its vertices on the mean face; and the map (V, model's vertices) to each
-             vertex's true place in any face of the model.
-    Raises:  InputError if a ray misses the face.
-    """
-    to_capped, triangles = _capped(model)
-    mean = model.mean.astype(np.float64)
-    landmarks = mean[model.landmark_idx]
-    centre = np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])  # nose height, between the ears
-    x, y, _ = disc.vertices.astype(np.float64).T
-    around = np.arctan2(y, x)
-    polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(model.triangles)[0]] - centre, around)
-    directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], 1)
-    hit, weights = _outermost_hits(centre, directions, to_capped @ mean, triangles)
-    if (hit < 0).any():
-        problem = f"{(hit < 0).sum()} of {len(hit)} template vertices miss the mean face"
-        raise InputError(model.name, "mean", problem, "check that the mean faces +z, with y up")
-    rows = np.repeat(np.arange(len(hit)), 3)
-    operator = sp.csr_matrix((weights.ravel(), (rows, triangles[hit].ravel())), shape=(len(hit), to_capped.shape[0]))
-    operator = (operator @ to_capped).tocsr()
-    vertices = operator @ mean
-    carrier, bary = nearest_points(vertices, disc.faces[-1], mean[model.landmark_idx])
-    template = Template(
-        np.float32(vertices), disc.faces, disc.unpool, disc.faces[-1][carrier], bary, disc.mirror
-    )
-    return template, operator
-
-
-def nearest_points(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest point of a mesh to each of `points` (P, 3): triangle (P,) and barycentric weights (P, 3)."""
-    import trimesh
-
-    corners = vertices[faces]
-    triangle, weights = [], []
-    for point in points:
-        closest = trimesh.triangles.closest_point(corners, np.broadcast_to(point, (len(faces), 3)))
-        best = int(((closest - point) ** 2).sum(1).argmin())
-        triangle.append(best)
-        weights.append(trimesh.triangles.points_to_barycentric(corners[[best]], closest[[best]])[0])
-    return np.array(triangle), np.array(weights)
-
-
-@cache
-def face_template(model: FaceModel, rings: int = 6, levels: int = 4) -> tuple[Template, sp.csr_matrix]:
-    """The semi-sphere of some rings and levels, registered on a face model: template and map, see `register`."""
-    return register(semi_sphere(rings, levels), model)
-
-
-# --- the ancestors' files -------------------------------------------------------------------------
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds numpy arrays and nothing else, so that a file cannot run code."""
-
-    ALLOWED = {
-        (module, name)
-        for module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
-        for name in ("ndarray", "dtype", "_reconstruct", "scalar")
-    } | {("_codecs", "encode"), ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def load_arrays(path: str | Path) -> object:
-    """The numpy arrays of a pickle, in lists, tuples and dicts.
-
-    Raises: InputError if the file holds anything else or is no pickle.
-    """
-    try:
-        return _ArraysOnly(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, ImportError) as error:
-        raise InputError(path, "", f"is not a pickle of numpy arrays: {error}", "give a file from a source you trust") from error
-
-
-def triangles_of_graph(edges: np.ndarray, count: int) -> np.ndarray:
-    """All triangles (F, 3) of a graph with edges (E, 2), wound alike where it is a surface."""
-    graph = undirected(edges, count)
-    neighbours = [set(graph.indices[graph.indptr[v] : graph.indptr[v + 1]].tolist()) for v in range(count)]
-    faces = [(a, b, c) for a, b in edges.tolist() for c in sorted(neighbours[a] & neighbours[b]) if b < c]
-    return _wind_alike(np.array(faces))
-
-
-def _wind_alike(faces: np.ndarray) -> np.ndarray:
-    """Flip triangles so that neighbours run through their common edge in opposite directions."""
-    faces = faces.copy()
-    at_edge: dict[tuple[int, int], list[int]] = {}
-    for f, (a, b, c) in enumerate(faces.tolist()):
-        for i, j in ((a, b), (b, c), (c, a)):
-            at_edge.setdefault((min(i, j), max(i, j)), []).append(f)
-    done = np.zeros(len(faces), bool)
-    for seed in range(len(faces)):
-        queue = [seed] if not done[seed] else []
-        done[seed] = True
-        while queue:
-            a, b, c = faces[queue.pop()].tolist()
-            for i, j in ((a, b), (b, c), (c, a)):
-                for f in at_edge[(min(i, j), max(i, j))]:
-                    if not done[f]:
-                        x, y, z = faces[f].tolist()
-                        if (i, j) in ((x, y), (y, z), (z, x)):
-                            faces[f] = (x, z, y)
-                        done[f] = True
-                        queue.append(f)
-    return faces
-
-
-def _load_dat(path: Path) -> Template:
-    """A `.dat` of older ports: [coordinates, support of each level, [unpool ...], 2 paddings, [laplace ...]]."""
-    content = load_arrays(path)
-    try:
-        vertices = np.asarray(content[0], np.float64)
-        levels = len(content) - 5
-        edges = np.asarray(content[1][1][0], np.int64)
-        unpool = tuple(np.asarray(pairs, np.int64).reshape(-1, 2) for pairs in content[1 + levels])
-        if len(unpool) != levels - 1 or vertices.shape[1] != 3:
-            raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
-        first = triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
-        for pairs in unpool:
-            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
-        faces = subdivided_faces(first, list(unpool), len(vertices))
-    except (TypeError, IndexError, ValueError, KeyError) as error:
-        raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
-    none = np.zeros((0, 3))
-    return Template(np.float32(vertices), faces, unpool, none.astype(int), none, find_mirror(vertices))

@@ -1,14 +1,13 @@
 """Training: one function for notebook and command line, that can be stopped and goes on.
 
-    outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  checkpoints/step-N/
-                  weights.safetensors   the best so far on the validation split
-                  finished.json         written last
+outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  checkpoints/step-N/
+              weights.safetensors   the best so far on the validation split
+              finished.json         written last
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 import shutil
@@ -26,7 +25,7 @@ from tqdm.auto import tqdm
 
 from p2m_core.camera import ndc_to_px
 from p2m_core.checkpoint import initialise, save_weights
-from p2m_core.config import Config, provenance, resolve, run_folder, save_config
+from p2m_core.config import Config, provenance, run_folder, save_config
 from p2m_core.data.store import CropDataset, Store, TruthDecoder
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, write_json
@@ -38,7 +37,8 @@ from p2m_core.raster import draw_mesh, encode_picture
 LOCK_NAME = "train.lock"
 KEPT_CHECKPOINTS = 2
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
-COLUMNS = ("step", "epoch", "seconds", "lr", "loss", "vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move", "val_nme68_2d", "samples_per_s")  # fmt: skip
+TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move")
+COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *TERMS, "val_nme68_2d", "samples_per_s")
 _log = logging.getLogger(__name__)
 
 
@@ -155,7 +155,12 @@ class Trainer:
             return
         report = initialise(self.model, found[-1] / "weights.safetensors")
         if report["fresh"] or report["unused"]:
-            raise InputError(found[-1], "", "was made by a network of other settings", "choose another name, or delete the run's folder")
+            raise InputError(
+                found[-1],
+                "",
+                "was made by a network of other settings",
+                "choose another name, or delete the run's folder",
+            )
         state = torch.load(found[-1] / "state.pt", weights_only=True, map_location=self.device)
         self.optimizer.load_state_dict(state["optimizer"])
         self.average = state["average"]
@@ -296,7 +301,9 @@ def train(config: Config) -> Path:
         with FileLock(folder / LOCK_NAME, timeout=0):
             return train_locked(config, folder)
     except Timeout:
-        raise InputError(folder, LOCK_NAME, "another process trains this run", "wait for it, or choose another name") from None
+        raise InputError(
+            folder, LOCK_NAME, "another process trains this run", "wait for it, or choose another name"
+        ) from None
 
 
 def train_locked(config: Config, folder: Path) -> Path:
@@ -322,11 +329,22 @@ def run_steps(trainer: Trainer) -> None:
     writer = csv.DictWriter(metrics, COLUMNS)
     if metrics.tell() == 0:
         writer.writeheader()
-    bar = tqdm(total=100, initial=round(100 * trainer.progress, 1), unit="%", desc=config.name, bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}")
+    bar = tqdm(
+        total=100,
+        initial=round(100 * trainer.progress, 1),
+        unit="%",
+        desc=config.name,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
+    )
     with metrics, SummaryWriter(folder / "tensorboard", purge_step=trainer.step) as board, bar:
 
         def record(values: dict[str, float]) -> None:
-            row = {"step": trainer.step, "epoch": trainer.step // trainer.batches_per_epoch, "seconds": round(trainer.seconds, 1), **values}
+            row = {
+                "step": trainer.step,
+                "epoch": trainer.step // trainer.batches_per_epoch,
+                "seconds": round(trainer.seconds, 1),
+                **values,
+            }
             writer.writerow(row)
             metrics.flush()
             for name, value in values.items():
@@ -337,7 +355,13 @@ def run_steps(trainer: Trainer) -> None:
             record({"val_nme68_2d": score})
             if not score > trainer.best:  # NaN, without a validation split, counts as better
                 trainer.best = score
-                about = {"name": config.name, "step": trainer.step, "val_nme68_2d": score, "data": trainer.store.manifest["raw"], "samples": len(trainer.train_set)}
+                about = {
+                    "name": config.name,
+                    "step": trainer.step,
+                    "val_nme68_2d": score,
+                    "data": trainer.store.manifest["raw"],
+                    "samples": len(trainer.train_set),
+                }
                 save_weights(folder / "weights.safetensors", trainer.average, trainer.model, about)
 
         logged = last_clock
@@ -364,5 +388,10 @@ def run_steps(trainer: Trainer) -> None:
                 last_saved = time.monotonic()
         check()
         trainer.save()
-    summary = {"steps": trainer.step, "seconds": round(trainer.seconds, 1), "val_nme68_2d": trainer.best, "parameters": count_parameters(trainer.model)}
+    summary = {
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 1),
+        "val_nme68_2d": trainer.best,
+        "parameters": count_parameters(trainer.model),
+    }
     write_json(folder / "finished.json", summary)

@@ -46,7 +46,7 @@ def face_model(head):
 @pytest.fixture(scope="session")
 def registered(face_model):
     """The template of 6 rings and 4 levels on the mean face, and the map that lays it on any face."""
-    from p2m_core.template import face_template
+    from p2m_core.faces.registration import face_template
 
     return face_template(face_model, 6, 4)
 
@@ -54,7 +54,7 @@ def registered(face_model):
 @pytest.fixture(scope="session")
 def small_template(face_model):
     """A template of 19, 61 and 217 vertices on the mean face."""
-    from p2m_core.template import face_template
+    from p2m_core.faces.registration import face_template
 
     return face_template(face_model, 2, 3)[0]
 

@@ -8,8 +8,10 @@ import scipy.sparse as sp
 import trimesh
 from conftest import SHARED
 
+from p2m_core import legacy
 from p2m_core import template as tpl
 from p2m_core.errors import InputError
+from p2m_core.faces import registration
 from p2m_core.faces.linear_model import FaceModel
 from p2m_core.synthetic.face_model import MIRROR_68
 from p2m_core.template import Template
@@ -300,14 +302,14 @@ def test_landmarks_take_batches(registered):
 def test_a_face_that_looks_away_is_refused(face_model):
     away = FaceModel(**{**vars(face_model), "mean": face_model.mean * np.float32([-1, 1, -1]), "name": "turned"})
     with pytest.raises(InputError, match="turned: mean: .* miss the mean face .*faces \\+z"):
-        tpl.register(tpl.semi_sphere(2, 1), away)
+        registration.register(tpl.semi_sphere(2, 1), away)
 
 
 def test_nearest_points_against_trimesh():
     mesh, _ = SOLIDS["torus"]
     points = np.random.default_rng(0).normal(size=(20, 3)) * 2
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    triangle, bary = tpl.nearest_points(vertices, faces, points)
+    triangle, bary = registration.nearest_points(vertices, faces, points)
     found = (vertices[faces[triangle]] * bary[..., None]).sum(1)
     dense = Template.from_mesh(vertices, faces, 5).vertices  # its own points, finely spaced
     to_dense = np.linalg.norm(points[:, None] - dense, axis=2).min(1)
@@ -418,7 +420,7 @@ def test_python_2_pickles_of_arrays_are_read(tmp_path):
     content = [np.arange(6.0).reshape(2, 3), {"a": np.float32(2), "b": [np.array([1, 2])]}]
     for protocol in (0, 2, 5):
         (tmp_path / "a.dat").write_bytes(pickle.dumps(content, protocol=protocol))
-        first, second = tpl.load_arrays(tmp_path / "a.dat")
+        first, second = legacy.load_arrays(tmp_path / "a.dat")
         np.testing.assert_array_equal(first, content[0])
         assert second["a"] == 2
         np.testing.assert_array_equal(second["b"][0], [1, 2])
@@ -464,4 +466,4 @@ def test_an_unpickler_that_is_asked_for_a_class_by_an_attribute():
     """`numpy` as a module holds far more than arrays."""
     stream = b"\x80\x02cnumpy\nload\n."
     with pytest.raises(pickle.UnpicklingError, match=r"it asks for numpy\.load"):
-        tpl._ArraysOnly(io.BytesIO(stream)).load()
+        legacy._ArraysOnly(io.BytesIO(stream)).load()

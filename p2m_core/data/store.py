@@ -30,11 +30,12 @@ from p2m_core.errors import InputError
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
 from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
+from p2m_core.faces.registration import face_template
 from p2m_core.files import atomic_path, sha256, write_json
 from p2m_core.jobs import map_jobs
 from p2m_core.metrics import nme68_3d
 from p2m_core.synthetic.face_model import load_head_model
-from p2m_core.template import Template, face_template
+from p2m_core.template import Template
 
 VERSION = 1
 PART_SIZE = 100  # samples that are written, and after a stop kept, together

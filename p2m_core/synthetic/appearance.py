@@ -13,15 +13,19 @@ from p2m_core.synthetic.identity import Identity
 
 # Linear RGB reflectances from the lightest to the darkest skin, and of hair and irises with their shares.
 SKIN = np.array(
-    [[0.84, 0.60, 0.49], [0.74, 0.49, 0.36], [0.58, 0.35, 0.235], [0.39, 0.215, 0.13], [0.20, 0.105, 0.065], [0.105, 0.055, 0.037]],
+    [[0.84, 0.60, 0.49], [0.74, 0.49, 0.36], [0.58, 0.35, 0.235], [0.39, 0.215, 0.13], [0.20, 0.105, 0.065],
+     [0.105, 0.055, 0.037]],
     np.float32,
 )  # fmt: skip
 HAIR = np.array(
-    [[0.014, 0.011, 0.010], [0.05, 0.03, 0.018], [0.12, 0.065, 0.035], [0.25, 0.15, 0.075], [0.45, 0.32, 0.18], [0.28, 0.095, 0.035], [0.36, 0.35, 0.34], [0.6, 0.58, 0.56]],
+    [[0.014, 0.011, 0.010], [0.05, 0.03, 0.018], [0.12, 0.065, 0.035], [0.25, 0.15, 0.075], [0.45, 0.32, 0.18],
+     [0.28, 0.095, 0.035], [0.36, 0.35, 0.34], [0.6, 0.58, 0.56]],
     np.float32,
 )  # fmt: skip
 HAIR_SHARE = np.array([0.34, 0.22, 0.15, 0.09, 0.06, 0.04, 0.05, 0.05])
-IRIS = np.array([[0.055, 0.028, 0.014], [0.12, 0.06, 0.025], [0.10, 0.10, 0.04], [0.10, 0.16, 0.22], [0.16, 0.20, 0.20]], np.float32)
+IRIS = np.array(
+    [[0.055, 0.028, 0.014], [0.12, 0.06, 0.025], [0.10, 0.10, 0.04], [0.10, 0.16, 0.22], [0.16, 0.20, 0.20]], np.float32
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def draw_appearance(rng: np.random.Generator, identity: Identity) -> Appearance:
         hair=str(hair),
         hair_color=hair_color,
         hairline_shift_dm=rng.uniform(-0.06, 0.12) if hair == "short" else rng.uniform(-0.22, 0.1),
-        beard=float(rng.choice([0, rng.uniform(0.05, 0.35), rng.uniform(0.4, 0.9)], p=(0.4, 0.36, 0.24))) if bearded else 0.0,
+        beard=float(rng.choice([0, rng.uniform(0.05, 0.35), rng.uniform(0.4, 0.9)], p=(0.4, 0.36, 0.24)))
+        if bearded
+        else 0.0,
         brow_strength=rng.uniform(0.35, 0.95),
         lipstick=rng.uniform(0.3, 0.8) if woman and rng.random() < 0.4 else 0.0,
         iris=IRIS[rng.choice(5, p=(0.42, 0.25, 0.10, 0.13, 0.10) if melanin < 0.45 else (0.85, 0.13, 0.02, 0, 0))],
@@ -104,7 +110,9 @@ def brow_density(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.exp(-(across**2) * 1.2) * ends * (points[:, 2] > 0.9)
 
 
-def skin_color(canvas: Canvas, look: Appearance, points: np.ndarray, masks: dict, rng: np.random.Generator) -> np.ndarray:
+def skin_color(
+    canvas: Canvas, look: Appearance, points: np.ndarray, masks: dict, rng: np.random.Generator
+) -> np.ndarray:
     """Reflectance of skin, lips, brows, beard and shorn hair at canonical points (P, 3) -> (P, 3)."""
     step = look.melanin * (len(SKIN) - 1)
     low = min(int(step), len(SKIN) - 2)
@@ -127,7 +135,10 @@ def skin_color(canvas: Canvas, look: Appearance, points: np.ndarray, masks: dict
         spot = np.exp(-((points - place) ** 2).sum(1) / rng.uniform(0.006, 0.014) ** 2)
         color = color * (1 - 0.5 * spot)[:, None]
     lips = base * [rng.uniform(0.75, 1), rng.uniform(0.5, 0.72), rng.uniform(0.55, 0.78)]
-    lips = lips + (np.array([rng.uniform(0.35, 0.65), rng.uniform(0.03, 0.15), rng.uniform(0.05, 0.2)]) - lips) * look.lipstick
+    lips = (
+        lips
+        + (np.array([rng.uniform(0.35, 0.65), rng.uniform(0.03, 0.15), rng.uniform(0.05, 0.2)]) - lips) * look.lipstick
+    )
     color = blend(color, lips * (1 + 0.07 * middle)[:, None], 0.85 * masks["lips"])
     color = blend(color, base * rng.uniform(0.4, 0.9, 3), masks["lids"] * rng.uniform(0, 0.5))
     strands = 0.8 + 0.35 * sample_noise(canvas, 0, angle * 6, height * 90 + angle * 2)
@@ -140,7 +151,9 @@ def skin_color(canvas: Canvas, look: Appearance, points: np.ndarray, masks: dict
     return blend(color, look.hair_color * (1 + 0.2 * strands)[:, None], stubble * smooth_step(-0.02, 0.07, edge))
 
 
-def eye_color(canvas: Canvas, look: Appearance, points: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def eye_color(
+    canvas: Canvas, look: Appearance, points: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """Reflectance of the eyeballs at canonical points (P, 3); `left` (P,) tells which eye."""
     side = np.where(left, 0, 1)
     direction = points - canvas.eye_centre[side]
@@ -149,7 +162,9 @@ def eye_color(canvas: Canvas, look: Appearance, points: np.ndarray, left: np.nda
     around = np.arctan2(direction[:, 1], direction[:, 0])
     fibres = 1 + 0.3 * np.sin(around * 37 + 3 * np.sin(around * 11)) * np.sin(angle * 0.5)
     pupil = rng.uniform(8, 12)
-    color = np.tile([0.74, 0.70, 0.66], (len(points), 1)) * (1 - 0.25 * smooth_step(30, 60, angle)[:, None] * [0.3, 1, 1])
+    color = np.tile([0.74, 0.70, 0.66], (len(points), 1)) * (
+        1 - 0.25 * smooth_step(30, 60, angle)[:, None] * [0.3, 1, 1]
+    )
     iris = look.iris * rng.uniform(0.8, 1.3) * (fibres * (1 - 0.65 * smooth_step(18, 24.5, angle)))[:, None]
     color = blend(color, iris, smooth_step(25.7, 23.3, angle))
     color = blend(color, np.full(3, 0.006), smooth_step(pupil + 1, pupil - 1, angle))

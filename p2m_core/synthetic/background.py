@@ -11,7 +11,9 @@ def fractal_noise(rng: np.random.Generator, size_px: int, cells: int, octaves: i
     total, weight = np.zeros((size_px, size_px, 3), np.float32), 1.0
     for octave in range(octaves):
         count = min(cells * 2**octave, size_px) + 2
-        total += weight * cv2.resize(rng.standard_normal((count, count, 3), np.float32), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+        total += weight * cv2.resize(
+            rng.standard_normal((count, count, 3), np.float32), (size_px, size_px), interpolation=cv2.INTER_CUBIC
+        )
         weight *= 0.55
     return total / (total.std() + 1e-6)
 
@@ -21,7 +23,7 @@ def draw_background(rng: np.random.Generator, size_px: int) -> np.ndarray:
     base = rng.uniform(0.02, 0.6, 3).astype(np.float32)
     if rng.random() < 0.3:  # studio wall
         far, turn = rng.uniform(0.02, 0.8, 3).astype(np.float32), rng.uniform(0, 2 * np.pi)
-        y, x = np.mgrid[0:1 : size_px * 1j, 0:1 : size_px * 1j].astype(np.float32)
+        y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j].astype(np.float32)
         t = (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn) + 0.5
         image = base + (far - base) * t[..., None].clip(0, 1)
         image = image * (1 + 0.04 * fractal_noise(rng, size_px, 5))

@@ -31,7 +31,8 @@ GROUPS = {
 }  # fmt: skip
 RACES, GENDERS = ("african", "asian", "caucasian"), ("male", "female")
 AGES = ("baby", "child", "young", "old")
-LEVELS = {"muscle": ("minmuscle", "averagemuscle", "maxmuscle"), "weight": ("minweight", "averageweight", "maxweight")}
+MUSCLES = ("minmuscle", "averagemuscle", "maxmuscle")
+WEIGHTS = ("minweight", "averageweight", "maxweight")
 LOCAL = ("asym", "cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "head", "mouth", "nose")
 
 
@@ -104,7 +105,9 @@ def lower_arms(vertices: np.ndarray) -> np.ndarray:
     """Shoulders of a standing person instead of the A-pose's raised arms, which would cross the picture."""
     x, y, z = vertices.T
     beyond = np.where(y < 6.6, np.clip(np.abs(x) - 1.45, 0, None), 0)
-    return np.stack([np.where(beyond > 0, np.sign(x) * (1.45 + 0.33 * beyond), x), y - 1.25 * beyond**2 / (beyond + 0.35), z], 1)
+    return np.stack(
+        [np.where(beyond > 0, np.sign(x) * (1.45 + 0.33 * beyond), x), y - 1.25 * beyond**2 / (beyond + 0.35), z], 1
+    )
 
 
 def islands(quads: np.ndarray, count: int) -> np.ndarray:
@@ -159,16 +162,18 @@ def build(wheel_path: Path, out: Path = ASSET_PATH) -> None:
     macro = MPFB + "targets/macrodetails/"
     ancestry = [[[displacement(f"{macro}{r}-{g}-{a}") for a in AGES[1:]] for g in GENDERS] for r in RACES]
     build_ = [
-        [[[displacement(f"{macro}universal-{g}-{a}-{m}-{w}") for w in LEVELS["weight"]] for m in LEVELS["muscle"]] for a in AGES[1:]]
+        [[[displacement(f"{macro}universal-{g}-{a}-{m}-{w}") for w in WEIGHTS] for m in MUSCLES] for a in AGES[1:]]
         for g in GENDERS
-    ]  # fmt: skip
+    ]
     pairs = opposite_pairs(wheel)
     units = sorted(name for name in wheel.names if name.startswith(UNITS) and name.endswith(".target"))
     masks = []
     for name in ("lips", "eyelids", "ears"):
         mask, painted = wheel.mask(name), np.zeros(len(vertices), np.float32)
         u, v = texture[uv_quads].T * np.array(mask.shape[::-1])[:, None, None]
-        value = mask[np.clip(mask.shape[0] - v, 0, mask.shape[0] - 1).astype(int), np.clip(u, 0, mask.shape[1] - 1).astype(int)]
+        value = mask[
+            np.clip(mask.shape[0] - v, 0, mask.shape[0] - 1).astype(int), np.clip(u, 0, mask.shape[1] - 1).astype(int)
+        ]
         np.maximum.at(painted, quads[parts == 0].ravel(), value.T[parts == 0].ravel())
         masks.append(painted[kept])
     content = {

@@ -86,7 +86,9 @@ def beard_density(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
 def hairline_distance(points: np.ndarray) -> np.ndarray:
     """Height above the hairline (V,), dm: high over the forehead, round the ears, down to the nape."""
     angle = abs(azimuth_deg(points))
-    line = np.interp(angle, [0, 25, 45, 60, 72, 85, 100, 125, 180], [7.98, 7.96, 7.84, 7.62, 7.38, 7.36, 7.2, 6.75, 6.6])
+    line = np.interp(
+        angle, [0, 25, 45, 60, 72, 85, 100, 125, 180], [7.98, 7.96, 7.84, 7.62, 7.38, 7.36, 7.2, 6.75, 6.6]
+    )
     return (points[:, 1] - line) * np.where(angle > 60, 0.6, 1)
 
 

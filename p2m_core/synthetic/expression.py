@@ -9,16 +9,20 @@ from p2m_core.synthetic.head import load_asset
 # Each preset: its share, and for each unit the range of its strength. A name without side stands for both.
 PRESETS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
     "neutral": (0.20, {}),
-    "smile": (0.14, {"mouthSmile": (0.25, 1), "cheekSquint": (0.1, 0.7), "eyeSquint": (0, 0.4), "mouthDimple": (0, 0.3)}),
-    "laugh": (0.12, {"mouthSmile": (0.4, 1), "cheekSquint": (0.2, 0.8), "jawOpen": (0.1, 0.4), "mouthUpperUp": (0.1, 0.5)}),
+    "smile": (0.14, {"mouthSmile": (0.25, 1), "cheekSquint": (0.1, 0.7), "eyeSquint": (0, 0.4),
+                     "mouthDimple": (0, 0.3)}),
+    "laugh": (0.12, {"mouthSmile": (0.4, 1), "cheekSquint": (0.2, 0.8), "jawOpen": (0.1, 0.4),
+                     "mouthUpperUp": (0.1, 0.5)}),
     "open": (0.08, {"jawOpen": (0.2, 0.8)}),
     "speak": (0.08, {"jawOpen": (0.05, 0.35), "mouthFunnel": (0, 0.6), "mouthLowerDown": (0, 0.5)}),
-    "speak wide": (0.07, {"jawOpen": (0.05, 0.3), "mouthStretch": (0, 0.5), "mouthShrugUpper": (0, 0.5), "mouthLowerDown": (0, 0.5)}),
+    "speak wide": (0.07, {"jawOpen": (0.05, 0.3), "mouthStretch": (0, 0.5), "mouthShrugUpper": (0, 0.5),
+                          "mouthLowerDown": (0, 0.5)}),
     "surprise": (0.06, {"browInnerUp": (0.3, 1), "browOuterUp": (0.3, 1), "eyeWide": (0.2, 1), "jawOpen": (0.1, 0.7)}),
     "anger": (0.06, {"browDown": (0.4, 1), "noseSneer": (0, 0.6), "mouthPress": (0, 0.7), "eyeSquint": (0, 0.5)}),
     "sadness": (0.06, {"browInnerUp": (0.3, 1), "mouthFrown": (0.3, 1), "mouthShrugLower": (0, 0.6)}),
     "pucker": (0.05, {"mouthPucker": (0.3, 1), "cheekPuff": (0, 0.5)}),
-    "disgust": (0.04, {"noseSneer": (0.4, 1), "mouthUpperUp": (0.2, 0.7), "browDown": (0.2, 0.8), "eyeSquint": (0.2, 0.7)}),
+    "disgust": (0.04, {"noseSneer": (0.4, 1), "mouthUpperUp": (0.2, 0.7), "browDown": (0.2, 0.8),
+                       "eyeSquint": (0.2, 0.7)}),
     "shout": (0.04, {"jawOpen": (0.6, 1), "mouthStretch": (0, 0.6), "browDown": (0, 0.7), "eyeSquint": (0, 0.6)}),
 }  # fmt: skip
 

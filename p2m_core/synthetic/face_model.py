@@ -90,7 +90,9 @@ class HeadModel:
 
     def expression_of(self, strength: np.ndarray) -> np.ndarray:
         """Expression coefficients (M,) of expression units' strengths (52,)."""
-        offset = (np.float32(strength) @ unit_basis()).reshape(-1, 3) * np.float32(UM_PER_DM) * self.weight[:, None] ** 2
+        offset = (
+            (np.float32(strength) @ unit_basis()).reshape(-1, 3) * np.float32(UM_PER_DM) * self.weight[:, None] ** 2
+        )
         return self.expression_basis.T @ np.float32(offset.ravel())
 
     def face_model(self) -> FaceModel:

@@ -12,7 +12,9 @@ from p2m_core.synthetic.canvas import Canvas, smooth_step
 CAP_THICKNESS_DM = {"short": (0.03, 0.14), "medium": (0.12, 0.30), "long": (0.08, 0.22)}
 
 
-def hair_cap(canvas: Canvas, look: Appearance, head: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def hair_cap(
+    canvas: Canvas, look: Appearance, head: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """The scalp pushed outwards: vertices (S, 3) in the head's own units (um) and triangles (T, 3).
 
     head: (m, 3) refined vertices, um. Bald heads give empty arrays.
@@ -28,7 +30,9 @@ def hair_cap(canvas: Canvas, look: Appearance, head: np.ndarray, rng: np.random.
     return head[used] + normals * ((thickness + 0.008) * 1e5)[:, None], renumbered.reshape(triangles.shape)
 
 
-def hair_curtain(look: Appearance, head: np.ndarray, canvas: Canvas, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def hair_curtain(
+    look: Appearance, head: np.ndarray, canvas: Canvas, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Long hair round the back and sides, from the crown to below the ears: vertices (um), triangles."""
     if look.hair != "long":
         return np.zeros((0, 3)), np.zeros((0, 3), int)

@@ -54,7 +54,9 @@ def catmull_clark(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndar
     midpoint = incidence(np.repeat(np.arange(n_edges), 2), edges.ravel(), (n_edges, count)) / 2
     edge_faces = incidence(edge_of.ravel(), corner_face, (n_edges, n_quads))
     inner = uses == 2
-    edge_point = sp.diags(np.where(inner, 0.5, 1)) @ midpoint + sp.diags(np.where(inner, 0.25, 0)) @ edge_faces @ face_point
+    edge_point = (
+        sp.diags(np.where(inner, 0.5, 1)) @ midpoint + sp.diags(np.where(inner, 0.25, 0)) @ edge_faces @ face_point
+    )
 
     vertex_faces = incidence(quads.ravel(), corner_face, (count, n_quads))
     vertex_edges = incidence(edges.ravel(), np.repeat(np.arange(n_edges), 2), (count, n_edges))

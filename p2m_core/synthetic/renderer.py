@@ -84,7 +84,7 @@ def place_head(canvas: Canvas, shape, expression, pose, rng) -> tuple[np.ndarray
 
 
 def add_hair(canvas: Canvas, look: Appearance, head: np.ndarray, pose: np.ndarray, rng: np.random.Generator):
-    """Head, cap and curtain as one mesh: vertices, triangles, kind of triangle (0 head, 1 hair), canonical places, masks."""
+    """Head, cap and curtain as one mesh: vertices, triangles, kind (0 head, 1 hair), canonical places, masks."""
     cap, cap_triangles = hair_cap(canvas, look, head, rng)
     rotation = rotation_from_angles(pose[:3])
     curtain, curtain_triangles = hair_curtain(look, head @ rotation, canvas, rng)
@@ -94,7 +94,10 @@ def add_hair(canvas: Canvas, look: Appearance, head: np.ndarray, pose: np.ndarra
     kind = np.repeat([0, 1], [len(canvas.triangles), len(cap_triangles) + len(curtain_triangles)])
     extra = np.concatenate([cap, curtain]) @ rotation / 1e5  # strands follow the hair's own place
     masks = {**canvas.masks, "hairline": canvas.hairline}
-    masks = {name: np.concatenate([mask, np.full(len(extra), 0.8 if name == "occlusion" else 0, np.float32)]) for name, mask in masks.items()}
+    masks = {
+        name: np.concatenate([mask, np.full(len(extra), 0.8 if name == "occlusion" else 0, np.float32)])
+        for name, mask in masks.items()
+    }
     return np.float32(vertices), triangles, kind, np.concatenate([canvas.canonical, extra]), masks
 
 
@@ -122,7 +125,9 @@ def surface(canvas, look, points, mask, kind, part, rng) -> tuple[np.ndarray, np
     gloss[eyes], gloss[hair] = 1.5, 0.06
     soft[skin] = [0.32, 0.14, 0.09]
     # Clothes begin below a neckline on the skin.
-    neckline = 6.05 + 0.06 * rng.normal() - rng.uniform(0, 0.35) * np.cos(np.radians(np.clip(azimuth_deg(points), -90, 90)))
+    neckline = (
+        6.05 + 0.06 * rng.normal() - rng.uniform(0, 0.35) * np.cos(np.radians(np.clip(azimuth_deg(points), -90, 90)))
+    )
     cloth = np.float32(smooth_step(0.03, 0, points[:, 1] - neckline) * skin)
     stripes = 1 + 0.35 * (rng.random() < 0.25) * np.sign(np.sin(points[:, 1] * rng.uniform(20, 70)))
     color = blend(color, rng.uniform(0.02, 0.75, 3) * rng.uniform(0.3, 1) * stripes[:, None], cloth)
@@ -142,7 +147,9 @@ def draw_light(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: np.float32(value) for name, value in light.items()}
 
 
-def shadow(vertices: np.ndarray, triangles: np.ndarray, place: np.ndarray, normal: np.ndarray, direction: np.ndarray) -> np.ndarray:
+def shadow(
+    vertices: np.ndarray, triangles: np.ndarray, place: np.ndarray, normal: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
     """1 where the key light reaches a point, 0 where something stands before it (P,), by a depth map from the light."""
     side = np.cross([0, 1, 0.01], direction)
     side /= np.linalg.norm(side)

@@ -100,7 +100,7 @@ def write_one(job: Job) -> dict[str, object]:
     """Draw, render and write one sample, unless it is there; its row of attributes."""
     name = sample_name(job.index)
     draw = draw_sample(job.seed, job.index, job.size_px, job.yaw)
-    if not (job.folder / f"{name}.mat").exists():
+    if not all((job.folder / f"{name}{suffix}").exists() for suffix in (".jpg", ".mat")):
         canvas = load_canvas()
         image = render(canvas, draw.appearance, draw.shape, draw.expression, draw.pose, job.size_px, draw.rng)
         write_sample(

@@ -22,7 +22,9 @@ class Explorer(widgets.VBox):
         wide = {"style": {"description_width": "70px"}, "continuous_update": False}
         self.sample = widgets.IntSlider(0, 0, len(store) - 1, description="Sample", **wide)
         self.sample.add_class("p2m-sample")
-        self.rotate = widgets.FloatSlider(config.augment.rotate_deg, min=0, max=60, step=1, description="Rotation", **wide)
+        self.rotate = widgets.FloatSlider(
+            config.augment.rotate_deg, min=0, max=60, step=1, description="Rotation", **wide
+        )
         self.scale = widgets.FloatSlider(config.augment.scale, min=0, max=0.4, step=0.01, description="Scale", **wide)
         self.seed = widgets.IntSlider(0, 0, 99, description="Draw", **wide)
         self.landmarks = widgets.Checkbox(True, description="Landmarks")

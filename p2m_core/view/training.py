@@ -52,7 +52,9 @@ def start_detached(config: Config) -> None:
     save_config(config, folder / "config.yaml")
     command = [sys.executable, "-m", "p2m_core", "train", "--config", str(folder / "config.yaml")]
     with open(folder / "train.log", "ab") as log:
-        subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        subprocess.Popen(
+            command, cwd=PROJECT_ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
 
 def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -> str:

@@ -1,0 +1,126 @@
+"""The semi-sphere laid on a face model: every template vertex gets a true place in every face."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import scipy.sparse as sp
+import trimesh
+from scipy.ndimage import gaussian_filter1d, minimum_filter1d
+from scipy.spatial import cKDTree
+
+from p2m_core.errors import InputError
+from p2m_core.faces.linear_model import FaceModel
+from p2m_core.template import Template, boundary_loops, semi_sphere
+
+RIM_INSET = 0.99  # of the polar angle at which the face ends
+
+
+def _capped(model: FaceModel) -> tuple[sp.csr_matrix, np.ndarray]:
+    """The mean face with eyes and mouth closed: map (V + holes, V) to its vertices, triangles."""
+    n = len(model.mean)
+    holes = boundary_loops(model.triangles)[1:]
+    rows, triangles = [sp.identity(n)], [model.triangles]
+    for k, loop in enumerate(holes):
+        rows.append(sp.csr_matrix((np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop)), shape=(1, n)))
+        ends = np.roll(loop, -1)
+        triangles.append(np.stack([ends, loop, np.full(len(loop), n + k)], 1))
+    return sp.vstack(rows).tocsr(), np.concatenate(triangles)
+
+
+def _rim_angle(directions: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
+    """Polar angle at which the face ends at each azimuth (N,), from directions (B, 3) to its outer boundary."""
+    around = np.arctan2(directions[:, 1], directions[:, 0])
+    polar = np.arccos(directions[:, 2] / np.linalg.norm(directions, axis=1))
+    grid = np.linspace(-np.pi, np.pi, 720, endpoint=False)
+    apart = abs((grid[:, None] - around + np.pi) % (2 * np.pi) - np.pi)
+    limit = np.where(apart < 0.06, polar, np.inf).min(1)
+    known = np.isfinite(limit)
+    limit = np.interp(grid, grid[known], limit[known], period=2 * np.pi)
+    mirrored = np.interp((np.pi - grid + np.pi) % (2 * np.pi) - np.pi, grid, limit, period=2 * np.pi)
+    # Eroded before it is smoothed, so that the smooth rim stays inside the jagged one.
+    limit = minimum_filter1d(np.minimum(limit, mirrored), 13, mode="wrap")
+    limit = gaussian_filter1d(limit, 5, mode="wrap") * RIM_INSET
+    return np.interp(azimuth, grid, limit, period=2 * np.pi)
+
+
+def _outermost_hits(origin, directions, vertices, triangles, candidates: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays from inside leave a mesh: triangle (N,), -1 for none, and barycentric weights (N, 3).
+
+    The triangles whose centres lie nearest in direction are tried first (Moeller and Trumbore 1997), and all
+    of them for the few rays that meet none of these, where triangles are long and thin.
+    """
+    corners = vertices[triangles] - origin
+    centres = corners.mean(1)
+    tree = cKDTree(centres / np.linalg.norm(centres, axis=1, keepdims=True))
+    near = tree.query(directions, candidates)[1]
+    a, b, c = (corners[near][:, :, k] for k in range(3))
+    e1, e2, ray = b - a, c - a, np.broadcast_to(directions[:, None], a.shape)
+    p = np.cross(ray, e2)
+    determinant = (e1 * p).sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = -(a * p).sum(-1) / determinant
+        q = np.cross(-a, e1)
+        v = (ray * q).sum(-1) / determinant
+        distance = (e2 * q).sum(-1) / determinant
+        inside = (u >= -1e-9) & (v >= -1e-9) & (u + v <= 1 + 1e-9) & (distance > 0)
+    distance = np.where(inside, distance, -np.inf)
+    best = distance.argmax(1)
+    rows = np.arange(len(best))
+    weights = np.stack([1 - u - v, u, v], -1)[rows, best]
+    hit = np.where(np.isfinite(distance[rows, best]), near[rows, best], -1)
+    missed = np.nonzero(hit < 0)[0]
+    if len(missed) and candidates < len(triangles):
+        hit[missed], weights[missed] = _outermost_hits(origin, directions[missed], vertices, triangles, len(triangles))
+    return hit, weights
+
+
+def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]:
+    """Lay a semi-sphere on a face model's mean.
+
+    From a centre inside the head, the ray through each vertex of the cap meets the mean face, with eyes and
+    mouth closed; the cap is scaled at each azimuth so that its rim lies just inside the face's.
+
+    Args:    disc: of `semi_sphere`.
+    Returns: the template, its vertices on the mean face; and the map (V, model's vertices) to each
+             vertex's true place in any face of the model.
+    Raises:  InputError if a ray misses the face.
+    """
+    to_capped, triangles = _capped(model)
+    mean = model.mean.astype(np.float64)
+    landmarks = mean[model.landmark_idx]
+    centre = np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])  # nose height, between the ears
+    x, y, _ = disc.vertices.astype(np.float64).T
+    around = np.arctan2(y, x)
+    polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(model.triangles)[0]] - centre, around)
+    directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], 1)
+    hit, weights = _outermost_hits(centre, directions, to_capped @ mean, triangles)
+    if (hit < 0).any():
+        problem = f"{(hit < 0).sum()} of {len(hit)} template vertices miss the mean face"
+        raise InputError(model.name, "mean", problem, "check that the mean faces +z, with y up")
+    rows = np.repeat(np.arange(len(hit)), 3)
+    operator = sp.csr_matrix((weights.ravel(), (rows, triangles[hit].ravel())), shape=(len(hit), to_capped.shape[0]))
+    operator = (operator @ to_capped).tocsr()
+    vertices = operator @ mean
+    carrier, bary = nearest_points(vertices, disc.faces[-1], mean[model.landmark_idx])
+    template = Template(np.float32(vertices), disc.faces, disc.unpool, disc.faces[-1][carrier], bary, disc.mirror)
+    return template, operator
+
+
+def nearest_points(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest point of a mesh to each of `points` (P, 3): triangle (P,) and barycentric weights (P, 3)."""
+    corners = vertices[faces]
+    triangle, weights = [], []
+    for point in points:
+        closest = trimesh.triangles.closest_point(corners, np.broadcast_to(point, (len(faces), 3)))
+        best = int(((closest - point) ** 2).sum(1).argmin())
+        triangle.append(best)
+        weights.append(trimesh.triangles.points_to_barycentric(corners[[best]], closest[[best]])[0])
+    return np.array(triangle), np.array(weights)
+
+
+@cache
+def face_template(model: FaceModel, rings: int = 6, levels: int = 4) -> tuple[Template, sp.csr_matrix]:
+    """The semi-sphere of some rings and levels, registered on a face model: template and map, see `register`."""
+    return register(semi_sphere(rings, levels), model)

@@ -1,0 +1,147 @@
+"""Whole files or none, and many jobs at once."""
+
+import hashlib
+import json
+import math
+import os
+import stat
+import time
+
+import numpy as np
+import pytest
+
+from p2m_core.errors import InputError
+from p2m_core.files import atomic_path, sha256, write_bytes, write_json, write_text
+from p2m_core.jobs import map_jobs, one_thread_each
+
+# --- files ---
+
+
+def test_the_name_appears_with_the_last_byte(tmp_path):
+    path = tmp_path / "new" / "folder" / "a.npz"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".npz"  # np.savez appends one to any other
+        np.savez(temporary, x=np.arange(3))
+        assert not path.exists()
+    assert [p.name for p in path.parent.iterdir()] == ["a.npz"]
+    np.testing.assert_array_equal(np.load(path)["x"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_text("half a new")
+        raise error
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_two_writers_of_one_file_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as one, atomic_path(path) as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one"  # the outer block ends last
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_temporaries_are_hidden_and_of_no_known_kind(tmp_path):
+    """What a crash leaves is not taken for a sample: globs for *.mat skip hidden files, names do not match."""
+    with atomic_path(tmp_path / "image00001.mat") as temporary:
+        temporary.write_bytes(b"")
+        assert temporary.name.startswith(".image00001.")
+        assert ".partial" in temporary.name
+
+
+def test_contents(tmp_path):
+    write_bytes(tmp_path / "a", b"\x00\xff")
+    write_text(tmp_path / "b", "grüße\n")
+    write_json(tmp_path / "c", {"z": [1, 2.5], "a": None})
+    assert (tmp_path / "a").read_bytes() == b"\x00\xff"
+    assert (tmp_path / "b").read_bytes() == "grüße\n".encode()
+    text = (tmp_path / "c").read_text()
+    assert json.loads(text) == {"z": [1, 2.5], "a": None}
+    assert list(json.loads(text)) == ["z", "a"]  # order kept
+    assert text.endswith("}\n")
+    assert stat.S_ISREG((tmp_path / "c").stat().st_mode)
+
+
+def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "c", {"a": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_sha256(tmp_path):
+    content = os.urandom(300_000)
+    (tmp_path / "a").write_bytes(content)
+    assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+# --- jobs ---
+
+
+def fail_at_three(value):
+    if value == 3:
+        raise InputError("file.mat", "Pose_Para", "is missing", "take it again")
+    return value
+
+
+def threads_of_worker(_):
+    time.sleep(0.05)
+    return os.getpid(), os.environ["OMP_NUM_THREADS"]
+
+
+@pytest.mark.parametrize("jobs", [[], [4.0], [1.0, 4.0, 9.0]], ids=len)
+def test_one_worker_runs_here_and_in_order(jobs):
+    assert list(map_jobs(math.sqrt, jobs)) == [math.sqrt(job) for job in jobs]
+
+
+def test_one_worker_is_lazy():
+    done = []
+    results = map_jobs(lambda job: done.append(job) or job, range(5))
+    assert next(results) == 0
+    assert done == [0]
+    results.close()
+    assert done == [0]
+
+
+def test_many_workers_do_every_job_once_with_one_thread_each(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    results = list(map_jobs(threads_of_worker, iter(range(40)), workers=2, total=40))
+    assert len(results) == 40
+    assert {threads for _, threads in results} == {"1"}
+    assert os.getpid() not in {pid for pid, _ in results}
+    assert os.environ["OMP_NUM_THREADS"] == "7"  # only there
+    assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_an_error_of_a_worker_ends_the_run_and_keeps_its_parts():
+    with pytest.raises(InputError) as caught:
+        list(map_jobs(fail_at_three, range(6), workers=2))
+    error = caught.value
+    assert (error.path, error.field, error.problem, error.remedy) == ("file.mat", "Pose_Para", "is missing", "take it again")
+    assert str(error) == "file.mat: Pose_Para: is missing (take it again)"
+    with pytest.raises(InputError, match="Pose_Para"):
+        list(map_jobs(fail_at_three, range(6)))
+
+
+def test_the_environment_comes_back_after_an_error(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    with pytest.raises(RuntimeError), one_thread_each():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+        raise RuntimeError
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

