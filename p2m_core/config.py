@@ -143,7 +143,8 @@ class AugmentConfig(Section):
 
 class TrainConfig(Section):
     """The optimisation. `minutes` ends the run by the clock instead of by `epochs`; the schedule follows whichever
-    is set. init_from: null, "bundled", or a .safetensors file."""
+    is set. bf16: the encoder in bfloat16; "auto" where the device has instructions for it. init_from: null, "bundled",
+    or a .safetensors file."""
 
     epochs: Count = 10
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -153,7 +154,7 @@ class TrainConfig(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 200
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Share = 0.0
-    bf16: bool = False
+    bf16: Literal["auto", "on", "off"] = "off"
     workers: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"

@@ -53,6 +53,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16; without instructions for it a CPU is slower than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Public names for this are still missing in torch.
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
 class EpochSampler(Sampler):
     """(epoch, position) pairs without end: each epoch the first `whole` of a shuffle by seed and epoch.
 
@@ -192,7 +201,10 @@ class Trainer:
             yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16)
+        wanted = self.config.train.bf16
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=wanted == "on" or (wanted == "auto" and has_bf16(self.device))
+        )
 
     def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """One update; the loss and its terms."""

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import shutil
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.utils.data import Dataset
 
 from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image
 from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
-from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, unpaired
+from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, Sample, find_samples, read_image, read_sample, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.errors import InputError
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
@@ -40,6 +41,7 @@ from p2m_core.template import Template
 VERSION = 1
 PART_SIZE = 100  # samples that are written, and after a stop kept, together
 SPLITS = ("train", "val", "test")
+REMAKE = "run p2m preprocess again"
 LISTED_SAMPLES = 20
 _log = logging.getLogger(__name__)
 
@@ -162,10 +164,11 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
         "data": data.model_dump(include={"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}),
         "template": config.template.model_dump(),
     }  # fmt: skip
-    listing = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in mats]
+    files = sorted(path for path in raw.iterdir() if path.suffix in (".mat", *IMAGE_SUFFIXES))
+    listing = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
     manifest = out / "manifest.json"
-    if manifest.exists() and json.loads(manifest.read_text()).get("key") == key:
+    if manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out):
         return out
     parts_folder = out / f"parts-{key[:12]}"
     parts = [
@@ -179,6 +182,12 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     for old in out.glob("parts-*"):
         shutil.rmtree(old)
     return out
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the files of a store are those of its manifest."""
+    digests = json.loads((folder / "manifest.json").read_text())["sha256"]
+    return all((folder / name).exists() and sha256(folder / name) == digest for name, digest in digests.items())
 
 
 def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, manifest: dict, skipped: list[str]) -> None:
@@ -217,6 +226,15 @@ def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, 
 # --- reading --------------------------------------------------------------------------------------
 
 
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a store's .npz.   Raises InputError if it is missing or damaged."""
+    try:
+        with open(path, "rb") as stream, np.load(stream) as file:  # np.load by itself leaves a damaged file open
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(path, "", f"is missing or damaged: {error}", REMAKE) from error
+
+
 class Store:
     """A store, opened.
 
@@ -231,17 +249,15 @@ class Store:
             raise InputError(self.folder, "", "is no finished store", "run p2m preprocess")
         self.manifest = json.loads(path.read_text())
         if self.manifest["version"] != VERSION:
-            raise InputError(path, "version", f"is {self.manifest['version']}, not {VERSION}", "run p2m preprocess again")
-        with np.load(self.folder / "samples.npz") as file:
-            self.table = {name: file[name] for name in file.files}
-        with np.load(self.folder / "model.npz") as file:
-            arrays = {name: file[name] for name in file.files}
+            raise InputError(path, "version", f"is {self.manifest['version']}, not {VERSION}", REMAKE)
+        self.table, arrays = read_npz(self.folder / "samples.npz"), read_npz(self.folder / "model.npz")
         self.points = LinearPoints(*(arrays.pop(name) for name in ("mean", "shape_basis", "expression_basis")))
         self.template = Template.from_arrays(arrays)
         self.starts = np.concatenate([[0], np.cumsum(self.table["length"])])
-        size = (self.folder / "images.bin").stat().st_size
+        blob = self.folder / "images.bin"
+        size = blob.stat().st_size if blob.exists() else 0
         if size != self.starts[-1]:
-            raise InputError(self.folder / "images.bin", "", f"has {size} bytes, not {self.starts[-1]}", "run p2m preprocess again")
+            raise InputError(blob, "", f"has {size} bytes, not {self.starts[-1]}", REMAKE)
         self.size_px, self.margin = self.manifest["data"]["store_px"], self.manifest["data"]["store_margin"]
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ def read_run(folder: Path) -> Callable[[], tuple[list[np.ndarray], pd.DataFrame]
     def read() -> tuple[list[np.ndarray], pd.DataFrame] | None:
         nonlocal seen
         metrics = folder / "metrics.csv"
-        if not metrics.exists() or metrics.stat().st_mtime == seen:
+        if not metrics.exists() or not metrics.stat().st_size or metrics.stat().st_mtime == seen:
             return None
         seen = metrics.stat().st_mtime
         table = pd.read_csv(metrics, on_bad_lines="skip")

@@ -1,0 +1,110 @@
+"""The five notebooks as users run them: in order by `p2m run`, alone by bare papermill, in JupyterLab."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import trimesh
+from conftest import ROOT
+
+NAMES = ["01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict"]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "P2M_HOME": str(home), "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, head) -> Path:
+    """A project root of its own in which `p2m run -c tiny` has run."""
+    home = tmp_path_factory.mktemp("project")
+    for folder in ("notebooks", "configs"):
+        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "data/processed/face_model", home / "data/processed/face_model")
+    command = [sys.executable, "-m", "p2m_core", "run", "-c", "tiny", "--timeout", "300"]
+    run = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return home
+
+
+def test_all_run_and_report(home):
+    report = json.loads((home / "outputs/tiny/run.json").read_text())
+    assert [(entry["name"], entry["status"]) for entry in report["notebooks"]] == [(name, "ok") for name in NAMES]
+    for name in NAMES:
+        notebook = nbformat.read(home / f"outputs/tiny/notebooks/{name}.ipynb", as_version=4)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if output.output_type == "error"]
+        # Every notebook that shows a face leaves a static picture of it in its copy.
+        assert any("image/png" in output.get("data", {}) for output in outputs), name
+
+
+def test_what_the_demo_promises_is_there(home):
+    run = home / "outputs/tiny"
+    metrics = json.loads((run / "evaluation/tiny-test/metrics.json").read_text())
+    scores = {name: row["plain"] for name, row in metrics["nme68_2d"].items()}
+    assert scores["mean face, true pose (floor)"] < scores["mean face in the box"]
+    assert metrics["about"]["samples"] > 0
+    page = (run / "inspect.html").read_text()
+    assert "<canvas" in page
+    assert "https://" not in page.split("<script", 1)[0]
+    mesh = trimesh.load(run / "predictions/grace_hopper.obj", process=False)
+    assert mesh.vertices.shape == (7057, 3)
+    assert np.isfinite(mesh.vertices).all()
+    for suffix in (".ply", ".glb", ".png", ".html", ".json"):
+        assert (run / f"predictions/grace_hopper{suffix}").stat().st_size > 100
+
+
+def test_bare_papermill_from_another_folder(home, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (home / "outputs/tiny/evaluation").rglob("*.csv")}
+    command = [sys.executable, "-m", "papermill", home / "notebooks/03_evaluate.ipynb", "copy.ipynb"]
+    run = subprocess.run(
+        [*command, "-p", "config", "tiny"], env=environment(home), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "copy.ipynb").exists()
+    after = {path: path.stat().st_mtime_ns for path in (home / "outputs/tiny/evaluation").rglob("*.csv")}
+    assert after.keys() == before.keys()
+    assert all(after[path] > before[path] for path in before)
+    assert {path.name for path in tmp_path.iterdir()} == {"copy.ipynb"}
+
+
+def test_training_in_a_process_of_its_own(home, monkeypatch):
+    from p2m_core import config as settings
+    from p2m_core.view import training
+
+    monkeypatch.setattr(settings, "PROJECT_ROOT", home)
+    monkeypatch.setattr(training, "PROJECT_ROOT", home)
+    monkeypatch.setenv("P2M_HOME", str(home))
+    monkeypatch.setattr(training, "display", lambda widget: None)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    config = settings.load_config("tiny", ["name=alone"])
+    assert "is finished" in training.watch_training(config, detach=True, every_s=0.3)
+    folder = home / "outputs/alone"
+    assert json.loads((folder / "finished.json").read_text())["steps"] > 0
+    assert not training.is_training(folder)
+    # Attaching to a run that has ended starts nothing.
+    log = (folder / "train.log").read_bytes()
+    assert "is finished" in training.watch_training(config, detach=True, every_s=0.3)
+    assert (folder / "train.log").read_bytes() == log
+
+
+@pytest.mark.browser
+def test_inspect_in_jupyterlab(home, monkeypatch):
+    from browser import run_notebook_and_move_slider
+
+    for name, value in environment(home).items():
+        monkeypatch.setenv(name, value)
+    path = home / "notebooks/04_inspect.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source = cell.source.replace('"face-lite"', '"tiny"')
+    nbformat.write(notebook, path)
+    run = run_notebook_and_move_slider(path, root_dir=home, picture="04_inspect.png")
+    assert len(np.unique(run.before.reshape(-1, 3), axis=0)) > 500, "the view is blank"
+    assert run.changed > 0.01
