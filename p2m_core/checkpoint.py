@@ -63,9 +63,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, M
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         config = ModelConfig.model_validate_json(metadata["model"])
     except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            path, "", f"is not a weights file of this project: {error}", "give a .safetensors of p2m train"
-        ) from error
+        problem = f"is not a weights file of this project: {' '.join(str(error).split())}"
+        raise InputError(path, "", problem, "give a .safetensors of p2m train") from error
     arrays = {}
     for name, tensor in tensors.items():
         if name.startswith("template."):

@@ -95,6 +95,8 @@ class ModelConfig(Section):
 
     feature_channels: 0 lays all of the encoder's channels side by side, as the reference does; else each map is
     reduced to so many by a 1x1 convolution and the four are added.
+    template_detail: new vertices lie on the placed template plus the mean offset of their edge's ends, instead of in
+    the middle of the edge, so that they begin with the template's finer shape.
     """
 
     backbone: Literal["resnet18", "resnet50", "vgg16"] = "resnet18"
@@ -107,6 +109,7 @@ class ModelConfig(Section):
     block: Literal["averaged", "prenorm"] = "averaged"
     unpooling: Literal["midpoint", "adaptive"] = "midpoint"
     residual: bool = True
+    template_detail: bool = False
     pose_head: bool = True
     global_feature: bool = False
     template_coordinates: bool = False

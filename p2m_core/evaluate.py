@@ -21,10 +21,19 @@ from p2m_core.export import save_picture
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.figures import save_figure
 from p2m_core.files import write_json, write_text
-from p2m_core.metrics import bootstrap_interval, cd_f1, cumulative_error, mean_face_floor, nme68_2d, yaw_bins
+from p2m_core.metrics import (
+    bootstrap_interval,
+    cd_f1,
+    cumulative_error,
+    mean_face_floor,
+    nme68_2d,
+    nme_dense_2d,
+    nme_dense_3d,
+    yaw_bins,
+)
 from p2m_core.model import Pixel2MeshFace
 from p2m_core.predict import face_mesh, open_network, predict_crops
-from p2m_core.raster import static_picture
+from p2m_core.raster import static_picture, vertex_normals
 
 CED_LIMIT_PERCENT = 10
 UP = np.array([1, -1, 1])
@@ -35,14 +44,15 @@ class Evaluation:
     """Results on one split of one store.
 
     nme      a row a system: nme68-2d in percent by |yaw|, balanced and plain mean, 95% interval of the plain mean
-    chamfer  a row a system: cd-f1@p2m, coordinates in px of the photo / 1000
+    surface  the network's nme-dense-*@template, angle between normals, and cd-f1@p2m with coordinates in px of the
+             photo / 1000
     samples  a row a sample: name, yaw_deg, and each system's nme68-2d
     about    what the numbers stand on: protocol, store, split, samples, weights, machine
     folder   where tables and figures lie
     """
 
     nme: pd.DataFrame
-    chamfer: pd.DataFrame
+    surface: pd.DataFrame
     samples: pd.DataFrame
     about: dict
     folder: Path
@@ -50,7 +60,7 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.about.items()]
         rows = self.samples.round(2).to_string(index=False) if len(self.samples) <= 20 else ""
-        tables = [self.nme.round(2).to_string(), self.chamfer.round(3).to_string(), rows]
+        tables = [self.nme.round(2).to_string(), self.surface.round(3).to_string(), rows]
         return "\n".join([*lines, "", *(table + "\n" for table in tables if table), f"written: {self.folder}"])
 
 
@@ -119,7 +129,7 @@ def evaluate(config: Config) -> Evaluation:
     }
     result = Evaluation(
         nme=pd.DataFrame({name: nme_row(values, yaw) for name, values in errors.items()}).T,
-        chamfer=chamfer_table(meshes, store, rows),
+        surface=surface_table(meshes, store, rows),
         samples=samples,
         about=about,
         folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",
@@ -147,15 +157,31 @@ def truth_aligned_in_depth(store: Store, index: int, mesh: FaceMesh) -> np.ndarr
     return truth + [0, 0, mesh.vertices_px[:, 2].mean() - truth[:, 2].mean()]
 
 
-def chamfer_table(meshes: list[FaceMesh], store: Store, rows: np.ndarray) -> pd.DataFrame:
-    """cd-f1@p2m of the finest level against the true vertices of the finest template level, mean over samples."""
-    scores = [
-        cd_f1(mesh.vertices_px / 1000, truth_aligned_in_depth(store, index, mesh) / 1000)
-        for mesh, index in zip(meshes, rows, strict=True)
-    ]
-    return pd.DataFrame({"network": pd.DataFrame(scores).mean()}).T.rename(
-        columns={"cd": "CD x1000", "f1": "F1 at 1e-4 (10 px)", "f1_2tau": "F1 at 2e-4"}
+def surface_table(meshes: list[FaceMesh], store: Store, rows: np.ndarray) -> pd.DataFrame:
+    """The finest level against the true vertices of the finest template level, mean over samples."""
+    truth = [truth_aligned_in_depth(store, index, mesh) for mesh, index in zip(meshes, rows, strict=True)]
+    scores = pd.DataFrame(
+        [cd_f1(mesh.vertices_px / 1000, true / 1000) for mesh, true in zip(meshes, truth, strict=True)]
     )
+    predicted, truth = np.stack([mesh.vertices_px for mesh in meshes]), np.stack(truth)
+    values = {
+        "nme-dense-2d@template, %": nme_dense_2d(predicted, truth).mean(),
+        "nme-dense-3d@template, %": nme_dense_3d(predicted, truth).mean(),
+        "normals off by, deg": normal_error_deg(predicted, truth, meshes[0].faces),
+        "CD x1000": scores["cd"].mean(),
+        "F1 at 1e-4 (10 px)": scores["f1"].mean(),
+        "F1 at 2e-4": scores["f1_2tau"].mean(),
+    }
+    return pd.DataFrame({"network": values}).T
+
+
+def normal_error_deg(predicted: np.ndarray, truth: np.ndarray, faces: np.ndarray) -> float:
+    """Mean angle between predicted and true vertex normals, (N, V, 3) each: what facets and bumps cost."""
+    angles = []
+    for a, b in zip(predicted, truth, strict=True):
+        cosine = (vertex_normals(a, faces) * vertex_normals(b, faces)).sum(1)
+        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+    return float(np.mean(angles))
 
 
 def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
@@ -173,11 +199,11 @@ def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
 def write_results(result: Evaluation, store: Store, rows: np.ndarray, meshes: list[FaceMesh]) -> None:
     """Tables as csv and json, the CED curve, and pictures of the best, the median and the worst sample."""
     write_text(result.folder / "nme68_2d.csv", result.nme.to_csv())
-    write_text(result.folder / "cd_f1.csv", result.chamfer.to_csv())
+    write_text(result.folder / "surface.csv", result.surface.to_csv())
     write_text(result.folder / "samples.csv", result.samples.to_csv(index=False))
     write_json(
         result.folder / "metrics.json",
-        {"about": result.about, "nme68_2d": result.nme.to_dict("index"), "cd_f1": result.chamfer.to_dict("index")},
+        {"about": result.about, "nme68_2d": result.nme.to_dict("index"), "surface": result.surface.to_dict("index")},
     )
     save_figure(result.folder / "ced.png", ced_figure(result))
     order = np.argsort(result.samples["network"].to_numpy())

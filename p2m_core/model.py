@@ -93,7 +93,8 @@ class Pixel2MeshFace(nn.Module):
     def deform(self, maps: list[torch.Tensor], pooled: torch.Tensor) -> Prediction:
         """All stages from feature maps (B, C, h, w) and the pooled deepest map (B, C)."""
         counts, unit = self.template.counts, self.unit_template[:, None]
-        vertices = self.placement(pooled)(unit[: counts[0]].expand(-1, len(pooled), -1))
+        place = self.placement(pooled)
+        placed = vertices = place(unit[: counts[0]].expand(-1, len(pooled), -1))
         padding = "border" if self.reduce is not None else "zeros"
         levels, before, hidden = [], [], None
         for k, stage in enumerate(self.stages):
@@ -107,7 +108,13 @@ class Pixel2MeshFace(nn.Module):
             if self.to_global is not None:
                 product = product + self.to_global(pooled) @ weights[columns.shape[-1] :][: features.shape[-1]]
             if k:
-                product, vertices = self.unpool[k - 1](product), self.unpool[k - 1](vertices)
+                product = self.unpool[k - 1](product)
+                if self.config.template_detail:
+                    offset = self.unpool[k - 1](vertices - placed)
+                    placed = place(unit[: counts[k]].expand(-1, len(pooled), -1))
+                    vertices = placed + offset
+                else:
+                    vertices = self.unpool[k - 1](vertices)
             if self.config.template_coordinates:
                 product = product + unit[: counts[k]] @ weights[-3:]
             before.append(vertices)

@@ -32,9 +32,7 @@ def overview() -> np.ndarray:
     faces = []
     for index in range(FACES):
         draw = draw_sample(3, index, FACE_PX, "aflw2000")
-        faces.append(
-            render(load_canvas(), draw.appearance, draw.shape, draw.expression, draw.pose, FACE_PX, draw.rng)
-        )
+        faces.append(render(load_canvas(), draw.appearance, draw.shape, draw.expression, draw.pose, FACE_PX, draw.rng))
     below = contact_sheet(faces, FACES // 2)
     height = round(below.shape[0] * above.shape[1] / below.shape[1])
     return np.concatenate([above, cv2.resize(below, (above.shape[1], height), interpolation=cv2.INTER_AREA)])

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss is NaN or infinite; the message names step, samples and terms."""
+    """The loss, a vertex or the gradient is NaN or infinite; the message names step, samples and terms."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -196,6 +196,7 @@ class Trainer:
             prefetch_factor=4 if settings.workers else None,
             worker_init_fn=quiet_worker if settings.workers else None,
             multiprocessing_context="spawn" if settings.workers else None,
+            generator=torch.Generator(),  # its own, so that a loader made anew leaves the run's random state alone
         )
         for batch in loader:
             yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
@@ -214,18 +215,32 @@ class Trainer:
         images = batch["image"].contiguous(memory_format=torch.channels_last)
         with self.autocast():
             prediction = self.model(images)
+        # Asked before the loss, since the nearest-neighbour search refuses such points without knowing the batch.
+        flown = sum(int((~torch.isfinite(x)).sum()) for x in prediction.levels)
+        self.require_finite(not flown, f"{flown} coordinates of vertices are not finite", batch)
         loss, terms = self.loss(prediction, self.truth(batch))
         values = {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
-        if not math.isfinite(values["loss"]):
-            names = ", ".join(self.store.table["name"][batch["index"].cpu().numpy()])
-            raise NonFiniteLoss(f"step {self.step}: loss {values}; the batch: {names}")
+        self.require_finite(math.isfinite(values["loss"]), f"loss {values}", batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip, error_if_nonfinite=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.require_finite(bool(torch.isfinite(norm)), f"the gradient's norm is {norm:g}", batch)
         self.optimizer.step()
         self.update_average()
         self.step += 1
         return values
+
+    def require_finite(self, fine: bool, problem: str, batch: dict[str, torch.Tensor]) -> None:
+        """Raise NonFiniteLoss that names the step and the batch's samples, unless all is fine."""
+        if not fine:
+            names = ", ".join(self.store.table["name"][batch["index"].cpu().numpy()])
+            raise NonFiniteLoss(f"step {self.step}: {problem}; the batch: {names}")
+
+    def set_training(self) -> None:
+        """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would drift."""
+        self.model.train()
+        if self.config.train.freeze_backbone:
+            self.model.encoder.eval()
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -247,16 +262,18 @@ class Trainer:
         self.model.load_state_dict(self.average)
         self.model.eval()
         predicted, truth, pictures = [], [], []
-        for batch in DataLoader(self.val_set, self.config.train.batch_size):
-            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-            with self.autocast():
-                levels = self.model(batch["image"].contiguous(memory_format=torch.channels_last)).levels
-            predicted.append(self.loss.landmarks(levels[-1]).cpu())
-            truth.append(self.loss.landmarks(self.truth(batch)).cpu())
-            if len(pictures) < PREVIEWS:
-                pictures += self.draw(batch["image"], levels[-1])[: PREVIEWS - len(pictures)]
-        self.model.load_state_dict(own)
-        self.model.train()
+        try:
+            for batch in DataLoader(self.val_set, self.config.train.batch_size, generator=torch.Generator()):
+                batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+                with self.autocast():
+                    levels = self.model(batch["image"].contiguous(memory_format=torch.channels_last)).levels
+                predicted.append(self.loss.landmarks(levels[-1]).cpu())
+                truth.append(self.loss.landmarks(self.truth(batch)).cpu())
+                if len(pictures) < PREVIEWS:
+                    pictures += self.draw(batch["image"], levels[-1])[: PREVIEWS - len(pictures)]
+        finally:  # also after Ctrl-C, or the checkpoint would hold the average
+            self.model.load_state_dict(own)
+            self.set_training()
         for k, picture in enumerate(pictures):
             with atomic_path(self.folder / "preview" / f"{k}.png") as temporary:
                 temporary.write_bytes(encode_picture(picture))
@@ -282,6 +299,11 @@ def quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+
+
+def finite_or_none(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return value if math.isfinite(value) else None
 
 
 def trim_metrics(path: Path, step: int) -> None:
@@ -335,7 +357,7 @@ def train_locked(config: Config, folder: Path) -> Path:
 def run_steps(trainer: Trainer) -> None:
     """Steps until the run's end, with metrics, validation and checkpoints on the way."""
     config, folder, settings = trainer.config, trainer.folder, trainer.config.train
-    trainer.model.train()
+    trainer.set_training()
     last_saved = last_validated = last_clock = time.monotonic()
     metrics = open(folder / "metrics.csv", "a", newline="")  # noqa: SIM115, closed below with the board
     writer = csv.DictWriter(metrics, COLUMNS)
@@ -370,7 +392,7 @@ def run_steps(trainer: Trainer) -> None:
                 about = {
                     "name": config.name,
                     "step": trainer.step,
-                    "val_nme68_2d": score,
+                    "val_nme68_2d": finite_or_none(score),
                     "data": trainer.store.manifest["raw"],
                     "samples": len(trainer.train_set),
                 }
@@ -403,7 +425,7 @@ def run_steps(trainer: Trainer) -> None:
     summary = {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
-        "val_nme68_2d": trainer.best,
+        "val_nme68_2d": finite_or_none(trainer.best),
         "parameters": count_parameters(trainer.model),
     }
     write_json(folder / "finished.json", summary)
