@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from p2m_core.config import ModelConfig, resolve
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path
+from p2m_core.files import atomic_path, finite_only
 from p2m_core.model import Pixel2MeshFace
 from p2m_core.template import Template
 
@@ -46,7 +46,7 @@ def save_weights(
     for name, array in model.template.arrays().items():
         array = np.float32(array) if array.dtype.kind == "f" else array.astype(np.int32)
         content[f"template.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
-    metadata = {"model": model.config.model_dump_json(), "about": json.dumps(about)}
+    metadata = {"model": model.config.model_dump_json(), "about": json.dumps(finite_only(about))}
     with atomic_path(path) as temporary:
         save_file(content, temporary, metadata)
 

@@ -162,6 +162,7 @@ class TrainConfig(Section):
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
     log_steps: Count = 20
+    preview_minutes: Annotated[float, Field(gt=0)] = 0.5
     validate_minutes: Annotated[float, Field(gt=0)] = 5.0
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
     init_from: str | None = None
@@ -216,11 +217,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# PyYAML follows YAML 1.1, which wants a dot and a signed exponent, and takes 12:30 for 750 and 2020-01-01 for a date.
+# PyYAML follows YAML 1.1, which wants a dot and a signed exponent, and takes 12:30 for 750, 2020-01-01 for a date,
+# and on, off, yes and no for true and false.
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag.rsplit(":", 1)[-1] in ("bool", "null", "merge")]
+    first: [(tag, pattern) for tag, pattern in pairs if tag.rsplit(":", 1)[-1] in ("null", "merge")]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^([Tt]rue|TRUE|[Ff]alse|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterator
@@ -42,8 +43,17 @@ def write_text(path: str | Path, content: str) -> None:
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Write `content` as indented JSON to `path`, whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    """Write `content` as indented JSON to `path`, whole or not at all; NaN and infinity, which JSON lacks, as null."""
+    write_text(path, json.dumps(finite_only(content), indent=1) + "\n")
+
+
+def finite_only(content: object) -> object:
+    """`content` with None in place of every number that is not finite, in dictionaries and lists of any depth."""
+    if isinstance(content, dict):
+        return {key: finite_only(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite_only(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def sha256(path: str | Path) -> str:

@@ -150,7 +150,7 @@ def predict_files(
     Args:    photos: see `find_photos`.   boxes: as for `predict`, for a single photo.
     Returns: the specimens, and one line for each photo that could not be done.
     """
-    out, specimens, problems = Path(out), [], []
+    out, specimens, problems, done = Path(out), [], [], set()
     paths = find_photos(photos)
     if boxes is not None and len(paths) != 1:
         raise InputError("--box", "", f"is given with {len(paths)} photos", "give boxes with one photo at a time")
@@ -160,12 +160,16 @@ def predict_files(
             meshes = predict(image, boxes, weights, device, flip)
             if not meshes:
                 raise InputError(path, "", "no face found", "give its box with --box x0,y0,x1,y1")
+            names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
+            if taken := done.intersection(names):
+                raise InputError(path, "", f"another photo is called {min(taken)}", "predict it into another folder")
         except InputError as error:
             problems.append(str(error))
             _log.warning("%s", error)
             continue
-        for k, mesh in enumerate(meshes):
-            specimen = Specimen(path.stem + (f"-{k + 1}" if k else ""), mesh, image)
+        done.update(names)
+        for name, mesh in zip(names, meshes, strict=True):
+            specimen = Specimen(name, mesh, image)
             save_specimen(out, specimen)
             specimens.append(specimen)
     return specimens, problems

@@ -14,12 +14,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, Subset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
@@ -253,37 +254,54 @@ class Trainer:
         for name in own.keys() - set(floats):
             self.average[name].copy_(own[name])
 
-    @torch.no_grad()
-    def validate(self) -> float:
-        """nme68-2d of the averaged weights on the validation split, in percent; draws the previews."""
-        if not len(self.val_set):
-            return math.nan
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with the averaged weights, in evaluation mode."""
         own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         self.model.eval()
-        predicted, truth, pictures = [], [], []
         try:
-            for batch in DataLoader(self.val_set, self.config.train.batch_size, generator=torch.Generator()):
-                batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-                with self.autocast():
-                    levels = self.model(batch["image"].contiguous(memory_format=torch.channels_last)).levels
-                predicted.append(self.loss.landmarks(levels[-1]).cpu())
-                truth.append(self.loss.landmarks(self.truth(batch)).cpu())
-                if len(pictures) < PREVIEWS:
-                    pictures += self.draw(batch["image"], levels[-1])[: PREVIEWS - len(pictures)]
+            yield
         finally:  # also after Ctrl-C, or the checkpoint would hold the average
             self.model.load_state_dict(own)
             self.set_training()
+
+    @torch.no_grad()
+    def predict_validation(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Images, predicted and true finest vertices of the first validation samples, batch by batch."""
+        data = Subset(self.val_set, range(min(count, len(self.val_set))))
+        for batch in DataLoader(data, self.config.train.batch_size, generator=torch.Generator()):
+            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            with self.autocast():
+                levels = self.model(batch["image"].contiguous(memory_format=torch.channels_last)).levels
+            yield batch["image"], levels[-1], self.truth(batch)
+
+    def validate(self) -> float:
+        """nme68-2d of the averaged weights on the validation split, in percent; NaN if the split is empty."""
+        predicted, truth = [], []
+        with self.averaged():
+            for _, vertices, true in self.predict_validation(len(self.val_set)):
+                predicted.append(self.loss.landmarks(vertices).cpu())
+                truth.append(self.loss.landmarks(true).cpu())
+        if not truth:
+            return math.nan
+        return float(nme68_2d(torch.cat(predicted).numpy(), torch.cat(truth).numpy()).mean())
+
+    def preview(self) -> None:
+        """Draw the meshes of the first validation samples into preview/."""
+        with self.averaged():
+            pictures = [
+                p for image, vertices, _ in self.predict_validation(PREVIEWS) for p in self.draw(image, vertices)
+            ]
         for k, picture in enumerate(pictures):
             with atomic_path(self.folder / "preview" / f"{k}.png") as temporary:
                 temporary.write_bytes(encode_picture(picture))
-        return float(nme68_2d(torch.cat(predicted).numpy(), torch.cat(truth).numpy()).mean())
 
     def draw(self, images: torch.Tensor, vertices: torch.Tensor) -> list[np.ndarray]:
         """The mesh over its crop, side by side with it, for some samples of a batch."""
         scale, side = 2, self.config.model.input_px * 2
         pictures = []
-        for image, points in zip(images[:PREVIEWS].cpu().numpy(), vertices[:PREVIEWS].cpu().numpy(), strict=True):
+        for image, points in zip(images.cpu().numpy(), vertices.cpu().numpy(), strict=True):
             photo = (image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
             mesh = draw_mesh(photo, ndc_to_px(points, side), self.store.template.faces[-1])
             pictures.append(np.concatenate([photo, mesh], 1))
@@ -299,11 +317,6 @@ def quiet_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-def finite_or_none(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def trim_metrics(path: Path, step: int) -> None:
@@ -358,7 +371,7 @@ def run_steps(trainer: Trainer) -> None:
     """Steps until the run's end, with metrics, validation and checkpoints on the way."""
     config, folder, settings = trainer.config, trainer.folder, trainer.config.train
     trainer.set_training()
-    last_saved = last_validated = last_clock = time.monotonic()
+    last_saved = last_validated = last_drawn = last_clock = time.monotonic()
     metrics = open(folder / "metrics.csv", "a", newline="")  # noqa: SIM115, closed below with the board
     writer = csv.DictWriter(metrics, COLUMNS)
     if metrics.tell() == 0:
@@ -385,6 +398,7 @@ def run_steps(trainer: Trainer) -> None:
                 board.add_scalar(name, value, trainer.step)
 
         def check() -> None:
+            trainer.preview()
             score = trainer.validate()
             record({"val_nme68_2d": score})
             if not score > trainer.best:  # NaN, without a validation split, counts as better
@@ -392,7 +406,7 @@ def run_steps(trainer: Trainer) -> None:
                 about = {
                     "name": config.name,
                     "step": trainer.step,
-                    "val_nme68_2d": finite_or_none(score),
+                    "val_nme68_2d": score,
                     "data": trainer.store.manifest["raw"],
                     "samples": len(trainer.train_set),
                 }
@@ -414,6 +428,9 @@ def run_steps(trainer: Trainer) -> None:
             bar.refresh()
             if trainer.progress >= 1:
                 break
+            if now - last_drawn > 60 * settings.preview_minutes:
+                trainer.preview()
+                last_drawn = time.monotonic()
             if now - last_validated > 60 * settings.validate_minutes:
                 check()
                 last_validated = time.monotonic()
@@ -425,7 +442,7 @@ def run_steps(trainer: Trainer) -> None:
     summary = {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
-        "val_nme68_2d": finite_or_none(trainer.best),
+        "val_nme68_2d": trainer.best,
         "parameters": count_parameters(trainer.model),
     }
     write_json(folder / "finished.json", summary)

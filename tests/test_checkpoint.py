@@ -33,9 +33,9 @@ def model(small_template):
 
 def test_one_file_is_all_a_prediction_needs(model, tmp_path):
     path = tmp_path / "new" / "a.safetensors"
-    save_weights(path, model.state_dict(), model, {"step": 7, "note": "grüße"})
+    save_weights(path, model.state_dict(), model, {"step": 7, "note": "grüße", "score": float("nan")})
     again, about = load_model(path)
-    assert about == {"step": 7, "note": "grüße"}
+    assert about == {"step": 7, "note": "grüße", "score": None}
     assert again.config == model.config
     assert not again.training
     for name, tensor in model.state_dict().items():

@@ -78,6 +78,11 @@ def test_contents(tmp_path):
     assert stat.S_ISREG((tmp_path / "c").stat().st_mode)
 
 
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "c", {"a": float("nan"), "b": [1.5, float("inf"), np.float64("nan")], "c": {"d": (-math.inf,)}})
+    assert json.loads((tmp_path / "c").read_text()) == {"a": None, "b": [1.5, None, None], "c": {"d": [None]}}
+
+
 def test_json_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "c", {"a": object()})

@@ -137,7 +137,8 @@ def naive(model, images):
         size = maps[0].shape[-1]
         maps = [sum(F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in maps)]
     unit = model.unit_template[:, None].expand(-1, len(images), -1)
-    vertices = model.placement(pooled)(unit[: template.counts[0]])
+    place = model.placement(pooled)
+    vertices = place(unit[: template.counts[0]])
     hidden, levels = None, []
     for k, stage in enumerate(model.stages):
         padding = "zeros" if model.reduce is None else "border"
@@ -151,7 +152,11 @@ def naive(model, images):
             a, b = template.unpool[k - 1].T
             t = model.unpool[k - 1].new_pts_pos.clamp(0, 1)[:, None] if config.unpooling == "adaptive" else 0.5
             x = torch.cat([x, t * x[a] + (1 - t) * x[b]])
-            vertices = x[..., :3]
+            if config.template_detail:
+                offset = vertices - place(unit[: len(vertices)])
+                vertices = place(unit[: len(x)]) + torch.cat([offset, t * offset[a] + (1 - t) * offset[b]])
+            else:
+                vertices = x[..., :3]
         if config.template_coordinates:
             x = torch.cat([x, unit[: template.counts[k]]], -1)
         x = F.relu(stage.conv1(x, model.adjacency[k]))
@@ -169,6 +174,7 @@ def naive(model, images):
     [
         {},
         {"unpooling": "adaptive"},
+        {"template_detail": True, "unpooling": "adaptive"},
         {"unpooling": "adaptive", "residual": False, "block": "averaged", "template_coordinates": False},
         {"feature_channels": 0, "global_feature": False},
         {"pose_head": False},
@@ -196,6 +202,30 @@ def test_residual_starts_as_the_placed_template(small_template):
         assert (after - before).abs().max() < 0.03
     absolute = network(small_template, pose_head=False, residual=False)(photos())
     assert (absolute.levels[0] - absolute.before[0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("pose_head", [True, False])
+@torch.no_grad()
+def test_template_detail_begins_with_the_templates_own_shape(small_template, pose_head):
+    """With stages that move nothing, the finest level is the placed template; without it, the coarse one's facets."""
+
+    def still(**changes):
+        model = network(small_template, pose_head=pose_head, **changes)
+        for stage in model.stages:
+            for parameter in stage.conv2.parameters():
+                parameter.zero_()
+        if pose_head:
+            model.pose_head.weight.zero_()
+        return model(photos(1))
+
+    placed = torch.from_numpy(unit_template(small_template)) * FLIP * PLACED_SCALE
+    for k, n in enumerate(small_template.counts):
+        torch.testing.assert_close(still(template_detail=True).levels[k][0], placed[:n])
+    faceted = placed[: small_template.counts[0]]
+    for pairs in small_template.unpool:
+        faceted = torch.cat([faceted, faceted[pairs].mean(1)])
+    torch.testing.assert_close(still(template_detail=False).levels[-1][0], faceted)
+    assert (faceted - placed).norm(dim=1).max() > 0.03
 
 
 @torch.no_grad()

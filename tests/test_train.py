@@ -83,7 +83,8 @@ def test_what_a_run_leaves(tiny_run, tiny_config, store):
     assert [path.name for path in (tiny_run / "checkpoints").iterdir()] == [f"step-{steps:08d}"]
     previews = sorted((tiny_run / "preview").iterdir())
     assert len(previews) == min(4, len(store.rows("val")))
-    assert Image.open(previews[0]).size == (256, 128)  # the crop in double size, and the mesh over it
+    with Image.open(previews[0]) as picture:
+        assert picture.size == (256, 128)  # the crop in double size, and the mesh over it
     assert list((tiny_run / "tensorboard").glob("events*"))
     assert (tiny_run / "weights.safetensors").exists()
     about = read_weights(tiny_run)[3]
@@ -143,18 +144,18 @@ def test_validation_in_between_changes_nothing(settings):
     assert_same_weights(weights_of(last[1]), weights_of(last[0]), rtol=1e-6, atol=1e-6)
 
 
-def test_interrupted_while_validating_keeps_the_networks_own_weights(settings, monkeypatch):
+def test_interrupted_while_drawing_keeps_the_networks_own_weights(settings, monkeypatch):
     own = {}
 
     def die(self, *args):
         raise KeyboardInterrupt
 
-    def watched(self, real=Trainer.validate):
+    def watched(self, real=Trainer.preview):
         own.update({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return real(self)
 
     monkeypatch.setattr(Trainer, "draw", die)
-    monkeypatch.setattr(Trainer, "validate", watched)
+    monkeypatch.setattr(Trainer, "preview", watched)
     with pytest.raises(KeyboardInterrupt):
         train(settings("run", "train.ema=0.9", "train.validate_minutes=1e-9"))
     [last] = (run_folder(settings("run")) / "checkpoints").iterdir()
