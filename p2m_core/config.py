@@ -428,6 +428,12 @@ def resolve(path: str | Path) -> Path:
     return PROJECT_ROOT / Path(path).expanduser()
 
 
+def shown(path: str | Path) -> str:
+    """A path as it is in every checkout: relative to the project where it lies inside."""
+    path = Path(path)
+    return path.relative_to(PROJECT_ROOT).as_posix() if path.is_relative_to(PROJECT_ROOT) else str(path)
+
+
 def run_folder(config: Config) -> Path:
     """outputs/<name>: everything that a run writes."""
     return PROJECT_ROOT / "outputs" / config.name

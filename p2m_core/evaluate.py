@@ -13,7 +13,7 @@ import torch
 
 from p2m_core.camera import box_of
 from p2m_core.checkpoint import weights_path
-from p2m_core.config import PROJECT_ROOT, Config, run_folder
+from p2m_core.config import Config, run_folder, shown
 from p2m_core.data.augment import compose
 from p2m_core.data.store import Store
 from p2m_core.errors import InputError
@@ -118,7 +118,7 @@ def evaluate(config: Config) -> Evaluation:
     }
     errors = {name: nme68_2d(points, truth) for name, points in predicted.items()}
     samples = pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors})
-    source = f"{shown(Path(store.manifest['raw']))}, split {settings.split}"
+    source = f"{shown(store.manifest['raw'])}, split {settings.split}"
     about = {
         "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth",
         "data": f"{source}, ground truth from: {store.manifest['face_model']}",
@@ -136,11 +136,6 @@ def evaluate(config: Config) -> Evaluation:
     )
     write_results(result, store, rows, meshes)
     return result
-
-
-def shown(path: Path) -> str:
-    """A path as it is in every checkout: relative to the project where it lies inside."""
-    return str(path.relative_to(PROJECT_ROOT)) if path.is_relative_to(PROJECT_ROOT) else str(path)
 
 
 def nme_row(values: np.ndarray, yaw_deg: np.ndarray) -> dict[str, float]:

@@ -290,7 +290,7 @@ def _run_one(
         result.seconds = round(time.monotonic() - started, 1)
         if running.exists():
             _finish_copy(running, copy, result.error if result.status == "timeout" else "")
-            result.executed = _shown(copy)
+            result.executed = settings.shown(copy)
 
 
 class _Limit:
@@ -355,11 +355,5 @@ def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[str]
     listed = []
     for folder, paths in by_folder.items():
         many = len(paths) > LISTED_FILES
-        listed += [f"{_shown(folder)}/ ({len(paths)} files)"] if many else [_shown(path) for path in paths]
+        listed += [f"{settings.shown(folder)}/ ({len(paths)} files)"] if many else [settings.shown(path) for path in paths]
     return listed
-
-
-def _shown(path: Path) -> str:
-    """The path relative to the project's root where it lies below it."""
-    root = settings.PROJECT_ROOT
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

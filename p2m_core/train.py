@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from p2m_core.camera import ndc_to_px
 from p2m_core.checkpoint import initialise, save_weights
-from p2m_core.config import Config, provenance, run_folder, save_config
+from p2m_core.config import Config, provenance, run_folder, save_config, shown
 from p2m_core.data.store import CropDataset, Store, TruthDecoder
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, write_json
@@ -407,7 +407,7 @@ def run_steps(trainer: Trainer) -> None:
                     "name": config.name,
                     "step": trainer.step,
                     "val_nme68_2d": score,
-                    "data": trainer.store.manifest["raw"],
+                    "data": shown(trainer.store.manifest["raw"]),
                     "samples": len(trainer.train_set),
                 }
                 save_weights(folder / "weights.safetensors", trainer.average, trainer.model, about)

@@ -107,7 +107,12 @@ def test_drawn_matrices_are_similarities_about_the_centre():
     np.testing.assert_allclose(gram, np.broadcast_to(np.eye(2), gram.shape), atol=1e-9)  # no shear, no mirror
     turn = np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
     centre = (linear @ [55.5, 55.5] + matrices[:, :, 2] - 55.5) / size
-    for values, mean, sigma in ((turn, 0, 14), (np.log(scale), 0, 0.1), (centre[:, 0], 0, 0.05), (centre[:, 1], 0, 0.05)):
+    for values, mean, sigma in (
+        (turn, 0, 14),
+        (np.log(scale), 0, 0.1),
+        (centre[:, 0], 0, 0.05),
+        (centre[:, 1], 0, 0.05),
+    ):
         assert values.mean() == pytest.approx(mean, abs=sigma / 10)
         assert values.std() == pytest.approx(sigma, rel=0.1)
     assert np.mean([flip for _, flip in drawn]) == pytest.approx(0.5, abs=0.05)

@@ -34,7 +34,9 @@ def test_rotation_is_pitch_yaw_roll_as_the_data_set_has_it():
 def test_angles_and_rotation_are_inverse():
     angles = poses(0, 500)[:, :3]
     rotation = camera.rotation_from_angles(angles)
-    np.testing.assert_allclose(rotation @ np.swapaxes(rotation, 1, 2), np.broadcast_to(np.eye(3), (500, 3, 3)), atol=1e-12)
+    np.testing.assert_allclose(
+        rotation @ np.swapaxes(rotation, 1, 2), np.broadcast_to(np.eye(3), (500, 3, 3)), atol=1e-12
+    )
     np.testing.assert_allclose(np.linalg.det(rotation), 1)
     np.testing.assert_allclose(camera.angles_from_rotation(rotation), angles, atol=1e-9)
 
@@ -75,7 +77,9 @@ def test_model_to_image_takes_batches():
     together = camera.model_to_image(vertices, pose, 240)
     for k in range(6):
         np.testing.assert_allclose(together[k], camera.model_to_image(vertices[k], pose[k], 240))
-    np.testing.assert_allclose(camera.model_to_image(vertices[0], pose, 240)[3], camera.model_to_image(vertices[0], pose[3], 240))
+    np.testing.assert_allclose(
+        camera.model_to_image(vertices[0], pose, 240)[3], camera.model_to_image(vertices[0], pose[3], 240)
+    )
 
 
 def test_pose_of_a_similarity_gives_that_similarity():
@@ -159,7 +163,14 @@ def test_a_box_without_area_is_refused(box):
 @pytest.mark.parametrize("size", [2, 7, 112])
 def test_corners_and_centre_of_the_crop(size):
     """-1 and 1 are the outer edges of the crop: half a pixel beyond the first and the last centre."""
-    px = np.array([[-0.5, -0.5, 0], [size - 0.5, size - 0.5, size / 2], [(size - 1) / 2, (size - 1) / 2, -size / 2], [0, size - 1, 0]])
+    px = np.array(
+        [
+            [-0.5, -0.5, 0],
+            [size - 0.5, size - 0.5, size / 2],
+            [(size - 1) / 2, (size - 1) / 2, -size / 2],
+            [0, size - 1, 0],
+        ]
+    )
     ndc = np.array([[-1, -1, 0], [1, 1, 1], [0, 0, -1], [1 / size - 1, 1 - 1 / size, 0]])
     np.testing.assert_allclose(camera.px_to_ndc(px, size), ndc, atol=1e-12)
     np.testing.assert_allclose(camera.ndc_to_px(ndc, size), px, atol=1e-12)

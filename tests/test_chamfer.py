@@ -30,6 +30,16 @@ def test_nearest_equals_the_loop(batch, n, m, dtype):
             np.testing.assert_array_equal(idx[k], where)
 
 
+def test_nearest_in_clouds_of_a_meshs_size():
+    """Large enough that the search tree has many leaves; the neighbour must be the nearest, not one of the near."""
+    a, b = clouds(1, 3000, 2500, torch.float64)
+    d_ab, d_ba, idx_ab, idx_ba = nearest(a, b)
+    squared = ((a[0, :, None] - b[0]) ** 2).sum(-1)
+    for found, idx, table in ((d_ab, idx_ab, squared), (d_ba, idx_ba, squared.T)):
+        torch.testing.assert_close(found[0], table.min(1).values)
+        torch.testing.assert_close(idx[0], table.argmin(1))
+
+
 def test_distances_are_squared():
     d_ab, d_ba, _, _ = nearest(torch.tensor([[[0.0, 0, 0]]]), torch.tensor([[[0.0, 3, 4], [0, 0, 6]]]))
     assert d_ab.tolist() == [[25]]
@@ -37,7 +47,10 @@ def test_distances_are_squared():
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(*[st.integers(-2, 2)] * 3), min_size=1, max_size=30), st.lists(st.tuples(*[st.integers(-2, 2)] * 3), min_size=1, max_size=30))
+@given(
+    st.lists(st.tuples(*[st.integers(-2, 2)] * 3), min_size=1, max_size=30),
+    st.lists(st.tuples(*[st.integers(-2, 2)] * 3), min_size=1, max_size=30),
+)
 def test_ties_and_duplicates_give_a_nearest_point(a, b):
     """Points on a coarse lattice: which of the equally near ones is named is free, the distance is not."""
     x, y = torch.tensor(a).float()[None], torch.tensor(b).float()[None]

@@ -67,7 +67,10 @@ def test_depth_is_left_open(settings, perfect, monkeypatch):
 
     def nearer(*args):
         meshes = real(*args)
-        return [FaceMesh(m.vertices_px + np.float32([0, 0, 50]), m.faces, m.levels, m.level_faces, m.landmarks_px, m.box) for m in meshes]
+        return [
+            FaceMesh(m.vertices_px + np.float32([0, 0, 50]), m.faces, m.levels, m.level_faces, m.landmarks_px, m.box)
+            for m in meshes
+        ]
 
     monkeypatch.setattr(evaluate_module, "predict_store", nearer)
     surface = evaluate(settings("evaluate.split=all")).surface.loc["network"]
@@ -81,7 +84,14 @@ def test_a_prediction_beside_the_truth_is_that_far_off(settings, perfect, monkey
     def beside(*args):
         shift = np.float32([3, 4, 0])
         return [
-            FaceMesh(m.vertices_px + shift, m.faces, tuple(x + shift for x in m.levels), m.level_faces, m.landmarks_px + shift, m.box)
+            FaceMesh(
+                m.vertices_px + shift,
+                m.faces,
+                tuple(x + shift for x in m.levels),
+                m.level_faces,
+                m.landmarks_px + shift,
+                m.box,
+            )
             for m in real(*args)
         ]
 
@@ -151,7 +161,9 @@ def test_the_networks_errors_are_those_of_its_landmarks(settings, store, tiny_ru
 
 
 def test_another_store_and_split(settings, store, tmp_path, tiny_settings):
-    other = build_store(load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'other'}", "data.test_share=1"]))
+    other = build_store(
+        load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'other'}", "data.test_share=1"])
+    )
     result = evaluate(settings(f"evaluate.store={other}"))
     assert result.about["samples"] == len(store)
     assert result.folder.name == "other-test"
@@ -178,11 +190,17 @@ def test_a_specimen_lies_on_the_stored_crop(store, tiny_run):
     np.testing.assert_array_equal(shown.photo, store.crop(index))
     matrix = store.table["crop"][index]
     scale = matrix[0, 0]
-    np.testing.assert_allclose(shown.mesh.vertices_px[:, :2], mesh.vertices_px[:, :2] * scale + matrix[:, 2], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(box_of(store.to_crop(store.table["landmarks_px"][index], index)), shown.mesh.box, atol=1e-3)
+    np.testing.assert_allclose(
+        shown.mesh.vertices_px[:, :2], mesh.vertices_px[:, :2] * scale + matrix[:, 2], rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_allclose(
+        box_of(store.to_crop(store.table["landmarks_px"][index], index)), shown.mesh.box, atol=1e-3
+    )
     assert shown.truth_px[:, 2].mean() == pytest.approx(shown.mesh.vertices_px[:, 2].mean(), abs=1e-2)
     true = store.template.landmarks(shown.truth_px)
-    np.testing.assert_allclose(true.mean(0)[:2], store.to_crop(store.table["landmarks_px"][index], index).mean(0)[:2], atol=1.5)
+    np.testing.assert_allclose(
+        true.mean(0)[:2], store.to_crop(store.table["landmarks_px"][index], index).mean(0)[:2], atol=1.5
+    )
 
 
 # --- baselines ---
@@ -205,7 +223,9 @@ def test_normals_by_angle():
     turned = flat @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T
     faces = np.array([[0, 1, 2]])
     assert normal_error_deg(flat[None], turned[None], faces) == pytest.approx(np.degrees(0.3), abs=1e-3)
-    assert normal_error_deg(np.stack([flat, flat]), np.stack([turned, flat]), faces) == pytest.approx(np.degrees(0.15), abs=0.05)
+    assert normal_error_deg(np.stack([flat, flat]), np.stack([turned, flat]), faces) == pytest.approx(
+        np.degrees(0.15), abs=0.05
+    )
 
 
 # --- when it cannot be measured ---
@@ -216,9 +236,15 @@ def test_what_does_not_fit_is_one_line(settings, tiny_settings, tmp_path):
         evaluate(settings("evaluate.weights=run"))
     with pytest.raises(InputError, match="is no finished store"):
         evaluate(settings(f"evaluate.store={tmp_path / 'absent'}"))
-    finer = build_store(load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'finer'}", "template.rings=3"]))
-    with pytest.raises(InputError, match=r"template of \(37, 127, 469, 1801\) vertices, the network's has \(19, 61, 217, 817\)"):
+    finer = build_store(
+        load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'finer'}", "template.rings=3"])
+    )
+    with pytest.raises(
+        InputError, match=r"template of \(37, 127, 469, 1801\) vertices, the network's has \(19, 61, 217, 817\)"
+    ):
         evaluate(settings(f"evaluate.store={finer}"))
-    untested = build_store(load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'un'}", "data.test_share=0"]))
+    untested = build_store(
+        load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'un'}", "data.test_share=0"])
+    )
     with pytest.raises(InputError, match="test has no sample"):
         evaluate(settings(f"evaluate.store={untested}"))

@@ -32,11 +32,27 @@ def test_the_name_appears_with_the_last_byte(tmp_path):
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(error), atomic_path(path) as temporary:
-        temporary.write_text("half a new")
-        raise error
+
+    def write_half():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half a new")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_who_reads_the_old_file_reads_all_of_it(tmp_path):
+    """The new content comes by a new name, not into the old file, in which a memory map or a reader may be."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old" * 50_000)
+    with open(path, "rb") as reader:
+        assert reader.read(3) == b"old"
+        write_bytes(path, b"new")
+        assert reader.read() == b"old" * 49_999
+    assert path.read_bytes() == b"new"
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
@@ -79,7 +95,9 @@ def test_contents(tmp_path):
 
 
 def test_json_has_no_nan(tmp_path):
-    write_json(tmp_path / "c", {"a": float("nan"), "b": [1.5, float("inf"), np.float64("nan")], "c": {"d": (-math.inf,)}})
+    write_json(
+        tmp_path / "c", {"a": float("nan"), "b": [1.5, float("inf"), np.float64("nan")], "c": {"d": (-math.inf,)}}
+    )
     assert json.loads((tmp_path / "c").read_text()) == {"a": None, "b": [1.5, None, None], "c": {"d": [None]}}
 
 
@@ -138,7 +156,12 @@ def test_an_error_of_a_worker_ends_the_run_and_keeps_its_parts():
     with pytest.raises(InputError) as caught:
         list(map_jobs(fail_at_three, range(6), workers=2))
     error = caught.value
-    assert (error.path, error.field, error.problem, error.remedy) == ("file.mat", "Pose_Para", "is missing", "take it again")
+    assert (error.path, error.field, error.problem, error.remedy) == (
+        "file.mat",
+        "Pose_Para",
+        "is missing",
+        "take it again",
+    )
     assert str(error) == "file.mat: Pose_Para: is missing (take it again)"
     with pytest.raises(InputError, match="Pose_Para"):
         list(map_jobs(fail_at_three, range(6)))
@@ -146,7 +169,12 @@ def test_an_error_of_a_worker_ends_the_run_and_keeps_its_parts():
 
 def test_the_environment_comes_back_after_an_error(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-    with pytest.raises(RuntimeError), one_thread_each():
-        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
-        raise RuntimeError
+
+    def fail():
+        with one_thread_each():
+            assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

@@ -115,7 +115,9 @@ def test_edge(small_template, prediction, truth):
 
 def test_laplace_and_move(small_template, prediction, truth):
     laplace = move = 0
-    for k, (after, before, edges) in enumerate(zip(prediction.levels, prediction.before, small_template.edges, strict=True)):
+    for k, (after, before, edges) in enumerate(
+        zip(prediction.levels, prediction.before, small_template.edges, strict=True)
+    ):
         neighbours = {}
         for a, b in edges.tolist():
             neighbours.setdefault(a, []).append(b), neighbours.setdefault(b, []).append(a)

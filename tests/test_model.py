@@ -53,7 +53,13 @@ def photos(count=2, size=64):
     [
         {"feature_channels": 80, "hidden": (80, 80, 32, 8), "blocks": (3, 3, 1, 0)},
         {"backbone": "vgg16", "feature_channels": 0, "hidden": (16,) * 4, "blocks": (2,) * 4, "block": "averaged"},
-        {"pose_head": False, "global_feature": False, "template_coordinates": False, "hidden": (8,) * 4, "blocks": (0,) * 4},
+        {
+            "pose_head": False,
+            "global_feature": False,
+            "template_coordinates": False,
+            "hidden": (8,) * 4,
+            "blocks": (0,) * 4,
+        },
     ],
     ids=["face-lite", "vgg16", "bare"],
 )
@@ -254,7 +260,9 @@ def test_rotations_from_six_numbers_are_rotations():
     rotation = rotation_from_6d(values)
     torch.testing.assert_close(rotation @ rotation.mT, torch.eye(3).double().expand(200, 3, 3))
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(200).double())
-    torch.testing.assert_close(rotation[:, 0], F.normalize(values[:, :3]))  # the first three are the first row's direction
+    torch.testing.assert_close(
+        rotation[:, 0], F.normalize(values[:, :3])
+    )  # the first three are the first row's direction
     assert ((rotation[:, 1] * values[:, 3:]).sum(1) > 0).all()
     torch.testing.assert_close(rotation_from_6d(rotation[:, :2].reshape(-1, 6)), rotation)
 
@@ -311,7 +319,9 @@ def test_the_unit_template_is_centred_symmetric_and_of_size_one(registered):
 def test_maps_are_a_quarter_to_a_thirty_second(name):
     encoder = build_backbone(name, pretrained=False).eval()
     maps = encoder(torch.randn(1, 3, 64, 64))
-    assert [tuple(x.shape) for x in maps] == [(1, c, 64 // d, 64 // d) for c, d in zip(encoder.channels, (4, 8, 16, 32), strict=True)]
+    assert [tuple(x.shape) for x in maps] == [
+        (1, c, 64 // d, 64 // d) for c, d in zip(encoder.channels, (4, 8, 16, 32), strict=True)
+    ]
     assert all(0.01 < x.std() < 100 for x in maps)
 
 
@@ -326,7 +336,9 @@ def test_resnet_is_torchvisions():
 
 def test_vgg16_has_the_references_tensors():
     content = json.loads((GOLDEN / "p2m_vgg.json").read_text())["shapes"]
-    shapes = {name.removeprefix("nn_encoder."): shape for name, shape in content.items() if name.startswith("nn_encoder.")}
+    shapes = {
+        name.removeprefix("nn_encoder."): shape for name, shape in content.items() if name.startswith("nn_encoder.")
+    }
     assert {name: list(p.shape) for name, p in build_backbone("vgg16", False).state_dict().items()} == shapes
 
 

@@ -11,6 +11,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from p2m_core import detect as detect_module
 from p2m_core import predict as predict_module
 from p2m_core.camera import apply_affine, box_of, crop_matrix
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
@@ -211,7 +212,9 @@ def test_bad_photos_are_told_and_the_others_done(face, tiny_run, tmp_path):
     specimens, problems = predict_files([photos], tmp_path / "out", weights=tiny_run)
     assert [specimen.name for specimen in specimens] == ["c"]
     assert len(problems) == 3
-    for line, name, told in zip(problems, ("a.jpg", "b.png", "d.jpeg"), ("is damaged or no image", "no face found", "is damaged"), strict=True):
+    for line, name, told in zip(
+        problems, ("a.jpg", "b.png", "d.jpeg"), ("is damaged or no image", "no face found", "is damaged"), strict=True
+    ):
         assert f"{name}: {told}" in line
         assert "\n" not in line
     assert "--box" in problems[1]
@@ -226,8 +229,7 @@ def test_further_faces_are_numbered(face, tiny_run, tmp_path):
     assert len(list((tmp_path / "out").iterdir())) == 2 * len(SUFFIXES)
 
 
-def test_photos_of_one_name_do_not_overwrite_each_other(face, tiny_run, tmp_path):
-    image, _ = face
+def test_photos_of_one_name_do_not_overwrite_each_other(tiny_run, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         shutil.copy(sample_photo(), tmp_path / folder / "x.jpg")
@@ -311,6 +313,25 @@ def test_real_faces_are_found(aflw_samples):
         boxes = detect_faces(read_image(sample.image_path))
         found += any(overlap(box, box_of(sample.landmarks_px)) > 0.4 for box in boxes)
     assert found >= 6
+
+
+def test_profiles_of_both_sides_are_looked_for(monkeypatch):
+    """The profile cascade knows one side: it also searches the mirrored photo, whose finds are turned back."""
+    photo = np.zeros((200, 300, 3), np.uint8)
+    photo[60:140, 40:120] = 255
+    seen = []
+
+    def bright(grey, name, least_px):
+        column = np.flatnonzero(grey.max(0) == 255)
+        seen.append(("profile" in name, column[0]))
+        mirrored = column[0] > 150
+        return np.array([[column[0], 60.0, column[-1] + 1, 140, 3]]) if mirrored else np.zeros((0, 5))
+
+    monkeypatch.setattr(detect_module, "search", bright)
+    [box] = detect_faces(photo)
+    assert sorted(seen) == [(False, 40), (True, 40), (True, 180)]
+    left, top, right, bottom = TO_LANDMARK_BOX["profile"]
+    np.testing.assert_allclose(box, [120 - 80 * right, 60 + 80 * top, 120 - 80 * left, 60 + 80 * bottom], atol=1e-6)
 
 
 def test_of_overlapping_finds_the_surest_stays():

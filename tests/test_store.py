@@ -18,8 +18,8 @@ from p2m_core.data.store import SPLITS, CropDataset, Store, TruthDecoder, build_
 from p2m_core.errors import InputError
 from p2m_core.faces.formats import save_face_model
 from p2m_core.faces.linear_model import FaceModel
-from p2m_core.metrics import nme68_2d
 from p2m_core.faces.registration import face_template
+from p2m_core.metrics import nme68_2d
 
 FILES = ("images.bin", "samples.npz", "model.npz")
 MOVED = AugmentConfig(flip=0.5, rotate_deg=20, scale=0.2, shift=0.05, color=0, blur=0, noise=0, occlude=0)
@@ -229,7 +229,9 @@ def in_fives(tiny_settings, synthetic_set, tmp_path_factory):
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_a_stopped_run_goes_on_to_the_same_store(in_fives, tiny_settings, synthetic_set, tmp_path, small_parts, monkeypatch, stop):
+def test_a_stopped_run_goes_on_to_the_same_store(
+    in_fives, tiny_settings, synthetic_set, tmp_path, small_parts, monkeypatch, stop
+):
     """Killed between parts, in a part, and (5) before the first file of the store itself."""
     out = tmp_path / "out"
     config = settings(tiny_settings, synthetic_set, out)
@@ -286,7 +288,8 @@ def test_a_store_of_the_same_files_is_kept(tiny_settings, raw, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    "change", ["data.store_px=64", "data.jpeg_quality=60", "data.split_seed=4", "template.rings=3", "data.face_model=fit"]
+    "change",
+    ["data.store_px=64", "data.jpeg_quality=60", "data.split_seed=4", "template.rings=3", "data.face_model=fit"],
 )
 def test_another_setting_makes_it_anew(tiny_settings, raw, tmp_path, change):
     out = tmp_path / "out"
@@ -390,7 +393,7 @@ def test_bad_samples_are_listed_and_skipped(tiny_settings, raw, tmp_path, caplog
 def test_a_set_of_bad_samples_only_is_one_line(tiny_settings, raw, tmp_path):
     for path in raw.glob("*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(InputError, match="none of its samples can be used, the first: .*image00001"):
+    with pytest.raises(InputError, match=r"none of its samples can be used, the first: .*image00001"):
         build_store(settings(tiny_settings, raw, tmp_path / "out"))
     with pytest.raises(InputError, match="is no finished store"):
         Store(tmp_path / "out")

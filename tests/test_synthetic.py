@@ -138,7 +138,8 @@ def test_people_are_drawn_within_range():
     difference = local[:, [a for a, _ in pairs]] - local[:, [b for _, b in pairs]]
     assert 0.02 < difference.std() < 0.04
     shares = np.array([person.gender for person in people])
-    assert ((shares < 0.1).mean() > 0.2) and ((shares > 0.9).mean() > 0.2)
+    assert (shares < 0.1).mean() > 0.2
+    assert (shares > 0.9).mean() > 0.2
 
 
 def test_target_weights_are_shares():
@@ -216,7 +217,7 @@ def test_backgrounds():
     rng = np.random.default_rng(5)
     pictures = [draw_background(rng, 48) for _ in range(20)]
     assert all(p.shape == (48, 48, 3) and p.dtype == np.float32 for p in pictures)
-    assert 0 <= min(p.min() for p in pictures)
+    assert min(p.min() for p in pictures) >= 0
     assert max(p.max() for p in pictures) <= 1.5
     assert np.std([p.mean() for p in pictures]) > 0.03
 
@@ -246,8 +247,13 @@ def test_the_face_model_has_the_layout_of_the_basel_model(head, face_model):
     assert 1e5 < x1 - x0 < 2e5  # um
     assert 1.5e5 < y1 - y0 < 2.5e5
     rng = np.random.default_rng(7)
-    shape, expression_ = rng.normal(size=199) * face_model.shape_sigma, rng.normal(size=29) * face_model.expression_sigma
-    np.testing.assert_allclose(face_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1)
+    shape, expression_ = (
+        rng.normal(size=199) * face_model.shape_sigma,
+        rng.normal(size=29) * face_model.expression_sigma,
+    )
+    np.testing.assert_allclose(
+        face_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1
+    )
 
 
 def test_the_face_models_landmarks(face_model):
@@ -257,7 +263,8 @@ def test_the_face_models_landmarks(face_model):
     x, y, z = points.T
     assert np.argmax(z) == 30  # the tip of the nose
     assert y[8] == y.min()  # the chin
-    assert (x[36:42] < 0).all() and (x[42:48] > 0).all()  # the subject's right eye is on the picture's left
+    assert (x[36:42] < 0).all()  # the subject's right eye is on the picture's left
+    assert (x[42:48] > 0).all()
     assert y[17:27].min() > y[36:48].max() > y[31:36].max() > y[48:68].max()
 
 
@@ -342,7 +349,10 @@ def test_a_run_that_dies_leaves_no_finished_set(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["recipe.json"]
 
 
-@pytest.mark.parametrize(("changes", "told"), [({"seed": 9}, "seed=3"), ({"size_px": 64}, "size_px=96"), ({"yaw": "uniform"}, "yaw=aflw2000")])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"seed": 9}, "seed=3"), ({"size_px": 64}, "size_px=96"), ({"yaw": "uniform"}, "yaw=aflw2000")],
+)
 def test_another_recipe_is_refused(synthetic_set, changes, told):
     arguments = {"size_px": SET_PX, "seed": SET_SEED, **changes}
     with pytest.raises(InputError, match=f"recipe.json: the folder holds a set made with {told} "):
@@ -350,7 +360,7 @@ def test_another_recipe_is_refused(synthetic_set, changes, told):
 
 
 def test_an_unknown_yaw_is_refused(tmp_path):
-    with pytest.raises(InputError, match="yaw: is 'wide' .*aflw2000, uniform, between"):
+    with pytest.raises(InputError, match=r"yaw: is 'wide' .*aflw2000, uniform, between"):
         writer.write_dataset(tmp_path / "set", 1, yaw="wide")
     assert not (tmp_path / "set").exists()
 

@@ -1,19 +1,12 @@
-import io
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import trimesh
-from conftest import SHARED
 
-from p2m_core import legacy
 from p2m_core import template as tpl
 from p2m_core.errors import InputError
-from p2m_core.faces import registration
-from p2m_core.faces.linear_model import FaceModel
-from p2m_core.synthetic.face_model import MIRROR_68
 from p2m_core.template import Template
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -25,14 +18,6 @@ def golden(request):
     with np.load(GOLDEN / f"{request.param}.npz") as file:
         content = {name: file[name] for name in file.files}
     return content, sum(name.startswith("faces") for name in content)
-
-
-@pytest.fixture
-def semi_dat() -> Path:
-    path = SHARED / "golden" / "semi.dat"
-    if not path.exists():
-        pytest.skip("needs ../shared/golden/semi.dat (a template of an older port, not in the repository)")
-    return path
 
 
 def as_sets(faces):
@@ -93,22 +78,6 @@ def test_laplacian_neighbourhoods_are_those_of_the_reference(golden):
             assert (set(found.tolist()), v, len(found)) == ({n for n in neighbours if n >= 0}, own, degree)
 
 
-def test_the_ancestors_file(semi_dat):
-    template = Template.load(semi_dat)
-    assert template.counts == (141, 492, 1824, 7008)
-    assert [len(faces) for faces in template.faces] == [210, 840, 3360, 13440]
-    with np.load(GOLDEN / "semi_sphere.npz") as content:
-        for k in range(4):
-            assert as_sets(template.faces[k]) == as_sets(content[f"faces{k + 1}"])
-        for k in range(3):
-            np.testing.assert_array_equal(template.unpool[k], content[f"unpool{k + 1}"])
-        np.testing.assert_array_equal(template.vertices[:141], content["coord"])
-    assert [sorted(len(loop) for loop in tpl.boundary_loops(faces)) for faces in template.faces[:2]] == [[8, 64], [16, 128]]
-    report = template.report()
-    assert all(row["manifold"] and row["winding consistent"] and row["components"] == 1 for row in report)
-    assert template.landmark_faces.shape == template.landmark_bary.shape == (0, 3)
-
-
 # --- any mesh ---
 
 
@@ -139,7 +108,9 @@ def test_levels_of_any_mesh(name):
 def test_adjacency_against_dense_algebra():
     mesh, _ = SOLIDS["torus"]
     template = Template.from_mesh(mesh.vertices, mesh.faces, 2)
-    for faces, found, mean, n in zip(template.faces, template.adjacency, template.neighbour_mean, template.counts, strict=True):
+    for faces, found, mean, n in zip(
+        template.faces, template.adjacency, template.neighbour_mean, template.counts, strict=True
+    ):
         graph = np.zeros((n, n))
         for a, b, c in faces:
             for i, j in ((a, b), (b, c), (c, a)):
@@ -224,101 +195,6 @@ def test_an_asymmetric_mesh_has_no_mirror():
     assert not len(tpl.find_mirror(np.array([[0, 0, 0], [1, 0, 0], [-1, 0.1, 0]])))
 
 
-# --- registration ---
-
-
-def test_the_registered_levels(registered):
-    template, _ = registered
-    assert template.counts == (127, 469, 1801, 7057)
-    for k, row in enumerate(template.report()):
-        assert row["manifold"], k
-        assert row["winding consistent"], k
-        assert row["components"] == 1, k
-        assert row["boundary loops"] == [36 * 2**k]
-        assert row["mirror symmetric"]
-    for k, pairs in enumerate(template.unpool):  # level k + 1 begins with level k
-        assert pairs.max() < template.counts[k]
-        assert as_sets(template.faces[k + 1]) == as_sets(tpl.subdivide(template.faces[k], pairs, template.counts[k]))
-
-
-def test_every_template_vertex_lies_on_the_mean_face(registered, face_model):
-    """Each row of the map is a point of one triangle of the face, or, over eyes and mouth, of its lid."""
-    template, operator = registered
-    np.testing.assert_allclose(np.asarray(operator.sum(1)).ravel(), 1, atol=1e-9)
-    assert operator.data.min() > -1e-6
-    np.testing.assert_allclose(operator @ face_model.mean, template.vertices, atol=0.05)  # um
-    faces = as_sets(face_model.triangles)
-    edges = as_sets(tpl.mesh_edges(face_model.triangles))
-    rims = [set(loop.tolist()) for loop in tpl.boundary_loops(face_model.triangles)[1:]]
-    on_lids = 0
-    for row in range(operator.shape[0]):
-        entries = slice(operator.indptr[row], operator.indptr[row + 1])
-        used = frozenset(operator.indices[entries][abs(operator.data[entries]) > 1e-9].tolist())
-        if used not in faces and used not in edges and len(used) > 1:
-            assert any(used <= rim for rim in rims), row
-            on_lids += 1
-    assert len(rims) == 3
-    assert 0 < on_lids < 0.1 * operator.shape[0]
-
-
-def test_the_template_covers_the_face_and_looks_outwards(registered, face_model):
-    template, _ = registered
-    own = trimesh.triangles.area(template.vertices[template.faces[-1]]).sum()
-    assert 0.85 < own / trimesh.triangles.area(face_model.mean[face_model.triangles]).sum() < 1
-    centre = face_model.mean[face_model.landmark_idx][[0, 16]].mean(0)
-    for faces in template.faces:
-        corners = template.vertices[faces].astype(np.float64)
-        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        assert ((normals * (corners.mean(1) - centre)).sum(1) > 0).mean() > 0.99
-        assert normals[:, 2].sum() > 0
-
-
-def test_landmarks_lie_on_the_template_within_a_millimetre(registered, face_model):
-    template, _ = registered
-    np.testing.assert_allclose(template.landmark_bary.sum(1), 1, atol=1e-6)
-    assert template.landmark_bary.min() > -1e-6
-    assert as_sets(template.landmark_faces) <= as_sets(template.faces[-1])
-    distance = np.linalg.norm(template.landmarks(template.vertices) - face_model.mean[face_model.landmark_idx], axis=1)
-    assert distance.mean() < 1000
-    assert distance.max() < 5000
-
-
-def test_landmarks_swap_sides_under_the_mirror(registered):
-    template, _ = registered
-    np.testing.assert_array_equal(MIRROR_68[MIRROR_68], np.arange(68))
-    places = template.landmarks(template.vertices)
-    assert np.linalg.norm(places[MIRROR_68] * [-1, 1, 1] - places, axis=1).mean() < 3000
-    assert (places[:8, 0] < 0).all()  # the subject's right, on the picture's left
-
-
-def test_landmarks_take_batches(registered):
-    template, _ = registered
-    many = np.stack([template.vertices, template.vertices * 2])
-    expected = [sum(w * template.vertices[v] for v, w in zip(*corner, strict=True)) for corner in zip(template.landmark_faces, template.landmark_bary, strict=True)]
-    np.testing.assert_allclose(template.landmarks(many)[0], expected, rtol=1e-5)
-    np.testing.assert_allclose(template.landmarks(many)[1], 2 * template.landmarks(many)[0])
-
-
-def test_a_face_that_looks_away_is_refused(face_model):
-    away = FaceModel(**{**vars(face_model), "mean": face_model.mean * np.float32([-1, 1, -1]), "name": "turned"})
-    with pytest.raises(InputError, match="turned: mean: .* miss the mean face .*faces \\+z"):
-        registration.register(tpl.semi_sphere(2, 1), away)
-
-
-def test_nearest_points_against_trimesh():
-    mesh, _ = SOLIDS["torus"]
-    points = np.random.default_rng(0).normal(size=(20, 3)) * 2
-    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    triangle, bary = registration.nearest_points(vertices, faces, points)
-    found = (vertices[faces[triangle]] * bary[..., None]).sum(1)
-    dense = Template.from_mesh(vertices, faces, 5).vertices  # its own points, finely spaced
-    to_dense = np.linalg.norm(points[:, None] - dense, axis=2).min(1)
-    distance = np.linalg.norm(found - points, axis=1)
-    assert (distance <= to_dense + 1e-6).all()
-    np.testing.assert_allclose(distance, to_dense, atol=0.02)
-    assert bary.min() > -1e-9
-
-
 # --- files ---
 
 
@@ -348,122 +224,11 @@ def test_one_obj_a_level(small_template, tmp_path):
 def test_files_that_are_no_mesh(tmp_path):
     (tmp_path / "empty.obj").write_text("v 0 0 0\n")
     (tmp_path / "noise.ply").write_bytes(bytes(range(200)))
-    for name, problem in (("absent.obj", "is missing"), ("empty.obj", "faces: there are none|cannot be read"), ("noise.ply", "cannot be read as a mesh")):
+    for name, problem in (
+        ("absent.obj", "is missing"),
+        ("empty.obj", "faces: there are none|cannot be read"),
+        ("noise.ply", "cannot be read as a mesh"),
+    ):
         with pytest.raises(InputError, match=problem) as caught:
             Template.load(tmp_path / name)
         assert name in str(caught.value)
-
-
-def dat_of(template):
-    """A template in the layout of the older ports; each support is of the identity and of the adjacency."""
-    supports = []
-    for n, edges in zip(template.counts, template.edges, strict=True):
-        own = np.arange(n)[:, None].repeat(2, 1)
-        both = np.concatenate([edges, edges[:, ::-1], own])
-        supports.append([(idx, np.ones(len(idx), np.float32), (n, n)) for idx in (own, both[np.lexsort(both.T[::-1])])])
-    padding, laplace = [np.zeros((1, 4))] * 3, [np.zeros((n, 10), np.int64) for n in template.counts]
-    return [template.vertices[: template.counts[0]], *supports, list(template.unpool), padding, padding, laplace]
-
-
-def torus_template():
-    mesh, _ = SOLIDS["torus"]
-    return Template.from_mesh(mesh.vertices, mesh.faces, 3)
-
-
-@pytest.fixture(scope="module")
-def torus():
-    return torus_template()
-
-
-def test_a_dat_of_three_levels(torus, tmp_path):
-    (tmp_path / "torus.dat").write_bytes(pickle.dumps(dat_of(torus), protocol=2))
-    template = Template.load(tmp_path / "torus.dat")
-    assert template.counts == torus.counts
-    np.testing.assert_allclose(template.vertices, torus.vertices, atol=1e-6)
-    for k in range(3):
-        assert as_sets(template.faces[k]) == as_sets(torus.faces[k])
-    # a dat has no faces: they are found in the graph and wound alike
-    assert all(row["winding consistent"] and row["boundary loops"] == [] for row in template.report())
-
-
-class Bomb:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return Path.write_text, (self.target, "boom")
-
-
-class Evaluated(Bomb):
-    def __reduce__(self):
-        return eval, (f"open({str(self.target)!r}, 'w').close()",)
-
-
-@pytest.mark.parametrize("kind", [Bomb, Evaluated])
-@pytest.mark.parametrize("depth", [0, 1])
-def test_a_pickle_that_would_run_code_is_refused(tmp_path, kind, depth):
-    trace = tmp_path / "trace"
-    content = kind(trace)
-    for _ in range(depth):  # hidden in an array of objects
-        content = np.array([content, None], dtype=object)
-    (tmp_path / "bad.dat").write_bytes(pickle.dumps([np.zeros((3, 3)), content]))
-    with pytest.raises(InputError, match=r"bad\.dat: is not a pickle of numpy arrays: it asks for"):
-        Template.load(tmp_path / "bad.dat")
-    assert not trace.exists()
-    pickle.loads((tmp_path / "bad.dat").read_bytes())
-    assert trace.exists()  # the file was dangerous
-
-
-def test_python_2_pickles_of_arrays_are_read(tmp_path):
-    content = [np.arange(6.0).reshape(2, 3), {"a": np.float32(2), "b": [np.array([1, 2])]}]
-    for protocol in (0, 2, 5):
-        (tmp_path / "a.dat").write_bytes(pickle.dumps(content, protocol=protocol))
-        first, second = legacy.load_arrays(tmp_path / "a.dat")
-        np.testing.assert_array_equal(first, content[0])
-        assert second["a"] == 2
-        np.testing.assert_array_equal(second["b"][0], [1, 2])
-
-
-def broken_dats(good):
-    """Contents by what is wrong with them."""
-    whole, n = pickle.dumps(good), len(good[0])
-
-    def changed(place, value):
-        return pickle.dumps([value if k == place else entry for k, entry in enumerate(good)])
-
-    def supported(idx):
-        return [good[1][0], (idx, *good[1][1][1:])]
-
-    return {
-        "cut": whole[: len(whole) // 2],
-        "text": b"o not a pickle\n",
-        "empty": b"",
-        "dict": pickle.dumps({"a": 1}),
-        "list": pickle.dumps([np.zeros((4, 3))]),
-        "flat coordinates": changed(0, np.zeros(3 * n)),
-        "edge to nowhere": changed(1, supported(np.concatenate([good[1][1][0], [[0, 5000]]]))),
-        "no edges": changed(1, supported(good[1][0][0])),
-        "pairs to nowhere": changed(4, [good[4][0] + 9999, *good[4][1:]]),
-        "pairs that are no edges": changed(4, [np.zeros_like(good[4][0]), *good[4][1:]]),
-        "an unpooling missing": changed(4, good[4][:-1]),
-        "words": changed(4, ["a", "b"]),
-    }
-
-
-@pytest.mark.parametrize("name", broken_dats(dat_of(torus_template())))
-def test_a_broken_dat_gives_one_line(torus, tmp_path, name):
-    path = tmp_path / f"{name}.dat"
-    path.write_bytes(broken_dats(dat_of(torus))[name])
-    with pytest.raises(InputError, match="is not a (template|pickle of numpy arrays)") as caught:
-        Template.load(path)
-    assert str(caught.value).startswith(str(path))
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_an_unpickler_that_is_asked_for_a_class_by_an_attribute():
-    """`numpy` as a module holds far more than arrays."""
-    stream = b"\x80\x02cnumpy\nload\n."
-    with pytest.raises(pickle.UnpicklingError, match=r"it asks for numpy\.load"):
-        legacy._ArraysOnly(io.BytesIO(stream)).load()

@@ -23,7 +23,9 @@ def settings(tiny_settings, home, store, tiny_backbone):
     """A function from overrides to a config, in an empty project with the small store and a small encoder."""
 
     def make(name, *more):
-        return load_config(None, [f"name={name}", *tiny_settings, "train.epochs=2", "loss.chamfer=0", "loss.normal=0", *more])
+        return load_config(
+            None, [f"name={name}", *tiny_settings, "train.epochs=2", "loss.chamfer=0", "loss.normal=0", *more]
+        )
 
     return make
 
@@ -108,7 +110,9 @@ def test_stopped_and_resumed_equals_undisturbed(settings, monkeypatch, stop, mor
     train(settings("stopped", *more))
     assert_same_weights(weights_of(folder), weights_of(calm), rtol=1e-6, atol=1e-6)
     last = sorted((folder / "checkpoints").iterdir())[-1]
-    assert_same_weights(weights_of(last), weights_of(sorted((calm / "checkpoints").iterdir())[-1]), rtol=1e-6, atol=1e-6)
+    assert_same_weights(
+        weights_of(last), weights_of(sorted((calm / "checkpoints").iterdir())[-1]), rtol=1e-6, atol=1e-6
+    )
     kept = [[row[name] for name in ("step", "epoch", "lr", "loss")] for row in metrics(folder)]
     for found, expected in zip(kept, metrics(calm), strict=True):
         assert found[:2] == [expected["step"], expected["epoch"]]
@@ -190,7 +194,10 @@ def test_only_the_last_checkpoints_stay(settings):
 def test_two_processes_do_not_train_one_run(settings):
     config = settings("run")
     run_folder(config).mkdir(parents=True)
-    with FileLock(run_folder(config) / train_module.LOCK_NAME), pytest.raises(InputError, match="another process trains"):
+    with (
+        FileLock(run_folder(config) / train_module.LOCK_NAME),
+        pytest.raises(InputError, match="another process trains"),
+    ):
         train(config)
     train(config)
 
@@ -199,7 +206,7 @@ def test_other_settings_do_not_go_on_with_a_run(settings, monkeypatch):
     interrupt_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(settings("run"))
-    with pytest.raises(InputError, match="made by a network of other settings.*choose another name"):
+    with pytest.raises(InputError, match=r"made by a network of other settings.*choose another name"):
         train(settings("run", "model.hidden=[8, 8, 8, 4]"))
 
 
@@ -249,7 +256,7 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
 def test_the_learning_rate_warms_up_and_falls(settings):
     trainer = Trainer(settings("run", "train.epochs=100", "train.warmup_steps=10", "train.lr=0.01"))
     total, rates = 100 * trainer.batches_per_epoch, []
-    for trainer.step in range(total):  # noqa: B007, read by the method
+    for trainer.step in range(total):  # the method reads it
         rates.append(trainer.learning_rate())
     np.testing.assert_allclose(rates[:10], 0.01 * np.arange(1, 11) / 10, rtol=0.01)
     assert (np.diff(rates[10:]) < 0).all()
@@ -296,7 +303,9 @@ def test_gradients_are_clipped(settings, monkeypatch):
     norms = []
 
     def step(*args):
-        norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None)))
+        norms.append(
+            math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None))
+        )
 
     monkeypatch.setattr(trainer.optimizer, "step", step)
     trainer.train_step(next(trainer.batches()))
@@ -305,7 +314,9 @@ def test_gradients_are_clipped(settings, monkeypatch):
 
 def test_init_from_reports_what_was_loaded(settings, home):
     first = train(settings("first"))
-    config = settings("second", f"train.init_from={first}", "model.hidden=[8, 8, 8, 4]", "train.lr=1e-9", "train.epochs=1")
+    config = settings(
+        "second", f"train.init_from={first}", "model.hidden=[8, 8, 8, 4]", "train.lr=1e-9", "train.epochs=1"
+    )
     second = train(config)
     report = json.loads((second / "initialised.json").read_text())
     assert all(name in report["loaded"] for name in weights_of(first) if name.startswith("encoder."))
@@ -322,7 +333,9 @@ def test_a_frozen_backbone_stays_as_it_is(settings):
     start = Trainer(settings("start"))
     path = start.folder / "weights.safetensors"
     save_weights(path, start.model.state_dict(), start.model, {})
-    frozen = train(settings("frozen", f"train.init_from={path}", "train.freeze_backbone=true", "train.validate_minutes=1e-9"))
+    frozen = train(
+        settings("frozen", f"train.init_from={path}", "train.freeze_backbone=true", "train.validate_minutes=1e-9")
+    )
     before, after = weights_of(path), weights_of(frozen)
     for name in before:
         assert torch.equal(before[name], after[name]) == name.startswith("encoder."), name
