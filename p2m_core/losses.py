@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from p2m_core.chamfer import gather, nearest
 from p2m_core.config import LossConfig
+from p2m_core.errors import InputError
 from p2m_core.layers import SparseMap
 from p2m_core.model import Prediction
 from p2m_core.template import Template
@@ -26,6 +27,13 @@ class FaceLoss(nn.Module):
     def __init__(self, config: LossConfig, template: Template):
         super().__init__()
         self.config, self.counts = config, template.counts
+        weights = config.model_dump(include={"vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move"})
+        if not any(weights.values()):
+            raise InputError("config", "loss", "every term has weight 0", "give one of them a weight above 0")
+        for name in ("chamfer_levels", "laplace_levels"):
+            if len(getattr(config, name)) < len(self.counts):
+                problem = f"{len(getattr(config, name))} weights for {len(self.counts)} levels"
+                raise InputError("config", f"loss.{name}", problem, "give one for each level")
         self.neighbour_mean = nn.ModuleList(SparseMap(matrix) for matrix in template.neighbour_mean)
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)

@@ -355,5 +355,6 @@ def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[str]
     listed = []
     for folder, paths in by_folder.items():
         many = len(paths) > LISTED_FILES
-        listed += [f"{settings.shown(folder)}/ ({len(paths)} files)"] if many else [settings.shown(path) for path in paths]
+        shown = [f"{settings.shown(folder)}/ ({len(paths)} files)"] if many else map(settings.shown, paths)
+        listed += shown
     return listed

@@ -160,6 +160,8 @@ class Trainer:
 
     def restore(self) -> None:
         """Go on from the last checkpoint, if there is one."""
+        for partial in (self.folder / "checkpoints").glob(".partial-*"):  # of a run that was killed
+            shutil.rmtree(partial)
         found = self.checkpoints()
         if not found:
             return

@@ -20,18 +20,19 @@ def calls(monkeypatch):
     """Stand-ins for the functions that the commands call; what each was called with, by name."""
     seen = {}
 
-    def stand_in(module: str, name: str):
+    def stand_in(module: str, name: str, answer=None, **more):
         def function(*args, **kwargs):
             seen[name] = (*args, *kwargs.values())
-            return f"{name} done"
+            return answer or f"{name} done"
 
-        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: function}))
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: function}, **more))
 
     stand_in("p2m_core.synthetic.writer", "write_dataset")
-    stand_in("p2m_core.data.store", "build_store")
+    opened = types.SimpleNamespace(summary=lambda: "its summary")
+    stand_in("p2m_core.data.store", "build_store", Store=lambda folder: opened)
     stand_in("p2m_core.train", "train")
     stand_in("p2m_core.evaluate", "evaluate")
-    stand_in("p2m_core.predict", "predict_files")
+    stand_in("p2m_core.predict", "predict_files", ([], []), SAMPLE_PHOTO="grace_hopper")
     return seen
 
 
@@ -124,11 +125,12 @@ def test_another_folder_gets_a_store_of_its_own(calls, tmp_path, monkeypatch):
 
 def test_predict_passes_boxes_and_photos(calls):
     cli.main(["predict", "a.jpg", "--box", "1,2,3.5,4", "--box=-1,2,3,4", "--out", "x", "--device", "cpu"])
-    photos, out, boxes, weights, device = calls["predict_files"]
-    assert (photos, out, boxes) == ([Path("a.jpg")], Path("x"), [(1, 2, 3.5, 4), (-1, 2, 3, 4)])
-    assert (weights, device) == (Config().predict.weights, "cpu")
-    cli.main(["predict", "a.jpg", "b.jpg"])
-    assert calls["predict_files"][0] == [Path("a.jpg"), Path("b.jpg")]
+    photos, out, boxes, weights, device, flip = calls["predict_files"]
+    # A path on the command line counts from where the user is.
+    assert (photos, out, boxes) == ([Path.cwd() / "a.jpg"], Path("x"), [(1, 2, 3.5, 4), (-1, 2, 3, 4)])
+    assert (weights, device, flip) == (Config().predict.weights, "cpu", Config().predict.flip)
+    cli.main(["predict", "a.jpg", "grace_hopper"])
+    assert calls["predict_files"][0] == [Path.cwd() / "a.jpg", Path("grace_hopper")]
     assert calls["predict_files"][2] is None
 
 
@@ -161,7 +163,8 @@ def test_what_the_library_refuses_is_shown_the_same_way(monkeypatch, capsys):
     def build_store(config):
         raise InputError("a.mat", "Pose_Para", "is missing", "take the original file")
 
-    monkeypatch.setitem(sys.modules, "p2m_core.data.store", types.SimpleNamespace(build_store=build_store))
+    module = types.SimpleNamespace(build_store=build_store, Store=None)
+    monkeypatch.setitem(sys.modules, "p2m_core.data.store", module)
     assert cli.main(["preprocess"]) == 2
     assert capsys.readouterr().err == "p2m: a.mat: Pose_Para: is missing (take the original file)\n"
 

@@ -64,7 +64,7 @@ def change_look(image: np.ndarray, config: AugmentConfig, rng: np.random.Generat
         image = image.copy()
         for _ in range(rng.integers(1, 3)):
             cover(image, rng)
-    return image
+    return image.clip(0, 1)
 
 
 def cover(image: np.ndarray, rng: np.random.Generator) -> None:
