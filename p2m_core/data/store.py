@@ -31,7 +31,7 @@ from p2m_core.errors import InputError
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
 from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
-from p2m_core.faces.registration import face_template
+from p2m_core.faces import registration
 from p2m_core.files import atomic_path, sha256, write_json
 from p2m_core.jobs import map_jobs
 from p2m_core.metrics import nme68_3d
@@ -162,7 +162,7 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     settings = {
         "version": VERSION, "face_model": model_name, "face_model_hash": model_key,
         "data": data.model_dump(include={"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}),
-        "template": config.template.model_dump(),
+        "template": config.template.model_dump() | {"registration": registration.VERSION},
     }  # fmt: skip
     files = sorted(path for path in raw.iterdir() if path.suffix in (".mat", *IMAGE_SUFFIXES))
     listing = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
@@ -205,7 +205,7 @@ def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, 
         raise InputError(manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files")
     table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
     table["split"] = draw_splits(table["name"], config.data)
-    template, operator = face_template(model, config.template.rings, config.template.levels)
+    template, operator = registration.face_template(model, config.template.rings, config.template.levels)
     points = model.sampled(operator)
     with atomic_path(out / "samples.npz") as temporary:
         np.savez(temporary, **table)

@@ -8,25 +8,46 @@ import numpy as np
 import scipy.sparse as sp
 import trimesh
 from scipy.ndimage import gaussian_filter1d, minimum_filter1d
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from p2m_core.errors import InputError
 from p2m_core.faces.linear_model import FaceModel
-from p2m_core.template import Template, boundary_loops, semi_sphere
+from p2m_core.template import Template, boundary_loops, mesh_edges, semi_sphere, undirected
 
+VERSION = 2  # raise it when the same model gives another template, so that stores are made anew
 RIM_INSET = 0.99  # of the polar angle at which the face ends
+LEAST_SLOPE = 0.12  # cosine between a triangle's normal and the ray that meets it
 
 
-def _capped(model: FaceModel) -> tuple[sp.csr_matrix, np.ndarray]:
-    """The mean face with eyes and mouth closed: map (V + holes, V) to its vertices, triangles."""
-    n = len(model.mean)
-    holes = boundary_loops(model.triangles)[1:]
-    rows, triangles = [sp.identity(n)], [model.triangles]
-    for k, loop in enumerate(holes):
-        rows.append(sp.csr_matrix((np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop)), shape=(1, n)))
-        ends = np.roll(loop, -1)
-        triangles.append(np.stack([ends, loop, np.full(len(loop), n + k)], 1))
-    return sp.vstack(rows).tocsr(), np.concatenate(triangles)
+def inner_point(model: FaceModel) -> np.ndarray:
+    """A point (3,) inside the mean head, at the nose's height and between the ears."""
+    landmarks = model.mean[model.landmark_idx].astype(np.float64)
+    return np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])
+
+
+def facing_outwards(vertices: np.ndarray, triangles: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """The triangles (F', 3) of the largest part of a mesh that faces away from a centre inside it.
+
+    Left out are the insides of lids, lips and nostrils, which a ray from the centre meets besides the skin.
+    """
+    corners = vertices[triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outwards = corners.mean(1) - centre
+    slope = (normals * outwards).sum(1) / (np.linalg.norm(normals, axis=1) * np.linalg.norm(outwards, axis=1) + 1e-12)
+    triangles = triangles[slope > LEAST_SLOPE]
+    part = connected_components(undirected(mesh_edges(triangles), len(vertices)), directed=False)[1][triangles[:, 0]]
+    return triangles[part == np.bincount(part).argmax()]
+
+
+def _capped(triangles: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """A face (F, 3) over `count` vertices with all holes closed: map (V + holes, V), triangles."""
+    rows, parts = [sp.identity(count)], [triangles]
+    for k, loop in enumerate(boundary_loops(triangles)[1:]):
+        shares = (np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop))
+        rows.append(sp.csr_matrix(shares, shape=(1, count)))
+        parts.append(np.stack([np.roll(loop, -1), loop, np.full(len(loop), count + k)], 1))
+    return sp.vstack(rows).tocsr(), np.concatenate(parts)
 
 
 def _rim_angle(directions: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
@@ -79,7 +100,7 @@ def _outermost_hits(origin, directions, vertices, triangles, candidates: int = 6
 def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]:
     """Lay a semi-sphere on a face model's mean.
 
-    From a centre inside the head, the ray through each vertex of the cap meets the mean face, with eyes and
+    From a centre inside the head, the ray through each vertex of the cap meets the mean face, with eyes, nostrils and
     mouth closed; the cap is scaled at each azimuth so that its rim lies just inside the face's.
 
     Args:    disc: of `semi_sphere`.
@@ -87,13 +108,12 @@ def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]
              vertex's true place in any face of the model.
     Raises:  InputError if a ray misses the face.
     """
-    to_capped, triangles = _capped(model)
-    mean = model.mean.astype(np.float64)
-    landmarks = mean[model.landmark_idx]
-    centre = np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])  # nose height, between the ears
+    mean, centre = model.mean.astype(np.float64), inner_point(model)
     x, y, _ = disc.vertices.astype(np.float64).T
     around = np.arctan2(y, x)
-    polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(model.triangles)[0]] - centre, around)
+    outside = facing_outwards(mean, model.triangles, centre)
+    polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(outside)[0]] - centre, around)
+    to_capped, triangles = _capped(outside, len(mean))
     directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], 1)
     hit, weights = _outermost_hits(centre, directions, to_capped @ mean, triangles)
     if (hit < 0).any():

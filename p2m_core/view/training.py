@@ -19,6 +19,10 @@ from p2m_core.train import LOCK_NAME, train
 from p2m_core.view.preview import MeshPreview
 
 
+# Processes that this kernel started: held, since Python warns of one that is forgotten while it runs.
+_children: list[subprocess.Popen] = []
+
+
 def read_run(folder: Path) -> Callable[[], tuple[list[np.ndarray], pd.DataFrame] | None]:
     """A function for `MeshPreview.follow`: the run's previews and curves, None while nothing is new."""
     seen = 0.0
@@ -52,9 +56,10 @@ def start_detached(config: Config) -> None:
     save_config(config, folder / "config.yaml")
     command = [sys.executable, "-m", "p2m_core", "train", "--config", str(folder / "config.yaml")]
     with open(folder / "train.log", "ab") as log:
-        subprocess.Popen(
+        child = subprocess.Popen(
             command, cwd=PROJECT_ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
+    _children.append(child)
 
 
 def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -> str:
@@ -95,6 +100,8 @@ def wait_for_detached(config: Config, every_s: float) -> None:
             time.sleep(0.2)
     while is_training(folder):
         time.sleep(every_s)
+    for child in _children:
+        child.poll()  # lets go of those that have ended
     if not finished.exists():
         tail = (folder / "train.log").read_text(errors="replace").splitlines()[-5:]
         raise RuntimeError("the training process ended early, see train.log: " + " | ".join(tail))
