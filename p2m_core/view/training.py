@@ -18,9 +18,8 @@ from p2m_core.config import PROJECT_ROOT, Config, run_folder, save_config
 from p2m_core.train import LOCK_NAME, train
 from p2m_core.view.preview import MeshPreview
 
-
-# Processes that this kernel started: held, since Python warns of one that is forgotten while it runs.
-_children: list[subprocess.Popen] = []
+# Processes that this kernel started, by run: held, since Python warns of one that is forgotten while it runs.
+_children: dict[Path, subprocess.Popen] = {}
 
 
 def read_run(folder: Path) -> Callable[[], tuple[list[np.ndarray], pd.DataFrame] | None]:
@@ -59,7 +58,7 @@ def start_detached(config: Config) -> None:
         child = subprocess.Popen(
             command, cwd=PROJECT_ROOT, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
-    _children.append(child)
+    _children[folder] = child
 
 
 def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -> str:
@@ -100,8 +99,8 @@ def wait_for_detached(config: Config, every_s: float) -> None:
             time.sleep(0.2)
     while is_training(folder):
         time.sleep(every_s)
-    for child in _children:
-        child.poll()  # lets go of those that have ended
+    if folder in _children:  # it has let go of the run, and now ends
+        _children.pop(folder).wait()
     if not finished.exists():
         tail = (folder / "train.log").read_text(errors="replace").splitlines()[-5:]
         raise RuntimeError("the training process ended early, see train.log: " + " | ".join(tail))
