@@ -6,9 +6,11 @@ import csv
 import io
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from p2m_core.camera import box_of, model_to_image, rotation_from_angles
 from p2m_core.data.aflw2000 import write_sample
@@ -96,8 +98,21 @@ class Job:
     yaw: str
 
 
+@cache
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of the linear algebra that is loaded."""
+    return ThreadpoolController()
+
+
 def write_one(job: Job) -> dict[str, object]:
     """Draw, render and write one sample, unless it is there; its row of attributes."""
+    # Several threads add up in another order than one: the last digits, and so the bytes, would differ.
+    with thread_pools().limit(limits=1):
+        return write_one_alone(job)
+
+
+def write_one_alone(job: Job) -> dict[str, object]:
+    """`write_one` on one thread."""
     name = sample_name(job.index)
     draw = draw_sample(job.seed, job.index, job.size_px, job.yaw)
     if not all((job.folder / f"{name}{suffix}").exists() for suffix in (".jpg", ".mat")):
