@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -12,14 +11,6 @@ import numpy as np
 # the found box's side: x0, y0, x1, y1. Medians over this project's synthetic faces (benchmarks/detection.py).
 TO_LANDMARK_BOX = {"frontal": (0.05, 0.24, 0.94, 1.05), "profile": (0.13, 0.29, 0.81, 0.95)}
 LONG_SIDE_PX = 640  # photos are searched at this size
-
-
-class Detector(Protocol):
-    """Anything that finds faces."""
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (K, 4) boxes x0 y0 x1 y1 around the 68 landmarks, px, largest first."""
-        ...
 
 
 @cache
