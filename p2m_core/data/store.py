@@ -158,7 +158,8 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     if not mats:
         raise InputError(raw, "", "holds no pair of .jpg and .mat", "give a folder in AFLW2000-3D's format, or run p2m synth")
     model, _, model_name = choose_face_model(data.face_model, raw)
-    model_key = hashlib.sha256(model.mean.tobytes() + model.shape_basis.tobytes()).hexdigest()[:16]
+    arrays = (model.mean, model.shape_basis, model.expression_basis, model.triangles, model.landmark_idx)
+    model_key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
     settings = {
         "version": VERSION, "face_model": model_name, "face_model_hash": model_key,
         "data": data.model_dump(include={"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}),
