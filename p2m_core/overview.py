@@ -1,4 +1,4 @@
-"""The picture of the README: a real photo's mesh, and some of the faces that its network learned from.
+"""The picture of the README: a real photo's mesh, and faces such as its network learned from.
 
 python -m p2m_core.overview [overview.png]
 """
