@@ -24,24 +24,24 @@ from p2m_core.synthetic.expression import draw_expression, unit_basis
 from p2m_core.synthetic.head import PARTS, catmull_clark, load_asset, quads_to_triangles
 from p2m_core.synthetic.identity import Identity, draw_identity, target_basis, target_weights
 
-VERSION = 1  # raise it with any change below, so that caches are built anew
+VERSION = 2  # raise it with any change below, so that caches are built anew
 N_PEOPLE, N_SHAPE, N_EXPRESSION = 1500, 199, 29
 UM_PER_DM = 1e5  # the Basel model counts micrometres
 
 # The 68 landmarks on the mean head, dm: midline, and the subject's right half, mirrored for the left.
-# Jaw, brows and nose lie where the mean of AFLW2000-3D's landmarks, under the best similarity, meets our
-# mean head; eye and mouth points are moved from there to the nearest lid or lip edge.
+# Each lies where the mean of AFLW2000-3D's landmarks, under the best similarity, meets our mean head; those of
+# eyes and mouth as near to it as the edges of lids and lips come (made by benchmarks/landmarks.py --derive).
 RIGHT_LANDMARKS_DM = {
-    0: (-0.689, 7.180, 0.677), 1: (-0.670, 6.995, 0.706), 2: (-0.632, 6.826, 0.717), 3: (-0.583, 6.681, 0.751),
-    4: (-0.526, 6.527, 0.835), 5: (-0.438, 6.404, 0.981), 6: (-0.329, 6.336, 1.156), 7: (-0.188, 6.285, 1.311),
-    8: (0, 6.260, 1.371), 17: (-0.533, 7.403, 1.245), 18: (-0.461, 7.464, 1.356), 19: (-0.363, 7.484, 1.438),
-    20: (-0.263, 7.472, 1.481), 21: (-0.177, 7.450, 1.495), 27: (0, 7.275, 1.475), 28: (0, 7.165, 1.53),
-    29: (0, 7.055, 1.60), 30: (0, 6.965, 1.65), 31: (-0.118, 6.890, 1.509), 32: (-0.059, 6.877, 1.556),
-    33: (0, 6.855, 1.581), 36: (-0.405, 7.285, 1.300), 37: (-0.345, 7.330, 1.375), 38: (-0.255, 7.332, 1.380),
-    39: (-0.185, 7.270, 1.355), 40: (-0.250, 7.250, 1.380), 41: (-0.338, 7.250, 1.360), 48: (-0.238, 6.643, 1.420),
-    49: (-0.157, 6.710, 1.516), 50: (-0.051, 6.741, 1.563), 51: (0, 6.733, 1.572), 57: (0, 6.550, 1.533),
-    58: (-0.077, 6.558, 1.522), 59: (-0.155, 6.589, 1.490), 60: (-0.212, 6.643, 1.413), 61: (-0.080, 6.663, 1.535),
-    62: (0, 6.662, 1.550), 66: (0, 6.628, 1.535), 67: (-0.080, 6.628, 1.520),
+    0: (-0.689, 7.215, 0.678), 1: (-0.681, 7.023, 0.695), 2: (-0.634, 6.833, 0.699), 3: (-0.588, 6.705, 0.754),
+    4: (-0.529, 6.540, 0.815), 5: (-0.454, 6.420, 0.972), 6: (-0.351, 6.346, 1.158), 7: (-0.201, 6.283, 1.330),
+    8: (0, 6.250, 1.386), 17: (-0.530, 7.433, 1.269), 18: (-0.460, 7.480, 1.378), 19: (-0.356, 7.496, 1.464),
+    20: (-0.276, 7.481, 1.500), 21: (-0.196, 7.452, 1.515), 27: (0, 7.272, 1.546), 28: (0, 7.152, 1.620),
+    29: (0, 7.032, 1.693), 30: (0, 6.945, 1.738), 31: (-0.115, 6.867, 1.534), 32: (-0.079, 6.857, 1.572),
+    33: (0, 6.834, 1.608), 36: (-0.401, 7.280, 1.330), 37: (-0.353, 7.317, 1.408), 38: (-0.270, 7.327, 1.410),
+    39: (-0.182, 7.267, 1.384), 40: (-0.256, 7.245, 1.408), 41: (-0.341, 7.250, 1.386), 48: (-0.220, 6.629, 1.412),
+    49: (-0.161, 6.689, 1.538), 50: (-0.047, 6.731, 1.591), 51: (0, 6.717, 1.597), 57: (0, 6.536, 1.554),
+    58: (-0.091, 6.555, 1.548), 59: (-0.166, 6.577, 1.514), 60: (-0.215, 6.636, 1.427), 61: (-0.065, 6.652, 1.542),
+    62: (0, 6.655, 1.560), 66: (0, 6.635, 1.543), 67: (-0.078, 6.636, 1.533),
 }  # fmt: skip
 # Landmark that the mirror image of each landmark falls on.
 MIRROR_68 = np.array(
@@ -82,7 +82,9 @@ class HeadModel:
     def shape_of(self, identity: Identity) -> np.ndarray:
         """Shape coefficients (K,) that come nearest to a person's head, size and place aside."""
         basis = target_basis_um()
-        vertices = mean_dm() * np.float32(UM_PER_DM) + (target_weights(identity) @ basis).reshape(-1, 3)
+        weights = target_weights(identity)
+        used = np.flatnonzero(weights)  # a quarter of the targets
+        vertices = mean_dm() * np.float32(UM_PER_DM) + (weights[used] @ basis[used]).reshape(-1, 3)
         core = self.weight == 1
         scale, rotation, shift = umeyama(vertices[core], self.mean[core])
         offset = (scale * vertices @ rotation.T + shift - self.mean) * self.weight[:, None] ** 2
