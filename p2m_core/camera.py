@@ -59,10 +59,14 @@ def model_to_image(vertices: np.ndarray, pose: np.ndarray, height: int) -> np.nd
     Returns: (..., V, 3) image px of p2m_core.
     """
     pose = np.asarray(pose, np.float64)
-    rotation = rotation_from_angles(pose[..., :3]) * pose[..., 6, None, None]
-    points = vertices @ np.swapaxes(rotation, -1, -2) + pose[..., None, 3:6]
+    return turned_to_image(vertices @ np.swapaxes(rotation_from_angles(pose[..., :3]), -1, -2), pose, height)
+
+
+def turned_to_image(points: np.ndarray, pose: np.ndarray, height: int) -> np.ndarray:
+    """The part of `model_to_image` after the rotation: points (..., V, 3) turned already -> (..., V, 3) image px."""
+    place = points * pose[..., 6, None, None].astype(points.dtype) + pose[..., None, 3:6].astype(points.dtype)
     # The data set flips by y -> H + 1 - y with pixels from 1; from 0 that is H - y.
-    return np.stack([points[..., 0] - 1, height - points[..., 1], points[..., 2]], -1)
+    return np.stack([place[..., 0] - 1, height - place[..., 1], place[..., 2]], -1)
 
 
 def pose_from_similarity(scale: float, rotation: np.ndarray, translation: np.ndarray, height: int) -> np.ndarray:

@@ -30,13 +30,19 @@ def _fill(x, y, z, faces, triangle, bary, depth):
         x1 = min(width - 1, int(np.floor(max(ax, bx, cx))))
         y0 = max(0, int(np.ceil(min(ay, by, cy))))
         y1 = min(height - 1, int(np.floor(max(ay, by, cy))))
+        if x0 > x1 or y0 > y1:
+            continue
+        # The weights of corners a and b are linear in the pixel's place.
+        u_x, v_x = (by - cy) / area, (cy - ay) / area
+        za, zb, zc = z[a], z[b], z[c]
         for py in range(y0, y1 + 1):
+            u_row = ((bx - x0) * (cy - py) - (cx - x0) * (by - py)) / area
+            v_row = ((cx - x0) * (ay - py) - (ax - x0) * (cy - py)) / area
             for px in range(x0, x1 + 1):
-                u = ((bx - px) * (cy - py) - (cx - px) * (by - py)) / area
-                v = ((cx - px) * (ay - py) - (ax - px) * (cy - py)) / area
+                u, v = u_row + (px - x0) * u_x, v_row + (px - x0) * v_x
                 w = 1 - u - v
                 if u >= -1e-6 and v >= -1e-6 and w >= -1e-6:
-                    d = u * z[a] + v * z[b] + w * z[c]
+                    d = u * za + v * zb + w * zc
                     if d > depth[py, px]:
                         depth[py, px] = d
                         triangle[py, px] = f
@@ -80,15 +86,40 @@ def interpolate(values: np.ndarray, faces: np.ndarray, triangle: np.ndarray, bar
     return out
 
 
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _vertex_normals(vertices, faces, out):
+    for f in range(len(faces)):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for corner in (a, b, c):
+            out[corner, 0] += x
+            out[corner, 1] += y
+            out[corner, 2] += z
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _normalize(vectors, least):
+    for p in range(len(vectors)):
+        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        length = max(np.sqrt(x * x + y * y + z * z), least)
+        vectors[p, 0], vectors[p, 1], vectors[p, 2] = x / length, y / length, z / length
+
+
+def normalized(vectors: np.ndarray, least: float = 1e-12) -> np.ndarray:
+    """Unit vectors (P, 3) along the given ones; shorter ones than `least` come out shorter than 1."""
+    vectors = np.array(vectors, order="C")
+    _normalize(vectors, vectors.dtype.type(least))
+    return vectors
+
+
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals, (V, 3); outward where faces wind counter-clockwise in a y-up frame."""
-    corners = vertices[faces]
-    face_normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(
-        [sum(np.bincount(faces[:, k], face_normal[:, axis], len(vertices)) for k in range(3)) for axis in range(3)],
-        1,
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    vertices = np.ascontiguousarray(vertices)
+    normals = np.zeros(vertices.shape, np.float64)
+    _vertex_normals(vertices, np.ascontiguousarray(faces), normals)
+    return normalized(normals)
 
 
 # --- shading --------------------------------------------------------------------------------------

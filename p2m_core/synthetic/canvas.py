@@ -25,10 +25,11 @@ class Canvas:
     """What does not change from one head to the next (m refined vertices, units dm on the mean head).
 
     refined (m, n) map from base vertices; triangles (T, 3) and their part (T,); canonical (m, 3);
-    lips, lids, ears, occlusion, beard, hairline (m,): masks in [0, 1], and for `hairline` the distance
-    above it, dm (negative below); neck (m,): 1 where a vertex turns with the head, 0 where with the torso;
-    eye_centre, eye_axis (2, 3): left, right; scalp (S, 3): triangles that can carry hair;
-    noise (3, 512, 512): unit textures, fine to coarse, that wrap around.
+    masks (m,) each: lips, lids, ears, occlusion, beard, and those of `skin_zones`; hairline (m,): height above it, dm;
+    neck (m,): 1 where a vertex turns with the head, 0 where with the torso; pivot_um (3,): about which both turn;
+    face (T,): which triangles belong to the face model; landmarks (68, 3);
+    eye_idx (2, n): vertices of the eyeballs, left and right; teeth_idx: of the upper teeth;
+    scalp (S, 3): triangles that can carry hair; noise (3, 512, 512): unit textures, fine to coarse, that wrap around.
     """
 
     model: HeadModel
@@ -40,8 +41,10 @@ class Canvas:
     hairline: np.ndarray
     neck: np.ndarray
     pivot_um: np.ndarray
-    eye_centre: np.ndarray
-    eye_axis: np.ndarray
+    face: np.ndarray
+    landmarks: np.ndarray
+    eye_idx: np.ndarray
+    teeth_idx: np.ndarray
     scalp: np.ndarray
     noise: np.ndarray
 
@@ -71,6 +74,32 @@ def ambient_occlusion(vertices: np.ndarray, faces: np.ndarray, directions: int =
     for _ in range(2):  # depth maps are coarse: neighbours share what they see
         sky = graph @ sky / np.asarray(graph.sum(1)).ravel()
     return sky.astype(np.float32)
+
+
+def spots(points: np.ndarray, place: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Soft spots (V,) around a place on the front of the mean head, dm, and its mirror image."""
+    across, along = (np.abs(points[:, 0]) - abs(place[0])) / width, (points[:, 1] - place[1]) / height
+    return np.exp(-(across**2) - along**2) * (points[:, 2] > 0.6)
+
+
+def skin_zones(points: np.ndarray, landmark: np.ndarray, ears: np.ndarray) -> dict[str, np.ndarray]:
+    """Where blood shows, rings under the eyes lie, make-up goes, and the skin is oily (V,) each."""
+    eye = (landmark[36] + landmark[39]) / 2
+    cheek = (landmark[48] + landmark[36]) / 2 * [1.12, 1, 1]
+    red = 0.7 * spots(points, landmark[30], 0.14, 0.12) + 0.25 * spots(points, landmark[8], 0.25, 0.16)
+    rings = spots(points, eye - [0, 0.12, 0], 0.14, 0.055)
+    oil = (
+        0.35
+        + 0.7 * spots(points, landmark[27] + [0, 0.35, 0], 0.26, 0.25)
+        + 0.75 * spots(points, landmark[30], 0.1, 0.3)
+    )
+    return {
+        "red": red + spots(points, cheek, 0.2, 0.17) + 0.6 * ears,
+        "rings": rings + 0.6 * spots(points, (landmark[39] + landmark[27]) / 2, 0.06, 0.07),
+        "shadow": 0.8 * spots(points, eye + [0, 0.07, 0], 0.14, 0.05),
+        "blush": spots(points, (landmark[2] + landmark[31]) / 2 + [0, 0.03, 0], 0.16, 0.09),
+        "oil": oil + 0.3 * spots(points, landmark[2] * [0.75, 1, 1], 0.15, 0.1),
+    }
 
 
 def beard_density(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
@@ -113,15 +142,17 @@ def load_canvas() -> Canvas:
     masks = dict(zip(("lips", "lids", "ears"), (refined @ asset["masks"]).clip(0, 1).T, strict=True))
     masks["occlusion"] = ambient_occlusion(points, triangles)
     masks["beard"] = beard_density(points, masks["lips"])
+    landmarks = points[model.face_vertex_idx[model.landmark_idx]]
+    masks |= skin_zones(points, landmarks, masks["ears"])
     skin = np.zeros(len(points), bool)
     skin[quads[quad_part == PARTS.index("skin")]] = True
     hairline = np.where(skin & (masks["ears"] < 0.35) & (points[:, 1] > 6.4), hairline_distance(points), -9)
     skin_triangles = triangles[part == PARTS.index("skin")]
     neck = smooth_step(5.75, 6.3, points[:, 1] + 0.12 * np.clip(points[:, 2] - 0.9, None, 0))
     at_neck = skin & (abs(points[:, 1] - 6.2) < 0.08)
-    eyes = [points[np.unique(quads[quad_part == PARTS.index(name)])] for name in ("left_eye", "right_eye")]
-    centre = np.array([(eye.min(0) + eye.max(0)) / 2 for eye in eyes])
-    front = np.array([eye[eye[:, 2] > np.quantile(eye[:, 2], 0.93)].mean(0) for eye in eyes]) - centre
+    eye_idx = [np.unique(quads[quad_part == PARTS.index(name)]) for name in ("left_eye", "right_eye")]
+    of_face = np.zeros(len(points), bool)
+    of_face[model.face_vertex_idx] = True
     return Canvas(
         model=model,
         refined=refined,
@@ -132,8 +163,10 @@ def load_canvas() -> Canvas:
         hairline=hairline.astype(np.float32),
         neck=neck.astype(np.float32),
         pivot_um=points[at_neck].mean(0) * UM_PER_DM,
-        eye_centre=centre,
-        eye_axis=front / np.linalg.norm(front, axis=1, keepdims=True),
+        face=of_face[triangles].all(1) & (part == PARTS.index("skin")),
+        landmarks=landmarks.astype(np.float32),
+        eye_idx=np.array(eye_idx),
+        teeth_idx=np.unique(quads[quad_part == PARTS.index("upper_teeth")]),
         scalp=skin_triangles[(hairline[skin_triangles] > -0.3).all(1)],
         noise=np.stack([wrapping_noise(sigma, k) for k, sigma in enumerate((1.2, 3.0, 9.0))]),
     )
