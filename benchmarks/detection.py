@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from p2m_core.camera import box_of
-from p2m_core.config import resolve
+from p2m_core.config import SynthConfig, resolve
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.detect import detect_faces, search
 from p2m_core.synthetic.writer import write_dataset
@@ -38,9 +38,8 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="6 photos, for the tests")
     args = options.parse_args()
     count = 6 if args.tiny else args.count
-    folder = (
-        resolve(args.folder) if args.folder else write_dataset(resolve("data/raw/bench"), count, seed=7, yaw="between")
-    )
+    own = SynthConfig(out="data/raw/bench", count=count, seed=7, yaw="between", workers=1)
+    folder = resolve(args.folder) if args.folder else write_dataset(own)
     samples = [read_sample(path) for path in find_samples(folder)[:count]]
     yaw = np.array([abs(np.degrees(sample.pose[1])) for sample in samples])
     bins = {"0-30": yaw <= 30, "30-60": (yaw > 30) & (yaw <= 60), "60-90": yaw > 60}

@@ -36,11 +36,9 @@ class Option:
 
 def synth(args: argparse.Namespace) -> Any:
     """write synthetic faces in the AFLW2000-3D format"""
-    from p2m_core.config import resolve
     from p2m_core.synthetic.writer import write_dataset
 
-    wanted = _config(args).synth
-    return write_dataset(resolve(wanted.out), wanted.count, wanted.size_px, wanted.seed, wanted.workers, wanted.yaw)
+    return write_dataset(_config(args).synth)
 
 
 def preprocess(args: argparse.Namespace) -> Any:
@@ -131,10 +129,13 @@ OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
     synth: [
         Option("out", "synth.out", "folder to write", ()),
         Option("--count", "synth.count", "number of faces"),
+        Option("--start", "synth.start", "index of the first, so that several machines can share a set"),
         Option("--size", "synth.size_px", "side of the square images, px"),
         Option("--yaw", "synth.yaw", "how the heads are turned"),
         Option("--seed", "synth.seed", "the same seed gives the same faces"),
+        Option("--backgrounds", "synth.backgrounds", "folder of pictures to stand before", ("null",)),
         Option("--workers", "synth.workers", "processes"),
+        Option("--scheduler", "synth.scheduler", "tcp://HOST:PORT of a Dask scheduler, in place of processes here"),
     ],
     preprocess: [
         Option("folder", "data.raw", "folder of images and labels", ()),

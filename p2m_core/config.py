@@ -53,14 +53,23 @@ class Section(BaseModel):
 
 
 class SynthConfig(Section):
-    """The synthetic set that is written when there is no data."""
+    """The synthetic set that is written when there is no data.
+
+    start: the first sample's index, so that several machines can write parts of one set.
+    perspective: see the heads from near by, as a telephone does. backgrounds: a folder of pictures to stand before.
+    scheduler: the address of a Dask scheduler whose workers take the place of `workers` processes, or null.
+    """
 
     out: str = "data/raw/synthetic"
+    start: Annotated[int, Field(ge=0)] = 0
     count: Count = 2000
     size_px: Count = 224
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     yaw: Literal["aflw2000", "uniform", "between"] = "aflw2000"
+    perspective: bool = False
+    backgrounds: str | None = None
     workers: Count = 2
+    scheduler: str | None = None
 
 
 class DataConfig(Section):

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
 from tqdm.auto import tqdm
+
+from p2m_core.errors import InputError
+
+JOBS_AHEAD = 4  # a worker: enough to keep it busy, and few, so that a million jobs need no memory
+CONNECT_S = 5
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -30,33 +38,95 @@ def one_thread_each() -> Iterator[None]:
 
 
 def map_jobs(
-    function: Callable[[Any], Any], jobs: Iterable[Any], workers: int = 1, title: str = "", total: int | None = None
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    workers: int = 1,
+    title: str = "",
+    total: int | None = None,
+    scheduler: str | None = None,
 ) -> Iterator[Any]:
     """Results of function(job), in the order in which they finish, with a progress bar and ETA.
 
+    `jobs` may be endless: it is read only a few jobs a worker ahead of the results.
+
     Args:    function: a module-level function; what it raises ends the run.   workers: 1 runs in this
              process.   title: of the progress bar.   total: number of jobs where `jobs` has no length.
+             scheduler: "tcp://host:port" of a Dask scheduler, whose workers run the jobs in place of processes here.
+    Raises:  InputError if no scheduler answers there, or if it is lost.
     """
     if total is None and hasattr(jobs, "__len__"):
         total = len(jobs)
-    with tqdm(total=total, desc=title, smoothing=0.05, dynamic_ncols=True) as bar:
-        if workers <= 1:
-            for job in jobs:
-                yield function(job)
-                bar.update()
-            return
-        # Spawned, not forked: torch's and numba's threads do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with one_thread_each(), ProcessPoolExecutor(workers, mp_context=context) as pool:
-            queue = iter(jobs)
-            running = {pool.submit(function, job) for job in islice(queue, 4 * workers)}
-            try:
-                while running:
-                    done, running = wait(running, return_when=FIRST_COMPLETED)
-                    running |= {pool.submit(function, job) for job in islice(queue, len(done))}
-                    for future in done:
-                        yield future.result()
-                        bar.update()
-            finally:
-                for future in running:
-                    future.cancel()
+    if scheduler:
+        results = _on_cluster(function, jobs, scheduler)
+    elif workers > 1:
+        results = _in_processes(function, jobs, workers)
+    else:
+        results = (function(job) for job in jobs)
+    with tqdm(total=total, desc=title, smoothing=0.05, dynamic_ncols=True) as bar, closing(results):
+        for result in results:
+            yield result
+            bar.update()
+
+
+def _in_processes(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Iterator[Any]:
+    # Spawned, not forked: torch's and numba's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with one_thread_each(), ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+        yield from _windowed(pool, function, jobs, lambda: JOBS_AHEAD * workers)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent was killed: it would wait for its next job for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError:
+        problem = "needs the package distributed"
+        raise InputError("--scheduler", scheduler, problem, "pip install -e .[cluster]") from None
+    try:
+        client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        problem, remedy = f"no Dask scheduler answers: {error}", "start one with `dask scheduler`, or work without"
+        raise InputError("--scheduler", scheduler, problem, remedy) from None
+
+    lost = InputError("--scheduler", scheduler, "was lost", "start it again; the same command goes on from here")
+
+    def window() -> int:  # workers may come and go
+        try:
+            return JOBS_AHEAD * max(2, sum(client.nthreads().values()))
+        except OSError as error:
+            raise lost from error
+
+    with client:
+        if not client.nthreads():
+            log.warning("%s has no workers yet: start some with `dask worker %s --nthreads 1`", scheduler, scheduler)
+        try:
+            yield from _windowed(client.get_executor(pure=False), function, jobs, window)
+        except CancelledError as error:
+            raise lost from error
+
+
+def _windowed(
+    pool: Executor, function: Callable[[Any], Any], jobs: Iterable[Any], window: Callable[[], int]
+) -> Iterator[Any]:
+    """Results of the jobs, of which no more than window() are in the pool's hands."""
+    queue, running = iter(jobs), set()
+    try:
+        while True:
+            running |= {pool.submit(function, job) for job in islice(queue, max(0, window() - len(running)))}
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    finally:
+        for future in running:
+            future.cancel()

@@ -65,9 +65,20 @@ SET_COUNT, SET_PX, SET_SEED = 24, 96, 3
 @pytest.fixture(scope="session")
 def synthetic_set(tmp_path_factory) -> Path:
     """24 synthetic faces of 96 px. Not to be changed: copy it."""
+    from p2m_core.config import SynthConfig
     from p2m_core.synthetic.writer import write_dataset
 
-    return write_dataset(tmp_path_factory.mktemp("raw") / "set", SET_COUNT, SET_PX, SET_SEED)
+    out = str(tmp_path_factory.mktemp("raw") / "set")
+    return write_dataset(SynthConfig(out=out, count=SET_COUNT, size_px=SET_PX, seed=SET_SEED, workers=1))
+
+
+@pytest.fixture(scope="session")
+def scheduler() -> str:
+    """The address of a Dask scheduler with one worker process."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster.scheduler_address
 
 
 @pytest.fixture(scope="session")

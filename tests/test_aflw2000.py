@@ -70,18 +70,43 @@ def test_the_file_counts_pixels_from_one_and_has_the_fields_of_the_original(mat)
     np.testing.assert_array_equal(content["pt2d"][:, 12], [-1, 82])  # an ear: invisible
 
 
+def test_mask_and_hidden_landmarks_lie_beside_a_sample(tmp_path):
+    shape, expression, landmarks_px = truth()
+    mask, hidden = np.zeros((80, 100), np.uint8), np.arange(68) % 3 == 0
+    mask[10:40, 20:70], mask[20:30, 30:50] = 255, 128
+    path = aflw2000.write_sample(
+        tmp_path, "a", photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4), mask, hidden
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.mat", "a_mask.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a_mask.png")), mask)
+    assert scipy.io.loadmat(path)["hidden_68"].dtype == np.uint8
+    np.testing.assert_array_equal(aflw2000.read_sample(path).hidden, hidden)
+    assert aflw2000.find_samples(tmp_path) == [path]
+    change(path, hidden_68=np.ones((1, 67)))
+    with pytest.raises(InputError, match=r"hidden_68: has the shape \(1, 67\)"):
+        aflw2000.read_sample(path)
+
+
+def test_files_without_the_field_hide_nothing(mat):
+    assert aflw2000.read_sample(mat).hidden.dtype == bool
+    assert not aflw2000.read_sample(mat).hidden.any()
+
+
 def test_the_mat_is_written_last(tmp_path, monkeypatch):
     """A kill between the two files must not leave a sample."""
 
     def die(path, content):
         assert path.with_suffix(".jpg").is_file()
+        assert path.with_name("a_mask.png").is_file()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(aflw2000, "write_mat", die)
     shape, expression, landmarks_px = truth()
     with pytest.raises(KeyboardInterrupt):
-        aflw2000.write_sample(tmp_path, "a", photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4))
-    assert [p.name for p in tmp_path.iterdir()] == ["a.jpg"]
+        aflw2000.write_sample(
+            tmp_path, "a", photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4), np.zeros((9, 9), np.uint8)
+        )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg", "a_mask.png"]
 
 
 def test_samples_are_found_by_name_and_lonely_mats_reported(mat, caplog):
@@ -100,6 +125,22 @@ def test_samples_are_found_by_name_and_lonely_mats_reported(mat, caplog):
     )
     with pytest.raises(InputError, match="no image beside it"):
         aflw2000.read_sample(folder / "lonely.mat")
+
+
+def test_samples_are_found_in_folders_of_a_folder(mat, caplog):
+    root = mat.parent
+    for name in ("b/image00003", "a/image00002", "a/deeper/image00004"):
+        for suffix in (".jpg", ".mat"):
+            path = root / f"{name}{suffix}"
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_bytes(mat.with_suffix(suffix).read_bytes())
+    for name in ("code/model.mat", "a/lonely.mat", "a/.image00009.1-2.partial.mat"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(mat.read_bytes())
+    names = [str(path.relative_to(root)) for path in aflw2000.find_samples(root)]
+    assert names == ["image00001.mat", "a/image00002.mat", "b/image00003.mat"]
+    assert [error.path for error in aflw2000.unpaired(root)] == [str(root / "a" / "lonely.mat")]
+    assert len(caplog.records) == 1
 
 
 def test_a_folder_without_samples_is_refused(tmp_path):

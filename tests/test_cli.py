@@ -82,16 +82,15 @@ def test_options_win_over_set_which_wins_over_the_file(calls, tmp_path, capsys):
     file.write_text("synth: {count: 1, size_px: 11, seed: 21}\n")
     arguments = ["synth", "--config", str(file), "--set", "synth.count=2", "--set", "synth.size_px=12", "--count", "3"]
     assert cli.main(arguments) == 0
-    out, count, size_px, seed, workers, yaw = calls["write_dataset"]
-    assert (count, size_px, seed) == (3, 12, 21)
-    assert (out, workers, yaw) == (PROJECT_ROOT / Config().synth.out, Config().synth.workers, Config().synth.yaw)
+    [synth] = calls["write_dataset"]
+    assert synth == Config().synth.model_copy(update={"count": 3, "size_px": 12, "seed": 21})
     assert capsys.readouterr().out == "write_dataset done\n"
 
 
 def test_paths_count_from_where_the_user_is(calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli.main(["synth", "faces: # new", "--count", "3"])
-    assert calls["write_dataset"][0] == tmp_path / "faces: # new"
+    assert calls["write_dataset"][0].out == str(tmp_path / "faces: # new")
     cli.main(["train", "--data", "store", "--init-from", "1.safetensors"])
     [config] = calls["train"]
     assert (config.data.store, config.train.init_from) == (str(tmp_path / "store"), str(tmp_path / "1.safetensors"))
@@ -101,6 +100,12 @@ def test_paths_count_from_where_the_user_is(calls, tmp_path, monkeypatch):
 def test_words_in_place_of_a_path_stay_words(calls, word, value):
     cli.main(["train", "--init-from", word])
     assert calls["train"][0].train.init_from == value
+
+
+def test_a_schedulers_address_stays_one(calls):
+    cli.main(["synth", "--start", "4000", "--scheduler", "tcp://10.0.0.1:8786", "--backgrounds", "null"])
+    [synth] = calls["write_dataset"]
+    assert (synth.start, synth.scheduler, synth.backgrounds) == (4000, "tcp://10.0.0.1:8786", None)
 
 
 def test_numbers_stay_numbers(calls):

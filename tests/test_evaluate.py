@@ -175,7 +175,7 @@ def test_from_the_store_as_from_the_photo(store, synthetic_set, tiny_run):
     rows = store.rows("test")[:3]
     meshes = predict_store(open_network(tiny_run), store, rows, flip=False)
     for index, mesh in zip(rows, meshes, strict=True):
-        photo = read_image(synthetic_set / f"{store.table['name'][index]}.jpg")
+        photo = read_image(synthetic_set / "00000" / f"{store.table['name'][index]}.jpg")
         box = box_of(store.table["landmarks_px"][index])
         [direct] = predict(photo, box[None], tiny_run, flip=False)
         np.testing.assert_allclose(mesh.box, direct.box, atol=1e-3)

@@ -1,20 +1,15 @@
-"""Whole files or none, and many jobs at once."""
+"""Whole files or none."""
 
 import hashlib
 import json
 import math
 import os
 import stat
-import time
 
 import numpy as np
 import pytest
 
-from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, sha256, write_bytes, write_json, write_text
-from p2m_core.jobs import map_jobs, one_thread_each
-
-# --- files ---
 
 
 def test_the_name_appears_with_the_last_byte(tmp_path):
@@ -111,70 +106,3 @@ def test_sha256(tmp_path):
     content = os.urandom(300_000)
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
-
-
-# --- jobs ---
-
-
-def fail_at_three(value):
-    if value == 3:
-        raise InputError("file.mat", "Pose_Para", "is missing", "take it again")
-    return value
-
-
-def threads_of_worker(_):
-    time.sleep(0.05)
-    return os.getpid(), os.environ["OMP_NUM_THREADS"]
-
-
-@pytest.mark.parametrize("jobs", [[], [4.0], [1.0, 4.0, 9.0]], ids=len)
-def test_one_worker_runs_here_and_in_order(jobs):
-    assert list(map_jobs(math.sqrt, jobs)) == [math.sqrt(job) for job in jobs]
-
-
-def test_one_worker_is_lazy():
-    done = []
-    results = map_jobs(lambda job: done.append(job) or job, range(5))
-    assert next(results) == 0
-    assert done == [0]
-    results.close()
-    assert done == [0]
-
-
-def test_many_workers_do_every_job_once_with_one_thread_each(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    results = list(map_jobs(threads_of_worker, iter(range(40)), workers=2, total=40))
-    assert len(results) == 40
-    assert {threads for _, threads in results} == {"1"}
-    assert os.getpid() not in {pid for pid, _ in results}
-    assert os.environ["OMP_NUM_THREADS"] == "7"  # only there
-    assert "MKL_NUM_THREADS" not in os.environ
-
-
-def test_an_error_of_a_worker_ends_the_run_and_keeps_its_parts():
-    with pytest.raises(InputError) as caught:
-        list(map_jobs(fail_at_three, range(6), workers=2))
-    error = caught.value
-    assert (error.path, error.field, error.problem, error.remedy) == (
-        "file.mat",
-        "Pose_Para",
-        "is missing",
-        "take it again",
-    )
-    assert str(error) == "file.mat: Pose_Para: is missing (take it again)"
-    with pytest.raises(InputError, match="Pose_Para"):
-        list(map_jobs(fail_at_three, range(6)))
-
-
-def test_the_environment_comes_back_after_an_error(monkeypatch):
-    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
-
-    def fail():
-        with one_thread_each():
-            assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"

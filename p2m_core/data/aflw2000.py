@@ -1,7 +1,9 @@
-"""AFLW2000-3D and its twins: pairs of imageNNNNN.jpg and imageNNNNN.mat.
+"""AFLW2000-3D and its twins: pairs of imageNNNNN.jpg and imageNNNNN.mat, in one folder or in folders of it.
 
     Pose_Para  (1, 7) pitch, yaw, roll (rad), tx, ty, tz, scale     Shape_Para (K, 1)  Exp_Para (M, 1)
     pt3d_68    (3, 68) image px counted from 1, y down              pt2d (2, 21), roi, light, colour: not read
+    only in our own sets, with imageNNNNN_mask.png:
+    hidden_68  (1, 68) 1 where something hides the landmark         attributes_json  (1, n) bytes of the sample's row
 
 The reader takes 1 off x and y; pose and coefficients stay as in the file, for `camera.model_to_image`.
 """
@@ -9,7 +11,10 @@ The reader takes 1 off x and y; pose and coefficients stay as in the file, for `
 from __future__ import annotations
 
 import io
+import json
 import logging
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +29,7 @@ from p2m_core.files import atomic_path
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".png")
+MASK_SUFFIX = "_mask.png"
 _FIELDS = ("Pose_Para", "pt3d_68", "Shape_Para", "Exp_Para")
 _REMEDY = "take the original file again, or remove the sample"
 _INVISIBLE = -1
@@ -45,6 +51,7 @@ class Sample:
     pose         (7,)        as in the file: pitch, yaw, roll (rad), tx, ty, tz (px from 1, y up), scale
     shape        (K,)        expression    (M,), raw units of the face model
     landmarks_px (68, 3)     px of p2m_core, iBUG order
+    hidden       (68,)       bool, whether something hides the landmark; nowhere where the file does not say
     """
 
     name: str
@@ -54,26 +61,49 @@ class Sample:
     shape: np.ndarray
     expression: np.ndarray
     landmarks_px: np.ndarray
+    hidden: np.ndarray
 
 
-def find_samples(folder: str | Path) -> list[Path]:
-    """The .mat files of a folder that have an image beside them, by name; each one without is logged.
+def scan(root: str | Path) -> Iterator[tuple[Path, Path | None]]:
+    """Every .mat of a set with the image beside it, by folder and name: of `root`, then of the folders in it.
 
-    Raises: InputError if the folder is missing or holds no sample.
+    A folder in `root` without any pair, such as one of code, does not belong to the set.
     """
-    mats = sorted(Path(folder).glob("*.mat")) if Path(folder).is_dir() else []
-    paired = [mat for mat in mats if _image_of(mat)]
+    root = Path(root)
+    with os.scandir(root) as entries:
+        shards = sorted(root / entry.name for entry in entries if entry.is_dir())
+    for folder in (root, *shards):
+        with os.scandir(folder) as entries:
+            names = {entry.name for entry in entries if not entry.name.startswith(".")}
+        found = {}
+        for mat in sorted(name for name in names if name.endswith(".mat")):
+            images = (mat.removesuffix(".mat") + suffix for suffix in IMAGE_SUFFIXES)
+            found[mat] = next((image for image in images if image in names), None)
+        if folder == root or any(found.values()):
+            for mat, image in found.items():
+                yield folder / mat, folder / image if image else None
+
+
+def find_samples(root: str | Path) -> list[Path]:
+    """The .mat files of a set that have an image beside them, by folder and name; each one without is logged.
+
+    Args:    root: a folder with samples, or with folders of them.
+    Raises:  InputError if the folder is missing or holds no sample.
+    """
+    found = list(scan(root)) if Path(root).is_dir() else []
+    paired = [mat for mat, image in found if image]
     if not paired:
-        problem = "has no sample (NAME.jpg with NAME.mat)" if Path(folder).is_dir() else "is missing"
-        raise InputError(folder, "", problem, "see `p2m doctor` for where data sets belong, or `p2m synth` to make one")
-    for error in unpaired(folder):
-        log.warning("%s", error)
+        problem = "has no sample (NAME.jpg with NAME.mat)" if Path(root).is_dir() else "is missing"
+        raise InputError(root, "", problem, "see `p2m doctor` for where data sets belong, or `p2m synth` to make one")
+    for mat, image in found:
+        if not image:
+            log.warning("%s", _no_image(mat))
     return paired
 
 
-def unpaired(folder: str | Path) -> list[InputError]:
-    """One unraised InputError for each .mat of a folder that has no image, by name."""
-    return [_no_image(mat) for mat in sorted(Path(folder).glob("*.mat")) if not _image_of(mat)]
+def unpaired(root: str | Path) -> list[InputError]:
+    """One unraised InputError for each .mat of a set that has no image, by folder and name."""
+    return [_no_image(mat) for mat, image in scan(root) if not image]
 
 
 def _image_of(mat_path: Path) -> Path | None:
@@ -91,7 +121,7 @@ def read_sample(mat_path: str | Path) -> Sample:
     Raises: InputError naming the file, the field and the remedy.
     """
     mat_path = Path(mat_path)
-    content = read_mat(mat_path, _FIELDS, _REMEDY)
+    content = read_mat(mat_path, _FIELDS, _REMEDY, ("hidden_68",))
     image_path = _image_of(mat_path)
     if image_path is None:
         raise _no_image(mat_path)
@@ -109,7 +139,21 @@ def read_sample(mat_path: str | Path) -> Sample:
         shape=_numbers(mat_path, content, "Shape_Para", None).ravel(),
         expression=_numbers(mat_path, content, "Exp_Para", None).ravel(),
         landmarks_px=landmarks_px,
+        hidden=_numbers(mat_path, content, "hidden_68", (1, 68)).ravel() > 0 if "hidden_68" in content else np.zeros(68, bool),
     )
+
+
+def read_attributes(mat_path: str | Path) -> dict[str, object]:
+    """What a sample of our own says of itself, as `write_sample` was told.
+
+    Raises: InputError naming file and field.
+    """
+    field = "attributes_json"
+    content = read_mat(mat_path, (field,), "remove the sample, and make it again")
+    try:
+        return json.loads(content[field].astype(np.uint8).tobytes())
+    except ValueError:
+        raise InputError(mat_path, field, "is no JSON", "remove the sample, and make it again") from None
 
 
 def _numbers(path: Path, content: dict[str, np.ndarray], field: str, shape: tuple[int, ...] | None) -> np.ndarray:
@@ -173,12 +217,18 @@ def write_sample(
     expression: np.ndarray,
     landmarks_px: np.ndarray,
     roi_px: np.ndarray,
+    mask: np.ndarray | None = None,
+    hidden: np.ndarray | None = None,
+    attributes: dict[str, object] | None = None,
 ) -> Path:
-    """Write NAME.jpg and then NAME.mat, each whole or not at all: a sample is there when its .mat is.
+    """Write NAME.jpg, NAME_mask.png and last NAME.mat, each whole or not at all: a sample is there when its .mat is.
 
     Args:    image_rgb: (H, W, 3) uint8.   jpeg_quality: 1 to 95.
              pose: (7,) as in AFLW2000-3D, counted from 1.   shape: (K,).   expression: (M,), raw units.
              landmarks_px: (68, 3) px of p2m_core.   roi_px: (4,) x0 y0 x1 y1 of the crop, px of p2m_core.
+             mask: (H, W) uint8, 255 where the face is seen, 128 where something hides it, or None for no such file.
+             hidden: (68,) bool, which landmarks something hides; attributes: whatever else is known of the
+             sample; None for no such field.
     Returns: the path of the .mat.
     """
     folder = Path(folder)
@@ -188,7 +238,13 @@ def write_sample(
     points21[_AFLW21_FROM_68[:, 0] < 0] = [_INVISIBLE, height + 1 - _INVISIBLE]  # as AFLW2000-3D has it
     with atomic_path(folder / f"{name}.jpg") as temporary:
         Image.fromarray(image_rgb).save(temporary, quality=jpeg_quality)
+    if mask is not None:
+        with atomic_path(folder / f"{name}{MASK_SUFFIX}") as temporary:
+            Image.fromarray(mask).save(temporary)
     mat_path = folder / f"{name}.mat"
+    extra = {} if hidden is None else {"hidden_68": np.reshape(hidden, (1, 68)).astype(np.uint8)}
+    if attributes is not None:
+        extra["attributes_json"] = np.frombuffer(json.dumps(attributes).encode(), np.uint8)
     write_mat(
         mat_path,
         {
@@ -201,6 +257,7 @@ def write_sample(
             "Pose_Para": np.reshape(pose, (1, 7)).astype(np.float32),
             "roi": (np.rint(np.reshape(roi_px, (1, 4))) + 1).astype(np.int16),
             "pt3d_68": from_one.T.astype(np.float32),
+            **extra,
         },
     )
     return mat_path

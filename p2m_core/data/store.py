@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image
 from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
-from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, Sample, find_samples, read_image, read_sample, unpaired
+from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, scan, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.errors import InputError
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
@@ -38,7 +38,7 @@ from p2m_core.metrics import nme68_3d
 from p2m_core.synthetic.face_model import load_head_model
 from p2m_core.template import Template
 
-VERSION = 1
+VERSION = 2
 PART_SIZE = 100  # samples that are written, and after a stop kept, together
 SPLITS = ("train", "val", "test")
 REMAKE = "run p2m preprocess again"
@@ -65,8 +65,9 @@ def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]
 
 @dataclass(frozen=True)
 class Part:
-    """Some samples to read, crop and write together."""
+    """Some samples to read, crop and write together; raw: the set's folder."""
 
+    raw: Path
     mats: tuple[Path, ...]
     out: Path
     data: DataConfig
@@ -77,8 +78,7 @@ def write_part(part: Part) -> list[str]:
     if part.out.exists():
         with np.load(part.out) as file:
             return file["skipped"].tolist()
-    raw = part.mats[0].parent
-    model, fit, _ = choose_face_model(part.data.face_model, raw)
+    model, fit, _ = choose_face_model(part.data.face_model, part.raw)
     samples, jpegs, crops, skipped = [], [], [], []
     for path in part.mats:
         try:
@@ -127,6 +127,7 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
         "file_pose": np.stack([sample.pose for sample in samples]).astype(np.float64),
         "height": heights,
         "landmarks_px": landmarks.astype(np.float32),
+        "hidden": np.stack([sample.hidden for sample in samples]).astype(np.uint8),
         "residual_percent": residual.astype(np.float32),
         "mean_face_percent": mean_face_residual(model, landmarks).astype(np.float32),
     }
@@ -165,15 +166,16 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
         "data": data.model_dump(include={"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}),
         "template": config.template.model_dump() | {"registration": registration.VERSION},
     }  # fmt: skip
-    files = sorted(path for path in raw.iterdir() if path.suffix in (".mat", *IMAGE_SUFFIXES))
-    listing = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    files = [path for pair in scan(raw) for path in pair if path]
+    listing = [(str(path)[len(str(raw)) + 1 :], (state := path.stat()).st_size, state.st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
     manifest = out / "manifest.json"
     if manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out):
         return out
     parts_folder = out / f"parts-{key[:12]}"
     parts = [
-        Part(tuple(mats[i : i + PART_SIZE]), parts_folder / f"{i:08d}.npz", data) for i in range(0, len(mats), PART_SIZE)
+        Part(raw, tuple(mats[i : i + PART_SIZE]), parts_folder / f"{i:08d}.npz", data)
+        for i in range(0, len(mats), PART_SIZE)
     ]
     for skipped in map_jobs(write_part, parts, data.workers if len(parts) > 1 else 1, f"crops, {PART_SIZE} a step"):
         for line in skipped:

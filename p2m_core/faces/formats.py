@@ -24,23 +24,28 @@ _EXPRESSION_FIELDS = ("mu_exp", "w_exp", "sigma_exp")
 _REMEDY = "put the original Model_Shape.mat and Model_Exp.mat there, or let `p2m synth` make the project's own"
 
 
-def read_mat(path: str | Path, fields: tuple[str, ...], remedy: str) -> dict[str, np.ndarray]:
+def read_mat(
+    path: str | Path, fields: tuple[str, ...], remedy: str, optional: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
     """Some fields of a MATLAB file, all of them arrays of real numbers.
 
     Args:    path: the .mat.   fields: the variables to read.   remedy: what the user can do where it is bad.
+             optional: variables that may be missing.
     Raises:  InputError if the file is missing, is not MATLAB 4 to 7.2, or a field is missing or no such array.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "", "is missing", remedy)
     try:
-        content = scipy.io.loadmat(path, variable_names=fields)
+        content = scipy.io.loadmat(path, variable_names=(*fields, *optional))
     except NotImplementedError as error:  # scipy's word for HDF5
         raise InputError(path, "", "is a MATLAB 7.3 file", "save it in MATLAB with -v7") from error
     except Exception as error:  # scipy raises whatever its parser stumbles over
         raise InputError(path, "", f"is damaged or no .mat file: {error}".rstrip("."), remedy) from error
-    for field in fields:
+    for field in (*fields, *optional):
         if field not in content:
+            if field in optional:
+                continue
             raise InputError(path, field, "is missing", remedy)
         values = content[field]
         if not (isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.number) and np.isrealobj(values)):
