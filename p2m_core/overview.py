@@ -1,6 +1,6 @@
-"""The picture of the README: a real photo's mesh, and faces such as its network learned from.
+"""The pictures of the README: a real photo's mesh, and faces such as its network learned from.
 
-python -m p2m_core.overview [overview.png]
+python -m p2m_core.overview [FOLDER]       writes overview.png and faces.jpg
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from p2m_core.facemesh import Specimen
 from p2m_core.figures import contact_sheet
 from p2m_core.predict import predict, sample_photo
 from p2m_core.raster import static_picture
-from p2m_core.synthetic.canvas import load_canvas
-from p2m_core.synthetic.renderer import render
-from p2m_core.synthetic.writer import draw_sample
+from p2m_core.synthetic.writer import Recipe, draw_sample, take_picture
 
-FACES, FACE_PX = 16, 160
+FACES = Recipe(256, seed=48)
+
+
+def synthetic_faces(count: int, recipe: Recipe = FACES) -> np.ndarray:
+    """The first faces of a synthetic set, eight in a row (H, W, 3)."""
+    return contact_sheet([take_picture(draw_sample(recipe, index), recipe).image for index in range(count)])
 
 
 def overview() -> np.ndarray:
-    """The picture (H, W, 3)."""
+    """A photo's mesh, and a row of synthetic faces (H, W, 3)."""
     photo = read_image(sample_photo())
     above = static_picture(Specimen("Grace Hopper", predict(photo)[0], photo))
-    faces = []
-    for index in range(FACES):
-        draw = draw_sample(3, index, FACE_PX, "aflw2000")
-        faces.append(render(load_canvas(), draw.appearance, draw.shape, draw.expression, draw.pose, FACE_PX, draw.rng))
-    below = contact_sheet(faces, FACES // 2)
+    below = synthetic_faces(8)
     height = round(below.shape[0] * above.shape[1] / below.shape[1])
     return np.concatenate([above, cv2.resize(below, (above.shape[1], height), interpolation=cv2.INTER_AREA)])
 
 
 if __name__ == "__main__":
-    save_picture(sys.argv[1] if len(sys.argv) > 1 else Path(PROJECT_ROOT) / "overview.png", overview())
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PROJECT_ROOT
+    save_picture(folder / "overview.png", overview())
+    save_picture(folder / "faces.jpg", synthetic_faces(48))

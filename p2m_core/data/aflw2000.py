@@ -139,7 +139,9 @@ def read_sample(mat_path: str | Path) -> Sample:
         shape=_numbers(mat_path, content, "Shape_Para", None).ravel(),
         expression=_numbers(mat_path, content, "Exp_Para", None).ravel(),
         landmarks_px=landmarks_px,
-        hidden=_numbers(mat_path, content, "hidden_68", (1, 68)).ravel() > 0 if "hidden_68" in content else np.zeros(68, bool),
+        hidden=_numbers(mat_path, content, "hidden_68", (1, 68)).ravel() > 0
+        if "hidden_68" in content
+        else np.zeros(68, bool),
     )
 
 

@@ -36,9 +36,7 @@ def draw_matrix(config: AugmentConfig, rng: np.random.Generator, size_px: int) -
     angle, scale = np.radians(rng.normal(0, config.rotate_deg)), np.exp(rng.normal(0, config.scale))
     c, s, centre = scale * np.cos(angle), scale * np.sin(angle), (size_px - 1) / 2
     shift = rng.normal(0, config.shift, 2) * size_px
-    matrix = np.array(
-        [[c, -s, centre + shift[0] - (c - s) * centre], [s, c, centre + shift[1] - (s + c) * centre]]
-    )
+    matrix = np.array([[c, -s, centre + shift[0] - (c - s) * centre], [s, c, centre + shift[1] - (s + c) * centre]])
     return matrix, bool(rng.random() < config.flip)
 
 

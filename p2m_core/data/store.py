@@ -1,9 +1,9 @@
 """The processed set that training reads: crops as JPEG in one blob, coefficients instead of vertices.
 
-    STORE/  manifest.json   what it is made of, hashes, skipped samples; written last, so a store is whole or absent
-            images.bin      the crops' JPEG files, one after another
-            samples.npz     a row a sample: offsets, coefficients, pose, crop, landmarks, split
-            model.npz       the template, and its vertices as linear points of the face model
+STORE/  manifest.json   what it is made of, hashes, skipped samples; written last, so a store is whole or absent
+        images.bin      the crops' JPEG files, one after another
+        samples.npz     a row a sample: offsets, coefficients, pose, crop, landmarks, split
+        model.npz       the template, and its vertices as linear points of the face model
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
 from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, scan, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.errors import InputError
+from p2m_core.faces import registration
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
 from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
-from p2m_core.faces import registration
 from p2m_core.files import atomic_path, sha256, write_json
 from p2m_core.jobs import map_jobs
 from p2m_core.metrics import nme68_3d
@@ -83,8 +83,9 @@ def write_part(part: Part) -> list[str]:
     for path in part.mats:
         try:
             sample = read_sample(path)
-            if not fit and (len(sample.shape), len(sample.expression)) != (model.shape_basis.shape[2], model.expression_basis.shape[2]):
-                problem = f"{len(sample.shape)} shape and {len(sample.expression)} expression numbers, not those of {model.name}"
+            counts = len(sample.shape), len(sample.expression)
+            if not fit and counts != (model.shape_basis.shape[2], model.expression_basis.shape[2]):
+                problem = f"{counts[0]} shape and {counts[1]} expression numbers, not those of {model.name}"
                 raise InputError(path, "Shape_Para", problem, "choose the set's own face model, or data.face_model=fit")
             matrix = crop_matrix(box_of(sample.landmarks_px), part.data.store_px, part.data.store_margin)
             crop = crop_image(read_image(sample.image_path), matrix, part.data.store_px)
@@ -116,9 +117,13 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
         found = fit_landmarks(model, landmarks, heights)
         shape, expression, pose, residual = found.shape, found.expression, found.pose, found.residual_percent
     else:
-        shape, expression, pose = (np.stack([getattr(s, name) for s in samples]) for name in ("shape", "expression", "pose"))
+        shape, expression, pose = (
+            np.stack([getattr(s, name) for s in samples]) for name in ("shape", "expression", "pose")
+        )
         rebuilt = model.landmarks(shape, expression)
-        residual = nme68_3d(np.stack([model_to_image(*triple) for triple in zip(rebuilt, pose, heights, strict=True)]), landmarks)
+        residual = nme68_3d(
+            np.stack([model_to_image(*triple) for triple in zip(rebuilt, pose, heights, strict=True)]), landmarks
+        )
     return {
         "name": np.array([sample.name for sample in samples]),
         "shape": shape.astype(np.float32),
@@ -135,12 +140,15 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
 
 def draw_splits(names: np.ndarray, data: DataConfig) -> np.ndarray:
     """Index into SPLITS of each sample (N,): shares of a shuffle that depends on the names and the seed alone."""
+
     def place(name: str) -> float:
         digest = hashlib.sha256(f"{data.split_seed}:{name}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
     value = np.array([place(name) for name in names])
-    return np.where(value < data.test_share, 2, np.where(value < data.test_share + data.val_share, 1, 0)).astype(np.uint8)
+    return np.where(value < data.test_share, 2, np.where(value < data.test_share + data.val_share, 1, 0)).astype(
+        np.uint8
+    )
 
 
 def build_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
@@ -157,15 +165,20 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     raw, out = resolve(raw or data.raw), resolve(out or data.store)
     mats = find_samples(raw)
     if not mats:
-        raise InputError(raw, "", "holds no pair of .jpg and .mat", "give a folder in AFLW2000-3D's format, or run p2m synth")
+        raise InputError(
+            raw, "", "holds no pair of .jpg and .mat", "give a folder in AFLW2000-3D's format, or run p2m synth"
+        )
     model, _, model_name = choose_face_model(data.face_model, raw)
     arrays = (model.mean, model.shape_basis, model.expression_basis, model.triangles, model.landmark_idx)
     model_key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
+    decisive = {"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}
     settings = {
-        "version": VERSION, "face_model": model_name, "face_model_hash": model_key,
-        "data": data.model_dump(include={"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}),
+        "version": VERSION,
+        "face_model": model_name,
+        "face_model_hash": model_key,
+        "data": data.model_dump(include=decisive),
         "template": config.template.model_dump() | {"registration": registration.VERSION},
-    }  # fmt: skip
+    }
     files = [path for pair in scan(raw) for path in pair if path]
     listing = [(str(path)[len(str(raw)) + 1 :], (state := path.stat()).st_size, state.st_mtime_ns) for path in files]
     key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
@@ -193,7 +206,9 @@ def is_whole(folder: Path) -> bool:
     return all((folder / name).exists() and sha256(folder / name) == digest for name, digest in digests.items())
 
 
-def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, manifest: dict, skipped: list[str]) -> None:
+def merge_parts(
+    parts: list[Part], out: Path, config: Config, model: FaceModel, manifest: dict, skipped: list[str]
+) -> None:
     """Lay the parts' files together, and write the template and the manifest."""
     columns: dict[str, list[np.ndarray]] = {}
     with atomic_path(out / "images.bin") as temporary, open(temporary, "wb") as blob:
@@ -205,7 +220,9 @@ def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, 
                     if name not in ("skipped", "bytes") and len(file["length"]):
                         columns.setdefault(name, []).append(file[name])
     if not columns:
-        raise InputError(manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files")
+        raise InputError(
+            manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files"
+        )
     table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
     table["split"] = draw_splits(table["name"], config.data)
     template, operator = registration.face_template(model, config.template.rings, config.template.levels)
@@ -213,7 +230,13 @@ def merge_parts(parts: list[Part], out: Path, config: Config, model: FaceModel, 
     with atomic_path(out / "samples.npz") as temporary:
         np.savez(temporary, **table)
     with atomic_path(out / "model.npz") as temporary:
-        np.savez(temporary, mean=points.mean, shape_basis=points.shape_basis, expression_basis=points.expression_basis, **template.arrays())
+        np.savez(
+            temporary,
+            mean=points.mean,
+            shape_basis=points.shape_basis,
+            expression_basis=points.expression_basis,
+            **template.arrays(),
+        )
     count = len(table["name"])
     manifest |= {
         "count": count,
@@ -281,9 +304,14 @@ class Store:
         residual, mean_face = table["residual_percent"], table["mean_face_percent"]
         lines = [f"skipped {line}" for line in manifest["skipped"]]
         if len(self) <= LISTED_SAMPLES:
-            lines += [f"{name}  residual {r:.2f} %, mean face {m:.2f} %" for name, r, m in zip(table["name"], residual, mean_face, strict=True)]
-        lines.append(f"{len(self)} samples {manifest['splits']}, {len(manifest['skipped'])} skipped, ground truth from: {manifest['face_model']}")
-        lines.append(f"landmark residual (nme68-3d): mean {residual.mean():.2f} %; the unfitted mean face: {mean_face.mean():.2f} %")
+            lines += [
+                f"{name}  residual {r:.2f} %, mean face {m:.2f} %"
+                for name, r, m in zip(table["name"], residual, mean_face, strict=True)
+            ]
+        counts = f"{len(self)} samples {manifest['splits']}, {len(manifest['skipped'])} skipped"
+        lines.append(f"{counts}, ground truth from: {manifest['face_model']}")
+        means = f"mean {residual.mean():.2f} %; the unfitted mean face: {mean_face.mean():.2f} %"
+        lines.append(f"landmark residual (nme68-3d): {means}")
         return "\n".join([*lines, f"written: {self.folder}"])
 
     def rows(self, split: str) -> np.ndarray:
@@ -324,7 +352,15 @@ class CropDataset(Dataset):
     space to normalised crop coordinates; flip; index. Augmentation depends on seed, epoch and sample alone.
     """
 
-    def __init__(self, store: Store, rows: np.ndarray, input_px: int, margin: float, augment: AugmentConfig | None = None, seed: int = 0):
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray,
+        input_px: int,
+        margin: float,
+        augment: AugmentConfig | None = None,
+        seed: int = 0,
+    ):
         self.store, self.rows, self.input_px, self.margin = store, rows, input_px, margin
         self.augment, self.seed, self.epoch = augment, seed, 0
 
