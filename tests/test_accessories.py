@@ -9,7 +9,7 @@ import pytest
 
 from p2m_core.camera import rotation_from_angles
 from p2m_core.raster import rasterize, vertex_normals
-from p2m_core.synthetic import accessories, clothes, occluders
+from p2m_core.synthetic import accessories, clothes, hand, headwear, occluders, worn
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.solids import Skull
 
@@ -31,7 +31,7 @@ def pose_head(canvas, seed: int, yaw_deg: float = 0.0):
 
 
 def wearing(seed: int, **what):
-    return replace(accessories.draw_worn(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
+    return replace(worn.draw_worn(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
 
 
 def check(surfaces) -> None:
@@ -48,7 +48,7 @@ def check(surfaces) -> None:
         assert 0 < surface.alpha <= 1
 
 
-@pytest.mark.parametrize("kind", sorted(accessories.HEADWEAR))
+@pytest.mark.parametrize("kind", sorted(worn.HEADWEAR))
 def test_hats_stand_outside_the_head(canvas, kind):
     for seed in range(2):
         head, rotation = pose_head(canvas, seed, 30)
@@ -61,16 +61,16 @@ def test_hats_stand_outside_the_head(canvas, kind):
             assert (distance > skull.radius(reach / distance[:, None]) - 1 * MM).all()
 
 
-@pytest.mark.parametrize("kind", sorted(accessories.HEADWEAR))
+@pytest.mark.parametrize("kind", sorted(worn.HEADWEAR))
 def test_hats_hide_scalp_and_never_the_face(canvas, kind):
-    hidden = accessories.covers(canvas, wearing(0, headwear=kind))
+    hidden = headwear.covers(canvas, wearing(0, headwear=kind))
     assert hidden[canvas.hairline > 0].mean() > (0.15 if kind == "headband" else 0.4)
     landmarks = canvas.model.face_vertex_idx[canvas.model.landmark_idx]
     assert not hidden[landmarks[17:]].any()
-    assert not accessories.covers(canvas, wearing(0)).any()
+    assert not headwear.covers(canvas, wearing(0)).any()
 
 
-@pytest.mark.parametrize("frame", accessories.FRAMES)
+@pytest.mark.parametrize("frame", worn.FRAMES)
 def test_glasses_sit_before_the_eyes_and_outside_the_face(canvas, frame):
     for seed in range(2):
         head, rotation = pose_head(canvas, seed, -40)
@@ -114,15 +114,15 @@ def test_masks_and_earrings(canvas, what):
 
 def test_shares():
     rng = np.random.default_rng(0)
-    worn = [accessories.draw_worn(rng, k % 2 == 0, rng.random()) for k in range(6000)]
-    assert np.mean([w.glasses != "none" for w in worn]) == pytest.approx(0.16, abs=0.03)
-    assert np.mean([w.glasses == "dark" for w in worn]) == pytest.approx(0.04, abs=0.015)
-    assert np.mean([w.headwear != "none" for w in worn]) == pytest.approx(0.12, abs=0.02)
-    assert np.mean([w.earrings != "none" for w in worn[::2]]) == pytest.approx(0.35, abs=0.03)
-    assert np.mean([w.earrings != "none" for w in worn[1::2]]) == pytest.approx(0.05, abs=0.02)
-    assert np.mean([w.mask != "none" for w in worn]) == pytest.approx(0.015, abs=0.008)
-    assert {w.headwear for w in worn} == {"none", *accessories.HEADWEAR}
-    assert not any(w.headwear == "headscarf" for w in worn[1::2])
+    people = [worn.draw_worn(rng, k % 2 == 0, rng.random()) for k in range(6000)]
+    assert np.mean([w.glasses != "none" for w in people]) == pytest.approx(0.16, abs=0.03)
+    assert np.mean([w.glasses == "dark" for w in people]) == pytest.approx(0.04, abs=0.015)
+    assert np.mean([w.headwear != "none" for w in people]) == pytest.approx(0.12, abs=0.02)
+    assert np.mean([w.earrings != "none" for w in people[::2]]) == pytest.approx(0.35, abs=0.03)
+    assert np.mean([w.earrings != "none" for w in people[1::2]]) == pytest.approx(0.05, abs=0.02)
+    assert np.mean([w.mask != "none" for w in people]) == pytest.approx(0.015, abs=0.008)
+    assert {w.headwear for w in people} == {"none", *worn.HEADWEAR}
+    assert not any(w.headwear == "headscarf" for w in people[1::2])
 
 
 @pytest.mark.parametrize("kind", sorted(occluders.KINDS))
@@ -148,17 +148,17 @@ def test_share_of_occluders(canvas):
 
 
 def test_a_hand_is_closed_and_bends():
-    hand = occluders.flat_hand()
+    model = hand.flat_hand()
     edges = np.sort(
-        np.concatenate([hand.triangles[:, [0, 1]], hand.triangles[:, [1, 2]], hand.triangles[:, [2, 0]]]), 1
+        np.concatenate([model.triangles[:, [0, 1]], model.triangles[:, [1, 2]], model.triangles[:, [2, 0]]]), 1
     )
     assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
-    normals = vertex_normals(hand.vertices, hand.triangles)
-    inside = hand.vertices - 1.0 * normals
-    assert (occluders.hand_distance(inside) < 0).mean() > 0.99
-    flat, _, tips = occluders.bend_hand(hand, np.zeros((5, 3)), np.zeros(5))
-    np.testing.assert_allclose(flat, hand.vertices, atol=1e-9)
-    bent = occluders.bend_hand(hand, np.full((5, 3), 60.0), np.zeros(5))[2]
+    normals = vertex_normals(model.vertices, model.triangles)
+    inside = model.vertices - 1.0 * normals
+    assert (hand.hand_distance(inside) < 0).mean() > 0.99
+    flat, _, tips = hand.bend_hand(model, np.zeros((5, 3)), np.zeros(5))
+    np.testing.assert_allclose(flat, model.vertices, atol=1e-9)
+    bent = hand.bend_hand(model, np.full((5, 3), 60.0), np.zeros(5))[2]
     assert (tips[1:, 1] - bent[1:, 1] > 40).all()
     assert (bent[1:, 2] > tips[1:, 2]).all()  # towards the palm
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from p2m_core.synthetic.accessories import Worn, draw_worn
 from p2m_core.synthetic.facial_hair import BeardStyle, draw_beard_style
 from p2m_core.synthetic.hair import HairStyle, draw_hair_style, grayed
 from p2m_core.synthetic.identity import Identity
+from p2m_core.synthetic.worn import Worn, draw_worn
 
 # Linear RGB reflectances from the lightest to the darkest skin, and of hair and irises with their shares.
 SKIN = np.array(

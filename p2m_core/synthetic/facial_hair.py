@@ -19,10 +19,10 @@ from p2m_core.synthetic.hair import (
     scatter,
     strand_colors,
     torso_height,
-    unit,
 )
 from p2m_core.synthetic.head import PARTS
 from p2m_core.synthetic.scene import Strands
+from p2m_core.synthetic.solids import unit
 from p2m_core.synthetic.strands import Obstacles, grow_strands, wind_strands
 
 

@@ -19,6 +19,7 @@ from p2m_core.synthetic.canvas import Canvas, azimuth_deg, load_canvas, smooth_s
 from p2m_core.synthetic.face_model import UM_PER_DM
 from p2m_core.synthetic.head import PARTS
 from p2m_core.synthetic.scene import Strands
+from p2m_core.synthetic.solids import unit
 from p2m_core.synthetic.strands import (
     FACE_AZIMUTH,
     FACE_HEIGHT,
@@ -231,11 +232,6 @@ class Roots:
     def value(self, values: np.ndarray) -> np.ndarray:
         """Values of vertices (m,) at the roots (N,)."""
         return (values[self.corners] * self.bary).sum(1)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) of length 1."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
 def scatter(canvas: Canvas, triangles: np.ndarray, count: int, seed: int) -> Roots:

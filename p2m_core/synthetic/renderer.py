@@ -11,13 +11,14 @@ import numpy as np
 from p2m_core.camera import rotation_from_angles, turned_to_image
 from p2m_core.raster import interpolate, normalized, rasterize, vertex_normals
 from p2m_core.synthetic import skin
-from p2m_core.synthetic.accessories import covers, wear
+from p2m_core.synthetic.accessories import wear
 from p2m_core.synthetic.background import draw_background
 from p2m_core.synthetic.canvas import Canvas
 from p2m_core.synthetic.clothes import dress, hides
 from p2m_core.synthetic.facial_hair import grow_beard, grow_brows, grow_lashes
 from p2m_core.synthetic.hair import grow_hair, scalp_cover
 from p2m_core.synthetic.head import PARTS
+from p2m_core.synthetic.headwear import covers
 from p2m_core.synthetic.light import SHADOW_MAP_PX, ShadowMap, draw_light, light_frame, shade_surface
 from p2m_core.synthetic.occluders import draw_occluder
 from p2m_core.synthetic.person import Person, draw_person
