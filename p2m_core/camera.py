@@ -12,10 +12,14 @@ count pixels from 1 and their model space has y up.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 
 from p2m_core.errors import InputError
+
+if TYPE_CHECKING:  # torch takes 400 MB, which a process that only draws faces can do without
+    import torch
 
 # --- head pose, as in AFLW2000-3D -----------------------------------------------------------------
 
@@ -172,6 +176,8 @@ def project_perspective(
     Returns: (..., 2) in [-1, 1].
     Source:  Pixel2Mesh, section 3.2; the division by the half size is the PyTorch ports'.
     """
+    import torch
+
     x, y, z = (vertices + vertices.new_tensor(offset)).unbind(-1)
     if z_threshold is not None:
         z = z.clamp(max=-abs(z_threshold))
