@@ -11,17 +11,17 @@ together: identity.LOCAL_MEAN and face_model.RIGHT_LANDMARKS_DM.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import cv2
 import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import lsq_linear
 
-from p2m_core.camera import face_size, umeyama
+from p2m_core.camera import face_size
 from p2m_core.config import resolve
 from p2m_core.metrics import procrustes_mean
 from p2m_core.raster import interpolate, rasterize, vertex_normals
+from p2m_core.synthetic.compare import aligned, expression_measures, real_landmarks
 from p2m_core.synthetic.expression import draw_expression, unit_basis
 from p2m_core.synthetic.face_model import MIRROR_68, RIGHT_LANDMARKS_DM, UM_PER_DM, load_head_model, refinement
 from p2m_core.synthetic.head import PARTS, load_asset, quads_to_triangles
@@ -41,17 +41,6 @@ EDGE_OF = {"lids": ("left_eye", "right_eye"), "lips": (),
            "mouth": ("upper_teeth", "lower_teeth", "tongue", "mouth_cavity")}  # fmt: skip
 EDGE_MM, NOSE_BASE_MM = 1.4, 2.5
 PX_PER_DM = 600
-
-
-def aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`source` (..., N, 3) under the best similarity onto `target`."""
-    scale, rotation, shift = umeyama(source, np.broadcast_to(target, source.shape))
-    return scale[..., None, None] * source @ np.swapaxes(rotation, -1, -2) + shift[..., None, :]
-
-
-def real_landmarks(folder: Path) -> np.ndarray:
-    """AFLW2000-3D's landmarks (2000, 68, 3), y up."""
-    return np.load(folder / "AFLW2000-3D.pts68.npy").transpose(0, 2, 1) * [1.0, -1.0, 1.0]
 
 
 def drawn_landmarks(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,27 +71,6 @@ def spread(landmarks: np.ndarray, mean: np.ndarray) -> tuple[dict[str, float], n
     deviation = np.sqrt((offsets**2).sum(2).mean(0))
     components = np.linalg.svd(offsets.reshape(len(offsets), -1), compute_uv=False) / np.sqrt(len(offsets))
     return {name: deviation[idx].mean() for name, idx in PARTS_68.items()}, components
-
-
-def expression_measures(landmarks: np.ndarray, mean: np.ndarray) -> dict[str, np.ndarray]:
-    """What expressions change, (N,) each: lengths over the distance of the outer eye corners; yaw drops out."""
-    points = aligned(landmarks, mean)
-
-    def length(a: int, b: int) -> np.ndarray:
-        return np.linalg.norm(points[:, a] - points[:, b], axis=1)
-
-    def height(*idx: int) -> np.ndarray:
-        return points[:, idx, 1].mean(1)
-
-    unit = length(36, 45)
-    return {
-        "mouth opening": (length(61, 67) + length(62, 66) + length(63, 65)) / 3 / unit,
-        "mouth width": length(48, 54) / unit,
-        "corners over middle": (height(48, 54) - height(51, 57)) / unit,
-        "eye opening / width": (length(37, 41) + length(38, 40)) / 2 / length(36, 39),
-        "brow over eye": (height(*range(17, 27)) - height(*range(36, 48))) / unit,
-        "inner brow over eye": (height(21, 22) - height(39, 42)) / unit,
-    }
 
 
 # --- derivation of the tables ---

@@ -1,8 +1,8 @@
-"""How fast are synthesis, training and prediction on this machine?
+"""How fast are training and prediction on this machine? (For synthesis see synthesis.py.)
 
     python benchmarks/speed.py [--tiny]
 
-Prints images/s of synthesis; training samples/s of face-lite with bf16, against fp32 as the baseline; ms a photo with
+Prints training samples/s of face-lite with bf16, against fp32 as the baseline; ms a photo with
 flip averaging, against one pass as the baseline. Medians after warm-up; nothing else should run.
 """
 
@@ -21,9 +21,7 @@ from p2m_core.faces.registration import face_template
 from p2m_core.losses import FaceLoss
 from p2m_core.model import Pixel2MeshFace
 from p2m_core.predict import predict_crops
-from p2m_core.synthetic.canvas import load_canvas
-from p2m_core.synthetic.renderer import render
-from p2m_core.synthetic.writer import draw_sample
+from p2m_core.synthetic.face_model import load_head_model
 
 
 def median_s(function: Callable[[], object], rounds: int) -> float:
@@ -37,11 +35,6 @@ def median_s(function: Callable[[], object], rounds: int) -> float:
     return float(np.median(times))
 
 
-def synthesise(index: int, size_px: int) -> None:
-    draw = draw_sample(0, index, size_px, "between")
-    render(load_canvas(), draw.appearance, draw.shape, draw.expression, draw.pose, size_px, draw.rng)
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--tiny", action="store_true", help="one round of next to nothing, for the tests")
@@ -50,13 +43,8 @@ def main() -> None:
     cores = torch.get_num_threads()
     print(f"{platform.machine()}, {cores} threads, torch {torch.__version__}")
 
-    for size in (96,) if tiny else (224, 256, 450):
-        index = iter(range(10**6))
-        seconds = median_s(lambda size=size, index=index: synthesise(next(index), size), rounds)
-        print(f"synthesis at {size} px: {1 / seconds:.1f} images/s in one process")
-
     config = load_config("face-lite")
-    template, _ = face_template(load_canvas().model.face_model(), config.template.rings, config.template.levels)
+    template, _ = face_template(load_head_model().face_model(), config.template.rings, config.template.levels)
     model = Pixel2MeshFace(config.model, template).to(memory_format=torch.channels_last)
     loss, side = FaceLoss(config.loss, template), config.model.input_px
     images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)

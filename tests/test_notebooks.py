@@ -94,17 +94,34 @@ def test_training_in_a_process_of_its_own(home, monkeypatch):
     assert (folder / "train.log").read_bytes() == log
 
 
-@pytest.mark.browser
-def test_inspect_in_jupyterlab(home, monkeypatch):
+@pytest.fixture
+def moved_in_lab(home, monkeypatch):
+    """What a slider of a notebook changes, after JupyterLab has run it with the tiny config."""
     from browser import run_notebook_and_move_slider
 
-    for name, value in environment(home).items():
-        monkeypatch.setenv(name, value)
-    path = home / "notebooks/04_inspect.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    cell.source = cell.source.replace('"face-lite"', '"tiny"')
-    nbformat.write(notebook, path)
-    run = run_notebook_and_move_slider(path, root_dir=home, picture="04_inspect.png")
-    assert len(np.unique(run.before.reshape(-1, 3), axis=0)) > 500, "the view is blank"
-    assert run.changed > 0.01
+    def run(name: str, **where):
+        for key, value in environment(home).items():
+            monkeypatch.setenv(key, value)
+        path = home / f"notebooks/{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        cell.source = cell.source.replace('"face-lite"', '"tiny"')
+        nbformat.write(notebook, path)
+        run = run_notebook_and_move_slider(path, root_dir=home, picture=f"{name}.png", **where)
+        assert len(np.unique(run.before.reshape(-1, 3), axis=0)) > 500, "the view is blank"
+        return run
+
+    return run
+
+
+@pytest.mark.browser
+def test_the_generator_in_jupyterlab(moved_in_lab):
+    keys = ["PageUp"] * 4
+    run = moved_in_lab("01_preprocess", keys=keys, slider=".p2m-yaw .noUi-handle", view="img.p2m-face")
+    assert run.changed > 0.05
+    assert run.before.shape[0] == pytest.approx(run.before.shape[1], abs=1)  # pictures are square, not squeezed
+
+
+@pytest.mark.browser
+def test_inspect_in_jupyterlab(moved_in_lab):
+    assert moved_in_lab("04_inspect").changed > 0.01

@@ -1,4 +1,5 @@
 import io
+import re
 import threading
 
 import numpy as np
@@ -222,3 +223,55 @@ def test_preview_shows_four_at_most():
     widget = MeshPreview()
     widget.update([np.zeros((4, 4, 3), np.uint8)] * 7)
     assert len([i for i in widget.pictures if i.layout.display is None]) == preview.MAX_PICTURES == 4
+
+
+# --- the generator's explorer ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generator(head):
+    from p2m_core.config import SynthConfig
+    from p2m_core.view.generator import GeneratorExplorer
+
+    return GeneratorExplorer(SynthConfig(seed=3), size_px=64)
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [("index", 5), ("seed", 4), ("yaw", -50), ("expression", "shout"), ("hair", "afro"), ("light", "night"),
+     ("landmarks", True), ("mesh", True), ("mask", True)],
+)  # fmt: skip
+def test_every_control_of_the_generator_changes_the_picture(generator, control, value):
+    before, widget = generator.picture.value, getattr(generator, control)
+    old = widget.value
+    widget.value = value
+    assert generator.picture.value != before
+    widget.value = old
+    generator.turn.value = False
+    assert generator.picture.value == before  # the same draw again
+
+
+def test_the_yaw_slider_shows_what_was_drawn_until_it_is_moved(generator):
+    drawn = np.degrees(generator.drawn.pose[1])
+    assert not generator.turn.value
+    assert generator.yaw.value == round(drawn)
+    pictures = []
+    generator.picture.observe(pictures.append, "value")
+    generator.yaw.value = 30
+    assert generator.turn.value
+    assert len(pictures) == 1  # one picture, not one a control
+    assert np.degrees(generator.drawn.pose[1]) == pytest.approx(30)
+    generator.index.value = 1
+    assert generator.yaw.value == 30  # the wish outlasts the face
+    generator.index.value = 0
+    generator.turn.value = False
+    assert generator.yaw.value == round(drawn)
+    generator.picture.unobserve(pictures.append, "value")
+
+
+def test_the_generator_tells_what_it_drew(generator):
+    generator.hair.value, generator.light.value = "bald", "night"
+    for name, value in (("cut", "bald"), ("light", "night")):
+        assert re.search(rf"<td>{name}</td><td[^>]*>{value}</td>", generator.facts.value)
+    assert "none" not in generator.facts.value
+    generator.hair.value = generator.light.value = None
