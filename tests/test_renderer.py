@@ -5,13 +5,13 @@ import pytest
 
 from p2m_core.camera import angles_from_rotation, box_of, model_to_image, rotation_from_angles
 from p2m_core.raster import rasterize
-from p2m_core.synthetic import renderer
+from p2m_core.synthetic import renderer, scene
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.hair import cut_style
 from p2m_core.synthetic.head import PARTS
 from p2m_core.synthetic.person import Person, Wishes, draw_person
-from p2m_core.synthetic.renderer import Camera, place_head, render
-from p2m_core.synthetic.scene import Surface
+from p2m_core.synthetic.renderer import place_head, render
+from p2m_core.synthetic.scene import Camera, Surface
 from p2m_core.synthetic.writer import Recipe, draw_angles, draw_sample, take_picture
 
 SIZE = 128
@@ -116,10 +116,10 @@ def test_the_face_of_a_placed_head_is_the_models(canvas):
 def test_eyes_look_where_the_expression_says(canvas, unit, axis, sign):
     looking = bare_person(canvas, units={f"{unit}Left": 1.0})
     camera = facing(canvas)
-    scene = renderer.Scene(canvas, looking, camera, place_head(canvas, looking.vertices, np.zeros(3),
+    moved_scene = renderer.Scene(canvas, looking, camera, place_head(canvas, looking.vertices, np.zeros(3),
                            np.random.default_rng(0)), [], [], 0, None, None, None)  # fmt: skip
-    ahead = renderer.Scene(**{**vars(scene), "person": bare_person(canvas)})
-    moved = renderer.eye_axes(scene)[1] - renderer.eye_axes(ahead)[1]
+    ahead = renderer.Scene(**{**vars(moved_scene), "person": bare_person(canvas)})
+    moved = renderer.eye_axes(moved_scene)[1] - renderer.eye_axes(ahead)[1]
     assert (sign * moved[:, axis] > 0.1).all()  # both eyes the same way
     assert abs(renderer.eye_axes(ahead)[1][:, 0]).max() < 0.2
 
@@ -140,7 +140,7 @@ def test_perspective_from_afar_is_none(canvas):
     nose = canvas.landmarks[30].astype(float) * 1e5
     offset = camera.to_px(nose[None])[0, :2] - (SIZE - 1) / 2
     np.testing.assert_allclose(
-        near.to_px(nose[None])[0, :2] - (SIZE - 1) / 2, offset * 4e5 / (4e5 + renderer.HEAD_CENTRE_Z_UM - nose[2]),
+        near.to_px(nose[None])[0, :2] - (SIZE - 1) / 2, offset * 4e5 / (4e5 + scene.HEAD_CENTRE_Z_UM - nose[2]),
         rtol=1e-6,
     )  # fmt: skip
 

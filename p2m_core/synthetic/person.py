@@ -50,10 +50,13 @@ def draw_person(rng: np.random.Generator, model: HeadModel, wishes: Wishes | Non
     """A random person with a random expression."""
     wishes = wishes or Wishes()
     identity = draw_identity(rng)
-    preset, strengths = draw_expression(rng, wishes.preset)
+    preset, strengths = draw_expression(rng)
     look = draw_appearance(rng, identity)
+    [own] = rng.spawn(1)  # what is wished for draws from a stream of its own: the rest stays as it was
+    if wishes.preset is not None:
+        preset, strengths = draw_expression(own, wishes.preset)
     if wishes.cut is not None:
-        look = replace(look, hair=cut_style(wishes.cut, rng))
+        look = replace(look, hair=cut_style(wishes.cut, own))
     units = dict(zip(load_asset()["unit_names"].tolist(), strengths.tolist(), strict=True))
     shape, expression = model.shape_of(identity), model.expression_of(strengths)
     return Person(identity, preset, units, look, shape, expression, model.vertices(shape, expression))

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from p2m_core.camera import rotation_from_angles, turned_to_image
+from p2m_core.camera import rotation_from_angles
 from p2m_core.raster import interpolate, normalized, rasterize, vertex_normals
 from p2m_core.synthetic import skin
 from p2m_core.synthetic.accessories import wear
@@ -23,14 +23,13 @@ from p2m_core.synthetic.light import SHADOW_MAP_PX, ShadowMap, draw_light, light
 from p2m_core.synthetic.occluders import draw_occluder
 from p2m_core.synthetic.person import Person, draw_person
 from p2m_core.synthetic.photo import take_photo
-from p2m_core.synthetic.scene import Light, Strands, Surface
+from p2m_core.synthetic.scene import Camera, Light, Strands, Surface
 from p2m_core.synthetic.strands import bulk_normals, draw_strands, shade_strands, tangents
 
 SUPERSAMPLE = 2
 COMPANION_SHARE = 0.05  # pictures with a second person, or a poster of one, in the background
 SKIN_SOFT = np.float32([0.42, 0.17, 0.10])  # how far red, green and blue light wrap round skin
 HIDDEN_MM = 8.0  # a landmark is hidden if something lies so far before it
-HEAD_CENTRE_Z_UM = 0.6e5
 TEETH_UM = (0, -3500, 500)  # the asset's upper teeth end above its upper lip, and would never show
 NORMAL_SLACK_UM = 2200  # shadows are asked for so far before a surface, which would shade itself otherwise
 EYE_GLOSS, FACIAL_HAIR_GLOSS = 1.6, 0.2
@@ -68,42 +67,6 @@ class Scene:
     cover: np.ndarray
     dressed: np.ndarray
     tone: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Camera:
-    """Where the head stands in the picture.
-
-    pose (7,) as Pose_Para; size_px: side of the square picture; distance_um: of a pinhole from the head's
-    centre, or None for one that is infinitely far, as the data set's format has it.
-    """
-
-    pose: np.ndarray
-    size_px: int
-    distance_um: float | None = None
-
-    @property
-    def rotation(self) -> np.ndarray:
-        """From the head's frame to the camera's (3, 3)."""
-        return np.float32(rotation_from_angles(self.pose[:3]))
-
-    def to_px(self, points: np.ndarray) -> np.ndarray:
-        """Points turned by the pose (..., 3), um, to px of the picture, z towards the viewer."""
-        px = turned_to_image(points, self.pose, self.size_px)
-        if self.distance_um is not None:
-            nearer = self.distance_um / (self.distance_um + HEAD_CENTRE_Z_UM - points[..., 2:])
-            centre = (self.size_px - 1) / 2
-            px[..., :2] = centre + (px[..., :2] - centre) * nearer
-        return px
-
-    def to_samples(self, points: np.ndarray, supersample: int) -> np.ndarray:
-        """As `to_px`, in a grid of so many samples a px and axis, float32."""
-        return np.float32((self.to_px(points) + 0.5) * supersample - 0.5)
-
-    @property
-    def px_per_um(self) -> float:
-        """Size of a um in the picture."""
-        return float(self.pose[6])
 
 
 def place_head(canvas: Canvas, vertices: np.ndarray, angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -398,8 +361,12 @@ def render(
              backgrounds: folder of the user's own pictures to set people before.
              wanted_place: a key of light.PLACES in place of a random one.
     """
-    place, light = draw_light(rng, wanted_place)
+    place, light = draw_light(rng)
     backdrop = draw_background(rng, camera.size_px, place, backgrounds)
+    if wanted_place is not None:
+        [own] = rng.spawn(1)  # so that the rest stays as it was drawn
+        place, light = draw_light(own, wanted_place)
+        backdrop = draw_background(own, camera.size_px, place, backgrounds)
     backdrop *= light.sky.mean() + np.float32(0.35) * light.color.sum(0).mean()
     companion = rng.random() < COMPANION_SHARE
     if companion:

@@ -1,4 +1,4 @@
-"""What a picture is made of besides the head: surfaces, hairs, lights.
+"""What a picture is made of besides the head: surfaces, hairs, lights, the camera.
 
 Everything stands in the camera's frame: um, x to the right of the picture, y up, z to the viewer, turned with the
 pose but not yet scaled and placed. Reflectances and light are linear RGB.
@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from p2m_core.camera import rotation_from_angles, turned_to_image
+
+HEAD_CENTRE_Z_UM = 0.6e5  # about which a near camera sees the head
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,3 +58,39 @@ class Light:
     size: np.ndarray
     sky: np.ndarray
     ground: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """Where the head stands in the picture.
+
+    pose (7,) as Pose_Para; size_px: side of the square picture; distance_um: of a pinhole from the head's
+    centre, or None for one that is infinitely far, as the data set's format has it.
+    """
+
+    pose: np.ndarray
+    size_px: int
+    distance_um: float | None = None
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """From the head's frame to the camera's (3, 3)."""
+        return np.float32(rotation_from_angles(self.pose[:3]))
+
+    def to_px(self, points: np.ndarray) -> np.ndarray:
+        """Points turned by the pose (..., 3), um, to px of the picture, z towards the viewer."""
+        px = turned_to_image(points, self.pose, self.size_px)
+        if self.distance_um is not None:
+            nearer = self.distance_um / (self.distance_um + HEAD_CENTRE_Z_UM - points[..., 2:])
+            centre = (self.size_px - 1) / 2
+            px[..., :2] = centre + (px[..., :2] - centre) * nearer
+        return px
+
+    def to_samples(self, points: np.ndarray, supersample: int) -> np.ndarray:
+        """As `to_px`, in a grid of so many samples a px and axis, float32."""
+        return np.float32((self.to_px(points) + 0.5) * supersample - 0.5)
+
+    @property
+    def px_per_um(self) -> float:
+        """Size of a um in the picture."""
+        return float(self.pose[6])

@@ -33,7 +33,8 @@ from p2m_core.synthetic.background import own_pictures
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.face_model import VERSION as FACE_MODEL_VERSION
 from p2m_core.synthetic.person import Person, Wishes, draw_person
-from p2m_core.synthetic.renderer import FACE_SEEN, Camera, Picture, render
+from p2m_core.synthetic.renderer import FACE_SEEN, Picture, render
+from p2m_core.synthetic.scene import Camera
 
 VERSION = 3  # raise it when the same recipe gives other files
 SHARD_SIZE = 1000
