@@ -274,4 +274,14 @@ def test_the_generator_tells_what_it_drew(generator):
     for name, value in (("cut", "bald"), ("light", "night")):
         assert re.search(rf"<td>{name}</td><td[^>]*>{value}</td>", generator.facts.value)
     assert "none" not in generator.facts.value
-    generator.hair.value = generator.light.value = None
+    generator.hair.value = generator.light.value = ""
+
+
+@pytest.mark.parametrize("control", ["expression", "hair", "light"])
+def test_a_wish_can_be_taken_back(generator, control):
+    before, menu = generator.picture.value, getattr(generator, control)
+    menu.index = 2
+    assert generator.picture.value != before
+    menu.index = 0  # as a browser sets it
+    assert (menu.index, menu.label) == (0, "as drawn")
+    assert generator.picture.value == before

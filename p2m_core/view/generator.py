@@ -66,7 +66,8 @@ class GeneratorExplorer(widgets.HBox):
 
     @staticmethod
     def _wish(title: str, names: Iterable[str], wide: dict) -> widgets.Dropdown:
-        options = [(AS_DRAWN, None), *((name.replace("_", " "), name) for name in names)]
+        # Not None: ipywidgets takes that for no choice at all, and the menu goes blank.
+        options = [(AS_DRAWN, ""), *((name.replace("_", " "), name) for name in names)]
         return widgets.Dropdown(options=options, description=title, **wide)
 
     def _set_quietly(self, control: widgets.Widget, value: object) -> None:
@@ -84,7 +85,7 @@ class GeneratorExplorer(widgets.HBox):
             self._set_quietly(self.turn, True)
         recipe, index = replace(self.recipe, seed=self.seed.value), self.index.value
         yaw_deg = float(self.yaw.value) if self.turn.value else None
-        wishes = Wishes(self.expression.value, self.hair.value, yaw_deg, self.light.value)
+        wishes = Wishes(self.expression.value or None, self.hair.value or None, yaw_deg, self.light.value or None)
         self.drawn = draw_sample(recipe, index, wishes)
         self.taken = take_picture(self.drawn, recipe, wishes)
         row = attributes(recipe, index, self.drawn, self.taken)
