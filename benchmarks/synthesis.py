@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -152,17 +151,12 @@ def main() -> None:
             rate = synth(out, count if size < 400 else count // 2, size)
             print(f"{rate:.1f} images/s at {size} px with {os.cpu_count()} workers")
         out = Path(folder) / str(sizes[0])
-        first, more = (
-            synth(Path(folder) / "first", count, sizes[0], 3),
-            synth(Path(folder) / "first", 3 * count, sizes[0], 3),
-        )
+        first, more = (synth(Path(folder) / "first", n, sizes[0], 3) for n in (count, 3 * count))
         print(f"{first / more:.2f} times the images/s for the first {count} as for the next {2 * count} (ratio)")
         start = time.perf_counter()
-        synth_again = writer.write_dataset(
-            SynthConfig(out=str(out), count=count, size_px=sizes[0], seed=2, yaw="between")
-        )
+        again = writer.write_dataset(SynthConfig(out=str(out), count=count, size_px=sizes[0], seed=2, yaw="between"))
         print(f"{time.perf_counter() - start:.3f} s to see that a set of {count} is whole")
-        sizes_mb = sum(path.stat().st_size for path in synth_again.rglob("*") if path.is_file()) / 1e6
+        sizes_mb = sum(path.stat().st_size for path in again.rglob("*") if path.is_file()) / 1e6
         print(f"{1000 * sizes_mb / count:.1f} MB per 1000 images of {sizes[0]} px")
     print(f"{worker_mb(sizes[0], max(3, count // 10)):.0f} MB peak memory of a worker")
     if not given.tiny:
@@ -170,7 +164,6 @@ def main() -> None:
         build_head_model()
         print(f"{time.perf_counter() - start:.1f} s to build the face model")
     print(f"{ASSET_PATH.stat().st_size / 1e6:.2f} MB of head asset in the repository")
-    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB peak memory of this process")
 
 
 if __name__ == "__main__":

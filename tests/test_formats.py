@@ -92,6 +92,18 @@ def test_equal_content_gives_equal_bytes(tmp_path, monkeypatch):
     np.testing.assert_array_equal(read_mat(tmp_path / "one.mat", ("a",), "")["a"], [[0, 1, 2]])
 
 
+def test_optional_fields_may_be_missing_but_not_wrong(tmp_path):
+    path = tmp_path / "a.mat"
+    write_mat(path, {"a": np.arange(3.0), "b": np.array([1, 0], np.uint8), "c": np.ones(2)})
+    content = read_mat(path, ("a",), "", optional=("b", "none"))
+    assert {name for name in content if not name.startswith("__")} == {"a", "b"}
+    change(path, b="words")
+    with pytest.raises(InputError, match=r"a\.mat: b: is not made of real numbers"):
+        read_mat(path, ("a",), "", optional=("b",))
+    with pytest.raises(InputError, match=r"a\.mat: none: is missing"):
+        read_mat(path, ("a", "none"), "")
+
+
 def test_a_missing_file_is_named_with_a_remedy(tmp_path, folder):
     with pytest.raises(InputError, match=r"nowhere.Model_Shape\.mat: is missing \(put the original"):
         load_face_model(tmp_path / "nowhere")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from p2m_core.synthetic import light, renderer
+from p2m_core.synthetic import renderer
 from p2m_core.synthetic.light import PLACES, ShadowMap, draw_light, light_frame, shade_surface
 from p2m_core.synthetic.scene import Light, Strands
 
@@ -162,9 +162,28 @@ def test_light_is_never_negative_and_grows_with_what_arrives():
     assert (full >= half - 1e-6).all()
 
 
+def test_in_full_shadow_there_is_the_skys_light_alone():
+    normal, direction = ball_normals(), (0.3, 0.4, 0.86)
+    shadow = shaded(normal, lamp(direction, 2.0, sky=0.3, ground=0.1), gloss=0.5, soft=0.3, lit=0)
+    ambient = shaded(normal, lamp(direction, 0.0, sky=0.3, ground=0.1), gloss=0.5, soft=0.3)
+    np.testing.assert_allclose(shadow, ambient, atol=1e-6)
+
+
+def test_shadows_on_skin_have_red_edges():
+    """Red light creeps farthest below the surface: where a shadow begins there is more of it, and only there."""
+    ahead, soft = np.float32([[0, 0, 1]]), np.float32([[0.4, 0.2, 0.1]])
+    share = []
+    for lit in (0.25, 1.0):
+        args = np.zeros(1, np.float32), soft, ahead, np.ones(1, np.float32), np.full((1, 1), lit, np.float32)
+        red, _, blue = shade_surface(np.full((1, 3), 0.5, np.float32), *args, lamp())[0] * (1 + soft[0])
+        share.append(red / blue)
+    assert share[0] > 1.2
+    assert share[1] == pytest.approx(1, abs=1e-5)
+
+
 def test_scattering_carries_light_round_the_edge():
-    behind = np.float32([[0, np.sin(a), -np.cos(a)] for a in np.radians([100, 95, 80])])  # just past the terminator
-    behind = behind[behind[:, 2] < 0]
+    past = np.radians([92, 95, 100])  # the terminator is at 90
+    behind = np.float32(np.stack([0 * past, np.sin(past), np.cos(past)], 1))
     hard, wrapped = shaded(behind, lamp()), shaded(behind, lamp(), soft=0.4)
     assert (hard == 0).all()
     assert (wrapped > 0).all()
@@ -179,4 +198,3 @@ def test_glossy_things_have_a_small_highlight():
     # the wider lobe fades for what shines much
     assert (mirror - matt)[15] / (mirror - matt)[0] < (shiny - matt)[15] / (shiny - matt)[0]
     assert (shaded(normal, lamp(), gloss=3, lit=0) <= shaded(normal, lamp(), gloss=0)).all()
-    assert light.SHADOW_MAP_PX > 0

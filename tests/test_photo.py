@@ -46,6 +46,8 @@ def test_exposure_makes_up_for_the_light_and_keeps_the_order_of_tones(light):
         exposed = [expose(image, face, tone, np.random.default_rng(seed)) for seed in range(40)]
         medians.append(np.median([np.median(e[face] @ photo.LUMINANCE) for e in exposed]))
     assert medians[0] < medians[1] < medians[2]
+    reflectance = TONES @ photo.LUMINANCE
+    assert 2 < medians[2] / medians[0] < 0.7 * reflectance[2] / reflectance[0]  # half made up for
     assert medians[0] > 0.04
     assert medians[2] < 0.7
 

@@ -303,6 +303,13 @@ def test_attributes_have_a_row_a_sample(wide_set, wide_samples, table):
         assert {name: "" if value is None else str(value) for name, value in told.items()} == row
 
 
+def test_no_two_samples_are_alike(wide_samples, table):
+    assert len({sample.shape.tobytes() for sample in wide_samples}) == WIDE_COUNT
+    assert len({sample.pose.tobytes() for sample in wide_samples}) == WIDE_COUNT
+    first, second = column(table[:-1], "age"), column(table[1:], "age")
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.2  # nor neighbours akin
+
+
 def test_attributes_are_within_range(table):
     for name, low, high in (("age", 0, 1), ("melanin", 0, 1), ("weight", 0, 1), ("stubble", 0, 1), ("lipstick", 0, 1),
                             ("yaw_deg", -90, 90), ("pitch_deg", -75, 75), ("roll_deg", -75, 75), ("visible", 0, 1),
