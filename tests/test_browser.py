@@ -162,29 +162,3 @@ def test_inspector_in_jupyterlab(tmp_path):
     back = seen.pop("reset")
     assert all(share > 0.002 for share in seen.values()), seen
     assert back == 0, "reset does not lead back"
-
-
-GENERATOR = """
-from p2m_core.config import SynthConfig
-from p2m_core.view.generator import explore_generator
-widget = explore_generator(SynthConfig(seed=3))
-widget
-"""
-
-
-def test_the_generators_yaw_slider_turns_the_face(tmp_path):
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(GENERATOR.strip())],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
-    nbformat.write(notebook, tmp_path / "generate.ipynb")
-    run = run_notebook_and_move_slider(
-        tmp_path / "generate.ipynb",
-        keys=("PageUp", "PageUp"),
-        slider=".p2m-yaw .noUi-handle",
-        view="img.p2m-face",
-        picture="generator.png",
-    )
-    assert len(np.unique(run.before.reshape(-1, 3), axis=0)) > 500, "the picture is blank"
-    assert run.changed > 0.05
-    assert run.problems == []

@@ -120,6 +120,7 @@ def test_the_generator_in_jupyterlab(moved_in_lab):
     run = moved_in_lab("01_preprocess", keys=keys, slider=".p2m-yaw .noUi-handle", view="img.p2m-face")
     assert run.changed > 0.05
     assert run.before.shape[0] == pytest.approx(run.before.shape[1], abs=1)  # pictures are square, not squeezed
+    assert run.problems == []  # nothing in the browser's console
 
 
 @pytest.mark.browser

@@ -201,6 +201,7 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
     points_px = [to_samples(hair.points) for hair in scene.hairs]
     first = np.cumsum([0, *(len(hair.points) for hair in scene.hairs)])
     um = scene.camera.px_per_um * supersample
+    before = depth
     for k in reversed(range(len(scene.hairs))):
         if k == scene.bare - 1:
             before = depth.copy()  # brows, lashes and beards hide no part of a face
