@@ -18,8 +18,8 @@ import torch
 
 from p2m_core.config import load_config
 from p2m_core.faces.registration import face_template
-from p2m_core.losses import FaceLoss
-from p2m_core.model import Pixel2MeshFace
+from p2m_core.losses import MeshLoss
+from p2m_core.model import Pixel2Mesh
 from p2m_core.predict import predict_crops
 from p2m_core.synthetic.face_model import load_head_model
 
@@ -45,8 +45,8 @@ def main() -> None:
 
     config = load_config("face-lite")
     template, _ = face_template(load_head_model().face_model(), config.template.rings, config.template.levels)
-    model = Pixel2MeshFace(config.model, template).to(memory_format=torch.channels_last)
-    loss, side = FaceLoss(config.loss, template), config.model.input_px
+    model = Pixel2Mesh(config.model, template).to(memory_format=torch.channels_last)
+    loss, side = MeshLoss(config.loss, template), config.model.input_px
     images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
     truth = model(images).levels[-1].detach() + 0.01
 

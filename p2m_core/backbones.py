@@ -1,4 +1,4 @@
-"""Image encoders that give four feature maps, shallow to deep."""
+"""Image encoders that give four feature maps, shallow to deep, and the decoder that draws the image from them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import logging
 
 import torch
 import torchvision
+from jaxtyping import Float
 from torch import nn
 from torch.nn import functional as F
 
+from p2m_core.errors import InputError
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VGGFACE2_MEAN_BGR = (91.4953, 103.8827, 131.0912)  # of 255
 _log = logging.getLogger(__name__)
 
 
 class ResNet(nn.Module):
     """torchvision's ResNet18 or 50 without its classifier: maps at 1/4, 1/8, 1/16, 1/32 of the input."""
 
-    def __init__(self, name: str, pretrained: bool):
+    def __init__(self, name: str, pretrained: bool | str):
         super().__init__()
         net = getattr(torchvision.models, name)(weights=None)
-        if pretrained:
+        if isinstance(pretrained, str):
+            load_vggface2(net, pretrained)
+        elif pretrained:
             load_imagenet(net, name)
         for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             setattr(self, part, getattr(net, part))
@@ -54,20 +60,85 @@ class VGG16(nn.Module):
     TAPS = ("conv2_3", "conv3_3", "conv4_3", "conv5_4")
     channels = (64, 128, 256, 512)
 
-    def __init__(self):
+    def __init__(self, tensorflow_aligned: bool = False):
         super().__init__()
+        self.tensorflow_aligned = tensorflow_aligned
         for name, (c_in, c_out, kernel, stride) in self.CONVOLUTIONS.items():
-            convolution = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2)
+            # TensorFlow pads an even size on one side more where the stride is 2; see forward.
+            padding = 0 if tensorflow_aligned and stride == 2 else kernel // 2
+            convolution = nn.Conv2d(c_in, c_out, kernel, stride, padding)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             setattr(self, name, convolution)
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: Float[torch.Tensor, "b 3 h w"]) -> list[Float[torch.Tensor, "b _ _ _"]]:
         maps = []
-        for name in self.CONVOLUTIONS:
-            x = F.relu(getattr(self, name)(x))
+        for name, (_, _, kernel, stride) in self.CONVOLUTIONS.items():
+            if self.tensorflow_aligned and stride == 2:
+                x = F.pad(x, (kernel // 2 - 1, kernel // 2) * 2)
+            x = F.relu(getattr(self, name)(x), inplace=True)
             if name in self.TAPS:
                 maps.append(x)
         return maps
+
+
+class Decoder(nn.Module):
+    """The image from the four maps of the VGG16, for the reconstruction loss.   Source: Pixel2Mesh's official code."""
+
+    # name: (channels in, channels out, kernel, padding), all with stride 2
+    CONVOLUTIONS = {
+        "conv_1": (512, 256, 2, 0), "conv_2": (512, 128, 4, 1), "conv_3": (256, 64, 4, 1), "conv_4": (128, 32, 6, 2),
+        "conv_5": (32, 3, 6, 2),
+    }  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        for name, (c_in, c_out, kernel, padding) in self.CONVOLUTIONS.items():
+            setattr(self, name, nn.ConvTranspose2d(c_in, c_out, kernel, 2, padding))
+
+    def forward(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b 3 h w"]:
+        x = F.relu(self.conv_1(maps[3]))
+        for k in (2, 3, 4):
+            x = F.relu(getattr(self, f"conv_{k}")(torch.cat([x, maps[4 - k]], 1)))
+        return torch.sigmoid(F.relu(self.conv_5(x)))
+
+
+class Normalise(nn.Module):
+    """RGB in [0, 1] to what a backbone was trained on: "imagenet", "vggface2" (BGR of 255, less its mean), "none"."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if kind == "vggface2":
+            mean, std = [value / 255 for value in reversed(VGGFACE2_MEAN_BGR)], [1 / 255] * 3
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Float[torch.Tensor, "b 3 h w"]) -> Float[torch.Tensor, "b 3 h w"]:
+        if self.kind == "none":
+            return images
+        images = (images - self.mean) / self.std
+        return images.flip(1) if self.kind == "vggface2" else images
+
+
+def load_vggface2(net: nn.Module, path: str) -> None:
+    """VGGFace2's ResNet50 weights, a pickle of numpy arrays by torchvision's names.
+
+    Raises: InputError if the file is no such pickle, or a tensor is missing or of another shape.
+    """
+    from p2m_core.config import resolve
+    from p2m_core.legacy import load_arrays
+
+    content, own = load_arrays(resolve(path)), net.state_dict()
+    if not isinstance(content, dict):
+        raise InputError(path, "", "holds no dict of arrays", "give resnet50_ft_weight.pkl of VGGFace2's PyTorch port")
+    tensors = {name: torch.from_numpy(array) for name, array in content.items() if not name.startswith("fc.")}
+    wanted = [name for name in own if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
+    for name in wanted:
+        if name not in tensors or tensors[name].shape != own[name].shape:
+            problem = "is missing" if name not in tensors else f"has shape {tuple(tensors[name].shape)}"
+            raise InputError(path, name, problem, f"it should have shape {tuple(own[name].shape)}")
+    net.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
 
 
 def load_imagenet(net: nn.Module, name: str) -> None:
@@ -81,6 +152,9 @@ def load_imagenet(net: nn.Module, name: str) -> None:
         )
 
 
-def build_backbone(name: str, pretrained: bool) -> nn.Module:
-    """The encoder `name` (resnet18, resnet50 or vgg16), with an attribute `channels` of its four maps."""
-    return VGG16() if name == "vgg16" else ResNet(name, pretrained)
+def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> nn.Module:
+    """The encoder `name` (resnet18, resnet50 or vgg16), with an attribute `channels` of its four maps.
+
+    Args: pretrained: ImageNet weights, or the path of VGGFace2's for resnet50; vgg16 has none.
+    """
+    return VGG16(tensorflow_aligned) if name == "vgg16" else ResNet(name, pretrained)

@@ -12,6 +12,7 @@ count pixels from 1 and their model space has y up.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -184,6 +185,51 @@ def project_perspective(
     half = (size_px - 1) / 2
     grid = torch.stack([-focal[0] * x / z + (centre[0] - half), focal[1] * y / z + (centre[1] - half)], -1)
     return (grid / half).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class LegacyCrop:
+    """The crop of each photo, px: left_corner (B, 2) x, y; width (B,); height (B,)."""
+
+    left_corner: torch.Tensor
+    width: torch.Tensor
+    height: torch.Tensor
+
+
+def project_legacy_crop(
+    vertices: torch.Tensor, crop: LegacyCrop, centre: tuple[float, float], size_px: int
+) -> torch.Tensor:
+    """The crop camera of an older face port, kept for parity alone.
+
+    Its pixels count from the corner but are divided by the half size and clamped, so that half of the crop's width
+    falls on its edge.
+
+    Args:    vertices: (V, B, 3) px of the photo / 1000.   centre: px.
+    Returns: (V, B, 2) in [-1, 1].
+    """
+    import torch
+
+    half = (size_px - 1) / 2
+    size = torch.stack([crop.width, crop.height], -1)
+    shift = vertices.new_tensor(centre) - half
+    grid = (1000 * vertices[..., :2] - crop.left_corner) / size * size_px - shift
+    return (grid / half).clamp(-1, 1)
+
+
+def perspective_to_px(
+    vertices: np.ndarray,
+    focal_px: tuple[float, float],
+    centre_px: tuple[float, float],
+    offset: tuple[float, float, float],
+) -> np.ndarray:
+    """Image px of object meshes, for drawing: the camera of `project_perspective`, without its clamps.
+
+    Args:    vertices: (..., 3) object frame.   offset: where the object frame's origin lies in the camera frame.
+    Returns: (..., 3): x, y in px; z to the viewer, in px at the offset's depth.
+    """
+    x, y, z = np.moveaxis(np.asarray(vertices, np.float64) + offset, -1, 0)
+    depth = vertices[..., 2] * focal_px[0] / abs(offset[2])
+    return np.stack([centre_px[0] - focal_px[0] * x / z, centre_px[1] + focal_px[1] * y / z, depth], -1)
 
 
 def model_to_crop(pose: np.ndarray, height: int, matrix: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from p2m_core.config import ModelConfig, resolve
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, finite_only
-from p2m_core.model import Pixel2MeshFace
+from p2m_core.model import Pixel2Mesh
 from p2m_core.template import Template
 
 BUNDLED = Path(__file__).parent / "weights" / "face-lite.safetensors"
@@ -33,7 +33,7 @@ def weights_path(source: str | Path) -> Path:
 
 
 def save_weights(
-    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2MeshFace, about: dict, half: bool = False
+    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2Mesh, about: dict, half: bool = False
 ) -> None:
     """Write weights with the network's settings and template.
 
@@ -78,15 +78,15 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, M
     return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
 
 
-def load_model(source: str | Path, device: str = "cpu") -> tuple[Pixel2MeshFace, dict]:
+def load_model(source: str | Path, device: str = "cpu") -> tuple[Pixel2Mesh, dict]:
     """The network of a weights file, in evaluation mode, and the facts kept with it."""
     tensors, template, config, about = read_weights(source)
-    model = Pixel2MeshFace(config.model_copy(update={"pretrained": False}), template)
+    model = Pixel2Mesh(config.model_copy(update={"pretrained": False}), template)
     model.load_state_dict(tensors)
     return model.to(device).eval(), about
 
 
-def initialise(model: Pixel2MeshFace, source: str | Path) -> dict[str, list[str]]:
+def initialise(model: Pixel2Mesh, source: str | Path) -> dict[str, list[str]]:
     """Copy into a network all tensors of a weights file that fit by name and shape.
 
     Returns: the names that were "loaded", those left "fresh" (in the network alone or of another shape), and

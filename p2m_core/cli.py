@@ -96,6 +96,13 @@ def run(args: argparse.Namespace) -> Any:
         return _failed(error)
 
 
+def convert(args: argparse.Namespace) -> Any:
+    """turn weights of older ports, or of the official network, into weights of this project"""
+    from p2m_core.convert import convert
+
+    return convert(args.old, args.new, args.template, args.set, args.incomplete)
+
+
 def doctor(args: argparse.Namespace) -> Any:
     """list the data and models that are there, and those that are missing"""
     from p2m_core.config import PROJECT_ROOT
@@ -122,6 +129,7 @@ EXAMPLES: dict[Callable[[argparse.Namespace], Any], str] = {
     evaluate: "p2m evaluate --weights bundled --data data/processed/faces",
     predict: "p2m predict photo.jpg --out meshes --box 120,80,310,290",
     run: "p2m run -c demo 04_inspect 05_predict",
+    convert: "p2m convert old.pth new.safetensors --template ellipsoid.npz",
     doctor: "p2m doctor",
     demo: "p2m demo",
 }
@@ -178,7 +186,7 @@ def parser() -> argparse.ArgumentParser:
         for option in OPTIONS.get(command, []):
             _add_setting(sub, option)
         _add_others(sub, command)
-        if command not in (doctor, demo):
+        if command not in (convert, doctor, demo):
             text = "name of a file in configs/, or a YAML file (default: the defaults in the code)"
             sub.add_argument("-c", "--config", metavar="NAME|FILE", help=text)
         if command is not doctor:
@@ -233,8 +241,14 @@ def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namesp
         box_help = "tight box around the 68 landmarks, px; repeatable (default: faces are detected)"
         sub.add_argument("--box", metavar="X0,Y0,X1,Y1", action="append", default=[], help=box_help)
         sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    if command is convert:
+        sub.add_argument("old", type=Path, metavar="OLD", help="a .pth, .pt, or a pickle of arrays (default: none)")
+        sub.add_argument("new", type=Path, metavar="NEW", help="the .safetensors to write (default: none)")
+        sub.add_argument("--template", type=Path, help=".npz, .dat, .obj it was trained on (default: none)")
+        text = "go on although tensors are missing or unexpected (default: fail and list them)"
+        sub.add_argument("--incomplete", action="store_true", help=text)
     if command is run:
-        sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="e.g. 02_train (default: all, in order)")
+        sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="e.g. 02_train (default: the config's)")
         text = "a notebook's parameter, as name=value or 02_train.name=value; repeatable (default: none)"
         sub.add_argument("-p", "--parameter", metavar="NAME=VALUE", action="append", default=[], help=text)
         sub.add_argument("--timeout", metavar="S", type=float, help="seconds a notebook may take (default: no limit)")
@@ -272,6 +286,7 @@ def _show(result: Any) -> None:
     for item in result if isinstance(result, list) else [result]:
         if hasattr(item, "written"):
             print(f"{item.name:<16} {item.status:<8} {item.seconds:>7.1f} s", *item.written, sep="\n    ")
+            print(item.report, end="")
         elif hasattr(item, "purpose"):
             print(f"{item.status:<11} {item.name:<20} {item.detail}".rstrip())
             print(f"{'':<11} {item.purpose}; {item.licence}")

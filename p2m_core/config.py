@@ -75,12 +75,16 @@ class SynthConfig(Section):
 class DataConfig(Section):
     """Raw images and labels, and the store that is made of them.
 
+    kind: "faces" in AFLW2000-3D's format, or "objects" in Pixel2Mesh's packed ShapeNet format, read from raw as it is.
+    lists: of objects, the folder of train.txt and test.txt; null is raw itself.
     face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
     Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
     Margins are the crop's side over the longer side of the landmarks' box.
     """
 
+    kind: Literal["faces", "objects"] = "faces"
     raw: str = "data/raw/synthetic"
+    lists: str | None = None
     store: str = "data/processed/synthetic"
     face_model: str = "auto"
     store_px: Count = 176
@@ -93,15 +97,28 @@ class DataConfig(Section):
 
 
 class TemplateConfig(Section):
-    """The semi-sphere: a hexagonal disc of so many rings, subdivided to so many levels."""
+    """The mesh that is deformed, subdivided to so many levels.
 
+    kind: "semi_sphere" (a hexagonal disc of so many rings, registered on the face model), or "ellipsoid" (objects).
+    file: a mesh, .dat or .npz to take instead, see Template.load; null builds the kind.
+    """
+
+    kind: Literal["semi_sphere", "ellipsoid"] = "semi_sphere"
     rings: Count = 6
     levels: Count = 4
+    file: str | None = None
 
 
 class ModelConfig(Section):
     """The network. `hidden` and `blocks` have one entry a level.
 
+    camera: where vertices fall on the input. "crop": they are normalised crop coordinates, and the template is scaled
+    into the crop; else they are the template's own. "perspective": objects in metres before a pinhole of focal_px and
+    centre_px, moved by mesh_offset, no nearer than z_threshold. "legacy_crop": an older face port's, for parity.
+    pretrained: ImageNet weights, or the path of VGGFace2's, which want normalisation "vggface2".
+    last_hidden: channels between the last stage and a graph convolution of its own to coordinates; 0 has none.
+    decoder: draws the image from the maps, for loss.reconst; vgg16 only.
+    tensorflow_aligned: padding, projection and sampling as in the official TensorFlow code.
     feature_channels: 0 lays all of the encoder's channels side by side, as the reference does; else each map is
     reduced to so many by a 1x1 convolution and the four are added.
     template_detail: new vertices lie on the placed template plus the mean offset of their edge's ends, instead of in
@@ -109,11 +126,20 @@ class ModelConfig(Section):
     """
 
     backbone: Literal["resnet18", "resnet50", "vgg16"] = "resnet18"
-    pretrained: bool = False
+    pretrained: bool | str = False
+    normalisation: Literal["imagenet", "vggface2", "none"] = "imagenet"
+    decoder: bool = False
+    tensorflow_aligned: bool = False
     input_px: Count = 112
+    camera: Literal["crop", "perspective", "legacy_crop"] = "crop"
+    focal_px: tuple[float, float] = (248.0, 248.0)
+    centre_px: tuple[float, float] = (111.5, 111.5)
+    mesh_offset: tuple[float, float, float] = (0.0, 0.0, -0.8)
+    z_threshold: Annotated[float, Field(gt=0)] | None = None
     margin: Annotated[float, Field(gt=1)] = 1.3
     feature_channels: Annotated[int, Field(ge=0)] = 0
     hidden: tuple[Count, ...] = (192, 192, 192, 192)
+    last_hidden: Annotated[int, Field(ge=0)] = 0
     blocks: tuple[Annotated[int, Field(ge=0)], ...] = (6, 6, 6, 6)
     block: Literal["averaged", "prenorm"] = "averaged"
     unpooling: Literal["midpoint", "adaptive"] = "midpoint"
@@ -125,7 +151,11 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """The weight of each term; a term with weight 0 is not computed. Coordinates are normalised crop coordinates."""
+    """The weight of each term; a term with weight 0 is not computed.
+
+    Coordinates are the network's own: normalised crop coordinates for faces, metres for objects. points: drawn of the
+    true surface for the chamfer term. reconst: binary cross-entropy of the decoder's image.
+    """
 
     vertex: Weight = 0.0
     landmark: Weight = 0.0
@@ -138,6 +168,7 @@ class LossConfig(Section):
     laplace: Weight = 0.5
     laplace_levels: tuple[Weight, ...] = (0.2, 1.5, 1.2, 1.0)
     move: Weight = 0.033
+    reconst: Weight = 0.0
 
 
 class AugmentConfig(Section):
@@ -196,10 +227,11 @@ class PredictConfig(Section):
 
 
 class Config(Section):
-    """All settings of one run. `name` is the run's folder in outputs/."""
+    """All settings of one run. `name` is the run's folder in outputs/; `notebooks` are those that p2m run executes."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "base"
     seed: int = 0
+    notebooks: tuple[str, ...] = ("01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict")
     synth: SynthConfig = SynthConfig()
     data: DataConfig = DataConfig()
     template: TemplateConfig = TemplateConfig()

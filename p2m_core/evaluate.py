@@ -31,7 +31,7 @@ from p2m_core.metrics import (
     nme_dense_3d,
     yaw_bins,
 )
-from p2m_core.model import Pixel2MeshFace
+from p2m_core.model import Pixel2Mesh
 from p2m_core.predict import face_mesh, open_network, predict_crops
 from p2m_core.raster import static_picture, vertex_normals
 
@@ -64,7 +64,7 @@ class Evaluation:
         return "\n".join([*lines, "", *(table + "\n" for table in tables if table), f"written: {self.folder}"])
 
 
-def predict_store(model: Pixel2MeshFace, store: Store, rows: np.ndarray, flip: bool, batch: int = 32) -> list[FaceMesh]:
+def predict_store(model: Pixel2Mesh, store: Store, rows: np.ndarray, flip: bool, batch: int = 32) -> list[FaceMesh]:
     """A FaceMesh, in px of the original photo, for each of some samples of a store."""
     side = model.config.input_px
     to_input = store.input_matrix(side, model.config.margin)

@@ -1,11 +1,17 @@
 """The training losses: Pixel2Mesh's terms, and what known correspondences add.
 
-All coordinates are normalised crop coordinates. Every weight is a field of `LossConfig`.
+Coordinates are the network's own: normalised crop coordinates for faces, metres for objects. Every weight is a field
+of `LossConfig`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
 import torch
+from jaxtyping import Float, Int
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,114 +22,203 @@ from p2m_core.layers import SparseMap
 from p2m_core.model import Prediction
 from p2m_core.template import Template
 
+TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move", "reconst")
 
-class FaceLoss(nn.Module):
+
+@dataclass
+class Truth:
+    """What a prediction is compared with: the true place of every vertex of the finest level, or a cloud, or both.
+
+    vertices (B, V, 3) or None;   points, normals (B, M, 3) or None;   lengths (B,) int64, where clouds are padded;
+    image (B, 3, S, S), for the decoder.
+    """
+
+    vertices: torch.Tensor | None = None
+    points: torch.Tensor | None = None
+    normals: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+
+
+class MeshLoss(nn.Module):
     """The weighted sum of all terms with a weight above 0.
 
-    Args of forward: prediction; truth (B, V, 3), the finest level's true vertices.
-    Returns: the total, and each term before its weight.
+    Args of forward: prediction, truth.   Returns: the total, and each term before its weight.
     """
 
     def __init__(self, config: LossConfig, template: Template):
         super().__init__()
         self.config, self.counts = config, template.counts
-        weights = config.model_dump(include={"vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move"})
-        if not any(weights.values()):
+        if not any(getattr(config, name) for name in TERMS):
             raise InputError("config", "loss", "every term has weight 0", "give one of them a weight above 0")
         for name in ("chamfer_levels", "laplace_levels"):
             if len(getattr(config, name)) < len(self.counts):
                 problem = f"{len(getattr(config, name))} weights for {len(self.counts)} levels"
                 raise InputError("config", f"loss.{name}", problem, "give one for each level")
+        if config.landmark and not len(template.landmark_faces):
+            raise InputError("config", "loss.landmark", "the template has no landmarks", "give it weight 0")
         self.neighbour_mean = nn.ModuleList(SparseMap(matrix) for matrix in template.neighbour_mean)
+        self.along_edges = nn.ModuleList(SparseMap(edge_differences(edges, n)) for edges, n in level_edges(template))
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
         self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
+        self.to_vertices = SparseMap(face_sums(template.faces[-1], template.counts[-1]))
         self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
         self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
 
-    def forward(self, prediction: Prediction, truth: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        config = self.config
+    def forward(self, prediction: Prediction, truth: Truth) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        config, levels = self.config, range(len(self.counts))
         terms: dict[str, torch.Tensor] = {}
         if config.vertex:
-            terms["vertex"] = self.vertex(prediction, truth)
+            terms["vertex"] = self.vertex(prediction, truth.vertices)
         if config.landmark:
-            terms["landmark"] = self.landmark(prediction.levels[-1], truth)
+            terms["landmark"] = self.landmark(prediction.levels[-1], truth.vertices)
+        edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
         if config.chamfer or config.normal:
-            points, normals = sample_surface(truth, self.faces, config.points)
-            terms["chamfer"], terms["normal"] = self.chamfer_and_normal(prediction, points, normals)
+            terms |= self.to_the_surface(prediction, truth, edges)
         if config.edge:
-            terms["edge"] = sum(edge_length(v, self.edges(k)) for k, v in enumerate(prediction.levels))
+            terms["edge"] = sum(self.mean_over_support(k, edges[k].square().sum(-1)) for k in levels)
         if config.laplace:
-            terms["laplace"] = sum(
-                weight * self.laplace(k, prediction)
-                for k, weight in enumerate(config.laplace_levels[: len(self.counts)])
-            )
-        if config.move:  # not at level 1, whose stage must be free to find the face
+            terms["laplace"] = sum(config.laplace_levels[k] * self.laplace(k, prediction) for k in levels)
+        if config.move:  # not at level 1, whose stage must be free to find the object
             terms["move"] = sum(
-                config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k])
-                for k in range(1, len(self.counts))
+                config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k]) for k in levels[1:]
             )
+        if config.reconst:
+            terms["reconst"] = F.binary_cross_entropy(prediction.image.float(), truth.image)
         return sum(getattr(config, name) * term for name, term in terms.items()), terms
 
-    def edges(self, level: int) -> torch.Tensor:
-        return getattr(self, f"edges{level}")
+    # --- with known correspondences ---
 
-    def vertex(self, prediction: Prediction, truth: torch.Tensor) -> torch.Tensor:
+    def vertex(self, prediction: Prediction, truth: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, ""]:
         """Smooth L1 to the true place of every vertex, at every level and of the placed template; depth counts half."""
         weight = truth.new_tensor([1.0, 1.0, 0.5])
         total = 0.5 * smooth_l1(prediction.before[0], truth[:, : self.counts[0]], weight)
         return total + sum(smooth_l1(v, truth[:, : v.shape[1]], weight) for v in prediction.levels)
 
-    def landmark(self, vertices: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    def landmark(
+        self, vertices: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
+    ) -> Float[torch.Tensor, ""]:
         """Mean distance of the 68 landmarks in the image plane."""
         return (self.landmarks(vertices) - self.landmarks(truth))[..., :2].norm(dim=-1).mean()
 
-    def landmarks(self, vertices: torch.Tensor) -> torch.Tensor:
-        """(B, V, 3) -> (B, 68, 3)."""
+    def landmarks(self, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "b l 3"]:
+        """The landmarks of finest-level vertices."""
         return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
 
-    def chamfer_and_normal(self, prediction: Prediction, points, normals) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum over levels of w_k (mean d2(truth -> pred) + o mean d2(pred -> truth)), and of mean |cos| between the
-        edges at a vertex and the true normal nearest to it."""
-        chamfer = normal = points.new_zeros(())
-        for k, vertices in enumerate(prediction.levels):
-            d_pred, d_true, idx, _ = nearest(vertices, points)
-            chamfer = chamfer + self.config.chamfer_levels[k] * (
-                d_true.mean() + self.config.chamfer_opposite * d_pred.mean()
-            )
-            a, b = self.edges(k).unbind(1)
-            direction = F.normalize(vertices[:, a] - vertices[:, b], dim=-1)
-            normal = normal + (direction * gather(normals, idx)[:, a]).sum(-1).abs().mean()
-        return chamfer, normal
+    # --- Pixel2Mesh's ---
 
-    def laplace(self, level: int, prediction: Prediction) -> torch.Tensor:
+    def to_the_surface(
+        self, prediction: Prediction, truth: Truth, edges: list[Float[torch.Tensor, "_ b 3"]]
+    ) -> dict[str, torch.Tensor]:
+        """chamfer: sum over levels of w_k (mean d2(truth -> pred) + o mean d2(pred -> truth)).
+
+        normal: sum over levels of mean |cos| between the edges at a vertex and the true normal there: that of the
+        vertex itself where correspondences are known, else of the nearest true point.
+        """
+        config, terms = self.config, {}
+        points, normals, lengths = truth.points, truth.normals, truth.lengths
+        if points is None and config.chamfer:
+            points, normals = sample_surface(truth.vertices, self.faces, config.points)
+        known = self.vertex_normals(truth.vertices) if truth.vertices is not None and config.normal else None
+        chamfer = normal = prediction.levels[-1].new_zeros(())
+        for k, vertices in enumerate(prediction.levels):
+            weight, idx = config.chamfer_levels[k] * bool(config.chamfer), None
+            if weight or (config.normal and known is None):
+                d_pred, d_true, idx, _ = nearest(vertices, points, lengths_b=lengths)
+                chamfer = chamfer + weight * (cloud_mean(d_true, lengths) + config.chamfer_opposite * d_pred.mean())
+            if config.normal:
+                at_vertex = gather(normals, idx) if known is None else known[:, : vertices.shape[1]]
+                normal = normal + self.normal(k, edges[k], at_vertex.transpose(0, 1))
+        if config.chamfer:
+            terms["chamfer"] = chamfer
+        if config.normal:
+            terms["normal"] = normal
+        return terms
+
+    def normal(
+        self, level: int, edges: Float[torch.Tensor, "e b 3"], normals: Float[torch.Tensor, "v b 3"]
+    ) -> Float[torch.Tensor, ""]:
+        """Mean |cos| between each edge and the normals at both of its ends."""
+        direction = F.normalize(edges, dim=-1)
+        a, b = getattr(self, f"edges{level}").unbind(1)
+        both = [(direction * normals[end]).sum(-1).abs() for end in (a, b)]
+        return self.mean_over_support(level, (both[0] + both[1]) / 2)
+
+    def edge_vectors(self, level: int, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "e b 3"]:
+        """The difference of the two ends of each undirected edge."""
+        return self.along_edges[level](vertices.transpose(0, 1))
+
+    def mean_over_support(self, level: int, values: Float[torch.Tensor, "e b"]) -> Float[torch.Tensor, ""]:
+        """The mean that the reference takes: over both directions of each edge, and a zero for each vertex' own loop."""
+        return 2 * values.sum(0).mean() / (2 * len(values) + self.counts[level])
+
+    def laplace(self, level: int, prediction: Prediction) -> Float[torch.Tensor, ""]:
         """Mean squared change of the Laplacian coordinates across a stage."""
         change = (prediction.levels[level] - prediction.before[level]).transpose(0, 1)
         return squared_norm(change - self.neighbour_mean[level](change))
 
+    def vertex_normals(self, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "b v 3"]:
+        """Unit normals of the finest level's vertices, weighted by area."""
+        return F.normalize(self.to_vertices(face_cross(vertices, self.faces).transpose(0, 1)), dim=-1).transpose(0, 1)
 
-def smooth_l1(predicted: torch.Tensor, truth: torch.Tensor, weight: torch.Tensor, beta: float = 0.005) -> torch.Tensor:
+
+def smooth_l1(
+    predicted: Float[torch.Tensor, "b v 3"],
+    truth: Float[torch.Tensor, "b v 3"],
+    weight: Float[torch.Tensor, "3"],
+    beta: float = 0.005,
+) -> Float[torch.Tensor, ""]:
     """Mean over vertices of the weighted smooth L1 distance; quadratic within `beta`."""
     return (F.smooth_l1_loss(predicted, truth, beta=beta, reduction="none") * weight).mean()
 
 
-def squared_norm(vectors: torch.Tensor) -> torch.Tensor:
-    """Mean squared length of vectors (..., 3)."""
+def squared_norm(vectors: Float[torch.Tensor, "*_ 3"]) -> Float[torch.Tensor, ""]:
+    """Mean squared length."""
     return vectors.square().sum(-1).mean()
 
 
-def edge_length(vertices: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
-    """Mean squared edge length of (B, V, 3)."""
-    return squared_norm(vertices[:, edges[:, 0]] - vertices[:, edges[:, 1]])
+def cloud_mean(values: Float[torch.Tensor, "b m"], lengths: Int[torch.Tensor, "b"] | None) -> Float[torch.Tensor, ""]:
+    """Mean over each cloud's own points, then over the batch; what is beyond a length must be 0."""
+    return values.mean() if lengths is None else (values.sum(1) / lengths).mean()
 
 
-def sample_surface(vertices: torch.Tensor, faces: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random points on meshes, even by area, and the unit normals there: (B, V, 3), (F, 3) -> 2 x (B, count, 3)."""
-    corners = vertices[:, faces]
-    cross = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    face = torch.multinomial(cross.norm(dim=-1), count, replacement=True)
+def face_cross(vertices: Float[torch.Tensor, "b v 3"], faces: Int[torch.Tensor, "f 3"]) -> Float[torch.Tensor, "b f 3"]:
+    """The cross product of two sides of each triangle: its normal, twice its area long."""
+    a, b, c = (vertices[:, faces[:, k]] for k in range(3))
+    return torch.linalg.cross(b - a, c - a)
+
+
+def sample_surface(
+    vertices: Float[torch.Tensor, "b v 3"], faces: Int[torch.Tensor, "f 3"], count: int
+) -> tuple[Float[torch.Tensor, "b m 3"], Float[torch.Tensor, "b m 3"]]:
+    """Random points on meshes, even by area, and the unit normals there."""
+    cross = face_cross(vertices, faces)
+    # by look-up in the summed areas: torch.multinomial admits 2^24 classes and is slower
+    summed = cross.norm(dim=-1).cumsum(1)
+    draws = torch.rand(len(vertices), count, device=vertices.device) * summed[:, -1:]
+    face = torch.searchsorted(summed, draws).clamp(max=len(faces) - 1)
     u = torch.rand(2, *face.shape, 1, device=vertices.device)
     root = u[0].sqrt()
-    weights = torch.stack([1 - root, root * (1 - u[1]), root * u[1]], 2)
-    chosen = corners[torch.arange(len(face), device=face.device)[:, None], face]
-    return (chosen * weights).sum(2), F.normalize(gather(cross, face), dim=-1)
+    weights = (1 - root, root * (1 - u[1]), root * u[1])
+    corners = faces[face]
+    points = sum(weight * gather(vertices, corners[..., k]) for k, weight in enumerate(weights))
+    return points, F.normalize(gather(cross, face), dim=-1)
+
+
+def level_edges(template: Template) -> list[tuple[np.ndarray, int]]:
+    """Edges and number of vertices of each level."""
+    return list(zip(template.edges, template.counts, strict=True))
+
+
+def edge_differences(edges: np.ndarray, count: int) -> sp.csr_matrix:
+    """The map (E, V) to the difference of the ends of each edge."""
+    rows = np.arange(len(edges)).repeat(2)
+    values = np.tile([1.0, -1.0], len(edges))
+    return sp.csr_matrix((values, (rows, edges.ravel())), shape=(len(edges), count))
+
+
+def face_sums(faces: np.ndarray, count: int) -> sp.csr_matrix:
+    """The map (V, F) that adds up what the triangles at a vertex hold."""
+    columns = np.arange(len(faces)).repeat(3)
+    return sp.csr_matrix((np.ones(3 * len(faces)), (faces.ravel(), columns)), shape=(count, len(faces)))

@@ -1,4 +1,4 @@
-"""Pixel2Mesh on faces: a CNN reads the crop, graph networks move the template's vertices, coarse to fine.
+"""Pixel2Mesh: a CNN reads the image, graph networks move the template's vertices, coarse to fine.
 
                   crop (B, 3, S, S)
                         |
@@ -8,8 +8,8 @@
       template, level 1 (B, n1, 3) --> [ graph network 1 ] -- unpool --> [ graph network 2 ] -- ... -> finest
                                             n1 vertices                     n2 vertices
 
-Coordinates are normalised crop coordinates: x right, y down, [-1, 1] from edge to edge, z to the viewer in
-the same scale; so a vertex's x and y are where its features are sampled.
+Faces: coordinates are normalised crop coordinates, x right, y down, [-1, 1] from edge to edge, z to the viewer in
+the same scale; so a vertex's x and y are where its features are sampled. Objects: metres before a perspective camera.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import nn
 from torch.nn import functional as F
 
-from p2m_core.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone
+from p2m_core.backbones import Decoder, Normalise, build_backbone
+from p2m_core.camera import LegacyCrop, project_legacy_crop, project_perspective
 from p2m_core.config import ModelConfig
-from p2m_core.layers import GraphBottleneck, SparseMap, Unpooling, sample_features
+from p2m_core.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, sample_as_tensorflow, sample_features
 from p2m_core.template import Template
 
 PLACED_SCALE = 0.55  # of the unit template in a crop of the usual margin, where the pose head starts
@@ -31,13 +33,15 @@ PLACED_SCALE = 0.55  # of the unit template in a crop of the usual margin, where
 
 @dataclass
 class Prediction:
-    """Vertices of each level after its stage, `levels` L x (B, n_k, 3), and before it, `before` L x (B, n_k, 3)."""
+    """Vertices of each level after its stage, `levels` L x (B, n_k, 3), and before it, `before` L x (B, n_k, 3);
+    image: what the decoder draws, (B, 3, S, S), if there is one."""
 
     levels: list[torch.Tensor]
     before: list[torch.Tensor]
+    image: torch.Tensor | None = None
 
 
-class Pixel2MeshFace(nn.Module):
+class Pixel2Mesh(nn.Module):
     """The network. Input (B, 3, S, S) RGB in [0, 1]; output a `Prediction`."""
 
     def __init__(self, config: ModelConfig, template: Template):
@@ -46,85 +50,156 @@ class Pixel2MeshFace(nn.Module):
         levels = len(template.counts)
         if len(config.hidden) != levels or len(config.blocks) != levels:
             raise ValueError(f"model.hidden and model.blocks need one entry for each of the {levels} levels")
-        self.encoder = build_backbone(config.backbone, config.pretrained)
+        if config.pose_head and config.camera != "crop":
+            raise ValueError("model.pose_head places a template in a crop: set it to false, or model.camera=crop")
+        if config.decoder and config.backbone != "vgg16":
+            raise ValueError("model.decoder draws from the maps of model.backbone=vgg16")
+        self.normalise = Normalise(config.normalisation)
+        self.encoder = build_backbone(config.backbone, config.pretrained, config.tensorflow_aligned)
+        self.decoder = Decoder() if config.decoder else None
         channels, raw = config.feature_channels, self.encoder.channels
         self.reduce = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in raw) if channels else None
-        sampled = channels or sum(raw)
         self.pose_head = nn.Linear(raw[-1], 9) if config.pose_head else None
         if self.pose_head is not None:
             nn.init.normal_(self.pose_head.weight, 0, 1e-3)
             with torch.no_grad():  # upright, frontal, centred
                 self.pose_head.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 0]))
+        sampled = channels or sum(raw)
         self.to_global = nn.Linear(raw[-1], sampled) if config.global_feature else None
 
         fixed = sampled * (2 if config.global_feature else 1) + (6 if config.template_coordinates else 3)
         self.stages, self.unpool = nn.ModuleList(), nn.ModuleList()
         for k, (hidden, blocks) in enumerate(zip(config.hidden, config.blocks, strict=True)):
             before = config.hidden[k - 1] if k else 0
-            stage = GraphBottleneck(fixed + before, hidden, 3, blocks, config.block)
-            if config.residual:  # start as the placed template itself
-                nn.init.normal_(stage.conv2.weight, 0, 1e-3)
-                nn.init.normal_(stage.conv2.loop_weight, 0, 1e-3)
-            self.stages.append(stage)
+            out = config.last_hidden if config.last_hidden and k == levels - 1 else 3
+            self.stages.append(GraphBottleneck(fixed + before, hidden, out, blocks, config.block))
             if k:
-                self.unpool.append(
-                    Unpooling(template.unpool[k - 1], template.counts[k - 1], config.unpooling == "adaptive")
-                )
+                adaptive = config.unpooling == "adaptive"
+                self.unpool.append(Unpooling(template.unpool[k - 1], template.counts[k - 1], adaptive))
+        self.gconv = GraphConv(config.last_hidden, 3) if config.last_hidden else None
+        if config.residual:  # start as the placed template itself
+            for convolution in [stage.conv2 for stage in self.stages if stage.conv2.weight.shape[1] == 3] + (
+                [self.gconv] if self.gconv else []
+            ):
+                nn.init.normal_(convolution.weight, 0, 1e-3)
+                nn.init.normal_(convolution.loop_weight, 0, 1e-3)
         self.adjacency = nn.ModuleList(SparseMap(matrix) for matrix in template.adjacency)
-        self.register_buffer("unit_template", torch.from_numpy(unit_template(template)), persistent=False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        start = unit_template(template) if config.camera == "crop" else np.float32(template.vertices)
+        self.register_buffer("start", torch.from_numpy(start), persistent=False)
 
-    def forward(self, images: torch.Tensor) -> Prediction:
-        maps = self.encoder((images - self.mean) / self.std)
+    def forward(self, images: Float[torch.Tensor, "b 3 s s"], crop: LegacyCrop | None = None) -> Prediction:
+        # Convolutions and the sampling of their maps are fastest where a pixel's channels lie side by side.
+        maps = self.encoder(self.normalise(images).contiguous(memory_format=torch.channels_last))
+        image = self.decoder(maps) if self.decoder is not None else None
         pooled = maps[-1].mean((2, 3)).float()
         if self.reduce is not None:
             maps = [self.merge(maps)]
         maps = [x.float() for x in maps]
         with torch.autocast(images.device.type, enabled=False):  # coordinates need all their digits
-            return self.deform(maps, pooled)
+            levels, before = self.deform(maps, pooled, crop)
+        return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image)
 
-    def merge(self, maps: list[torch.Tensor]) -> torch.Tensor:
-        """All maps reduced to the same channels and added at the finest map's size, (B, C, h, w)."""
+    def merge(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b c h w"]:
+        """All maps reduced to the same channels and added at the finest map's size."""
         maps = [reduce(x) for reduce, x in zip(self.reduce, maps, strict=True)]
         size = maps[0].shape[-2:]
         return maps[0] + sum(F.interpolate(x, size, mode="bilinear", align_corners=False) for x in maps[1:])
 
-    def deform(self, maps: list[torch.Tensor], pooled: torch.Tensor) -> Prediction:
-        """All stages from feature maps (B, C, h, w) and the pooled deepest map (B, C)."""
-        counts, unit = self.template.counts, self.unit_template[:, None]
+    def deform(
+        self,
+        maps: list[Float[torch.Tensor, "b _ _ _"]],
+        pooled: Float[torch.Tensor, "b c"],
+        crop: LegacyCrop | None = None,
+    ) -> tuple[list[Float[torch.Tensor, "_ b 3"]], list[Float[torch.Tensor, "_ b 3"]]]:
+        """Vertices after and before each stage, from the feature maps and the pooled deepest map."""
+        counts, start = self.template.counts, self.start[:, None]
         place = self.placement(pooled)
-        placed = vertices = place(unit[: counts[0]].expand(-1, len(pooled), -1))
-        padding = "border" if self.reduce is not None else "zeros"
+        placed = vertices = place(start[: counts[0]].expand(-1, len(pooled), -1))
         levels, before, hidden = [], [], None
         for k, stage in enumerate(self.stages):
-            # Columns of the input: coordinates, image features, the stage before's hidden state, what all
-            # vertices of a sample share; and what a vertex has in all samples. A new vertex is a weighted mean
-            # of two old ones, so all but the last are multiplied at the few coarse vertices, then unpooled.
-            features = sample_features(maps, vertices[..., :2], padding)
-            columns = torch.cat([vertices, features] + ([hidden] if k else []), -1)
+            # Columns of a stage's input, in the order of its weights' rows: coordinates, image features, the stage
+            # before's hidden state, what all vertices of a sample share, what a vertex has in all samples. A new
+            # vertex is a weighted mean of two old ones, so all but the last are multiplied at the few coarse
+            # vertices, then unpooled.
             weights = stage.conv1.both_weights()
-            product = columns @ weights[: columns.shape[-1]]
+            of_place, of_image, of_hidden, of_all, of_vertex = weights.split(self.columns(k))
+            product = vertices @ of_place + self.image_product(maps, of_image, vertices, crop)
+            if k:
+                product = product + hidden @ of_hidden
             if self.to_global is not None:
-                product = product + self.to_global(pooled) @ weights[columns.shape[-1] :][: features.shape[-1]]
+                product = product + self.to_global(pooled) @ of_all
             if k:
                 product = self.unpool[k - 1](product)
                 if self.config.template_detail:
                     offset = self.unpool[k - 1](vertices - placed)
-                    placed = place(unit[: counts[k]].expand(-1, len(pooled), -1))
+                    placed = place(start[: counts[k]].expand(-1, len(pooled), -1))
                     vertices = placed + offset
                 else:
                     vertices = self.unpool[k - 1](vertices)
             if self.config.template_coordinates:
-                product = product + unit[: counts[k]] @ weights[-3:]
+                product = product + start[: counts[k]] @ of_vertex
             before.append(vertices)
             moved, hidden = stage(product, self.adjacency[k])
+            if self.gconv is not None and k == len(counts) - 1:
+                moved = self.gconv(F.relu(moved), self.adjacency[k])
             vertices = vertices + moved if self.config.residual else moved
             levels.append(vertices)
-        return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before])
+        return levels, before
 
-    def placement(self, pooled: torch.Tensor):
-        """The similarity (one a sample) that places the unit template in the crop, as a function of (V, B, 3)."""
+    def columns(self, level: int) -> list[int]:
+        """Number of input columns of a stage by kind: place, image, hidden, global, template."""
+        config = self.config
+        sampled = config.feature_channels or sum(self.encoder.channels)
+        shared, own = (sampled if config.global_feature else 0), (3 if config.template_coordinates else 0)
+        return [3, sampled, config.hidden[level - 1] if level else 0, shared, own]
+
+    def image_product(
+        self,
+        maps: list[Float[torch.Tensor, "b _ _ _"]],
+        weights: Float[torch.Tensor, "c d"],
+        vertices: Float[torch.Tensor, "v b 3"],
+        crop: LegacyCrop | None,
+    ) -> Float[torch.Tensor, "v b d"]:
+        """The image features at the vertices, times their weights.
+
+        Both are linear, so each map is multiplied where it has fewer rows: at its pixels before it is sampled, or at
+        the vertices after.
+        """
+        config, size = self.config, self.config.input_px
+        if config.tensorflow_aligned:
+            # as a place of the input without the division by its half size
+            half = (size - 1) / 2
+            places = self.project(vertices, crop) * half + half
+            return sample_as_tensorflow(maps, places, size) @ weights
+        padding = "border" if self.reduce is not None else "zeros"
+        grid = self.project(vertices, crop)
+        parts = weights.split([x.shape[1] for x in maps])
+        wide = [x.shape[2] * x.shape[3] >= len(vertices) for x in maps]
+        few = [(x, w) for x, w, late in zip(maps, parts, wide, strict=True) if not late]
+        many = [(x, w) for x, w, late in zip(maps, parts, wide, strict=True) if late]
+        product = 0
+        if many:
+            product = sample_features([x for x, _ in many], grid, padding) @ torch.cat([w for _, w in many])
+        for x, w in few:
+            projected = (x.permute(0, 2, 3, 1) @ w).permute(0, 3, 1, 2)
+            product = product + sample_features([projected], grid, padding)
+        return product
+
+    def project(self, vertices: Float[torch.Tensor, "v b 3"], crop: LegacyCrop | None) -> Float[torch.Tensor, "v b 2"]:
+        """Where vertices fall on the input, x and y in [-1, 1]."""
+        config = self.config
+        if config.camera == "crop":
+            return vertices[..., :2]
+        if config.camera == "legacy_crop":
+            return project_legacy_crop(vertices, crop, config.centre_px, config.input_px)
+        return project_perspective(
+            vertices, config.focal_px, config.centre_px, config.input_px, config.mesh_offset, config.z_threshold
+        )
+
+    def placement(self, pooled: Float[torch.Tensor, "b c"]):
+        """The similarity (one a sample) that places the template in the crop, as a function of (V, B, 3)."""
+        if self.config.camera != "crop":
+            return lambda points: points
         batch = len(pooled)
         flip = pooled.new_tensor([1.0, -1.0, 1.0])  # the template has y up, the crop y down
         if self.pose_head is None:
@@ -136,8 +211,8 @@ class Pixel2MeshFace(nn.Module):
         return lambda points: torch.einsum("bij,vbj->vbi", rotation, points) * flip * scale + shift
 
 
-def rotation_from_6d(values: torch.Tensor) -> torch.Tensor:
-    """Rotations (B, 3, 3) from their first two rows, (B, 6), made orthonormal.   Source: Zhou et al., CVPR 2019."""
+def rotation_from_6d(values: Float[torch.Tensor, "b 6"]) -> Float[torch.Tensor, "b 3 3"]:
+    """Rotations from their first two rows, made orthonormal.   Source: Zhou et al., CVPR 2019."""
     a = F.normalize(values[:, :3], dim=1)
     b = values[:, 3:]
     b = F.normalize(b - (a * b).sum(1, keepdim=True) * a, dim=1)

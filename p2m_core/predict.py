@@ -20,7 +20,7 @@ from p2m_core.errors import InputError
 from p2m_core.export import save_mesh, save_overlay, write_html
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.files import write_json
-from p2m_core.model import Pixel2MeshFace
+from p2m_core.model import Pixel2Mesh
 
 SAMPLE_PHOTO = "grace_hopper"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -28,12 +28,12 @@ _log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path, modified: int, device: str) -> Pixel2MeshFace:
+def _network(path: Path, modified: int, device: str) -> Pixel2Mesh:
     # `modified` makes a file that was trained anew a new entry.
     return load_model(path, device)[0]
 
 
-def open_network(weights: str | Path = "bundled", device: str | None = None) -> Pixel2MeshFace:
+def open_network(weights: str | Path = "bundled", device: str | None = None) -> Pixel2Mesh:
     """The network of "bundled" or a weights file, kept in memory between calls."""
     path = weights_path(weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -41,7 +41,7 @@ def open_network(weights: str | Path = "bundled", device: str | None = None) -> 
 
 
 @torch.no_grad()
-def predict_crops(model: Pixel2MeshFace, crops: np.ndarray, flip: bool = True) -> list[np.ndarray]:
+def predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool = True) -> list[np.ndarray]:
     """Vertices of every level in normalised crop coordinates.
 
     Args:    crops: (B, S, S, 3) uint8 RGB.   flip: average with the prediction for the mirrored crop.
@@ -91,7 +91,7 @@ def predict(
     ]
 
 
-def face_mesh(model: Pixel2MeshFace, levels_ndc: list[np.ndarray], matrix: np.ndarray, box: np.ndarray) -> FaceMesh:
+def face_mesh(model: Pixel2Mesh, levels_ndc: list[np.ndarray], matrix: np.ndarray, box: np.ndarray) -> FaceMesh:
     """A FaceMesh from levels (n_k, 3) in normalised crop coordinates, matrix (2, 3) image px to crop px."""
     back, side, template = invert_affine(matrix), model.config.input_px, model.template
     levels = tuple(np.float32(apply_affine(back, ndc_to_px(level, side))) for level in levels_ndc)

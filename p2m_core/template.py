@@ -1,4 +1,4 @@
-"""The mesh that is deformed: a semi-sphere in levels, each the midpoint subdivision of the one before.
+"""The mesh that is deformed: a semi-sphere or an ellipsoid in levels, each the midpoint subdivision of the one before.
 
 Level k's vertices are the first n_k vertices of level k + 1, so one index set serves all levels:
 
@@ -24,6 +24,8 @@ from scipy.spatial import cKDTree
 
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
+
+ELLIPSOID_M = (0.28, 0.2, 0.2)  # half axes, near those of Pixel2Mesh's
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +113,16 @@ class Template:
 
     @staticmethod
     def load(path: str | Path, levels: int = 4) -> Template:
-        """A template from a `.dat` pickle of the older ports, or of any mesh file that trimesh reads.
+        """A template from a `.dat` pickle of the older ports, an `.npz` (coord, faces1, unpool1 ...), or any mesh file
+        that trimesh reads.
 
         Raises: InputError for a file that is neither, or a pickle that holds more than numpy arrays.
         """
         path = Path(path)
         if not path.exists():
-            raise InputError(path, "", "is missing", "give the path of an .obj, .ply or .dat template")
+            raise InputError(path, "", "is missing", "give the path of an .obj, .ply, .npz or .dat template")
+        if path.suffix == ".npz":
+            return _load_npz(path)
         if path.suffix == ".dat":
             from p2m_core.legacy import load_dat
 
@@ -268,6 +273,32 @@ def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:
             if b in number and c in number:
                 faces.append((a, number[b], number[c]))
     return np.stack([np.cos(angle), np.sin(angle)], 1) * (ring / rings)[:, None], np.array(faces)
+
+
+def ellipsoid(levels: int) -> Template:
+    """A closed template for objects: an icosphere of 162 vertices and its subdivisions, half axes in metres."""
+    import trimesh
+
+    sphere = trimesh.creation.icosphere(subdivisions=2)
+    return Template.from_mesh(np.asarray(sphere.vertices) * ELLIPSOID_M, np.asarray(sphere.faces), levels)
+
+
+def _load_npz(path: Path) -> Template:
+    """A template from arrays: coord (n1, 3), faces1 (F1, 3), and the pairs of new vertices unpool1, unpool2 ..."""
+    try:
+        with np.load(path) as file:
+            vertices, faces = np.asarray(file["coord"], np.float64), np.asarray(file["faces1"], np.int64)
+            unpool = [
+                np.asarray(file[f"unpool{k}"], np.int64)
+                for k in range(1, 1 + sum(name.startswith("unpool") for name in file.files))
+            ]
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        levels = subdivided_faces(faces, unpool, len(vertices))
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise InputError(path, "", f"is not a template: {error}", "it needs coord, faces1, unpool1 ...") from error
+    none = np.zeros((0, 3))
+    return Template(np.float32(vertices), levels, tuple(unpool), none.astype(int), none, find_mirror(vertices))
 
 
 def semi_sphere(rings: int, levels: int) -> Template:

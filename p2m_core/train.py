@@ -24,22 +24,19 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
-from p2m_core.camera import ndc_to_px
 from p2m_core.checkpoint import initialise, save_weights
 from p2m_core.config import Config, provenance, run_folder, save_config, shown
-from p2m_core.data.store import CropDataset, Store, TruthDecoder
+from p2m_core.data.store import open_store
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, write_json
-from p2m_core.losses import FaceLoss
-from p2m_core.metrics import nme68_2d
-from p2m_core.model import Pixel2MeshFace, count_parameters
+from p2m_core.losses import TERMS, MeshLoss, Truth
+from p2m_core.model import Pixel2Mesh, count_parameters
 from p2m_core.raster import draw_mesh, encode_picture
 
 LOCK_NAME = "train.lock"
 KEPT_CHECKPOINTS = 2
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
-TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move")
-COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *TERMS, "val_nme68_2d", "samples_per_s")
+COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *TERMS, "val_error", "samples_per_s")
 _log = logging.getLogger(__name__)
 
 
@@ -91,24 +88,22 @@ class Trainer:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(config.seed)
         self.device = choose_device(settings.device)
-        self.store = Store(config.data.store)
+        self.store = open_store(config)
         rows = self.store.rows("train")
         if len(rows) < settings.batch_size:
             problem = f"{len(rows)} training samples are fewer than train.batch_size={settings.batch_size}"
             raise InputError(self.store.folder, "splits", problem, "make more samples or a smaller batch")
-        shape = (config.model.input_px, config.model.margin)
-        self.train_set = CropDataset(self.store, rows, *shape, config.augment, config.seed)
-        self.val_rows = self.store.rows("val")[:VALIDATION_SAMPLES]
-        self.val_set = CropDataset(self.store, self.val_rows, *shape)
-        self.model = Pixel2MeshFace(config.model, self.store.template)
+        self.train_set = self.store.dataset(rows, config, train=True)
+        self.val_set = self.store.dataset(self.store.rows("val")[:VALIDATION_SAMPLES], config, train=False)
+        self.model = Pixel2Mesh(config.model, self.store.template)
         if settings.init_from:
             self.init_report = initialise(self.model, settings.init_from)
             write_json(self.folder / "initialised.json", self.init_report)
         self.model.to(self.device, memory_format=torch.channels_last)
         if settings.freeze_backbone:
             self.model.encoder.requires_grad_(False)
-        self.loss = FaceLoss(config.loss, self.store.template).to(self.device)
-        self.truth = TruthDecoder(self.store).to(self.device)
+        self.loss = MeshLoss(config.loss, self.store.template).to(self.device)
+        self.decode_truth = self.store.truth_decoder().to(self.device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -215,9 +210,8 @@ class Trainer:
         settings = self.config.train
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        images = batch["image"].contiguous(memory_format=torch.channels_last)
         with self.autocast():
-            prediction = self.model(images)
+            prediction = self.model(batch["image"])
         # Asked before the loss, since the nearest-neighbour search refuses such points without knowing the batch.
         flown = sum(int((~torch.isfinite(x)).sum()) for x in prediction.levels)
         self.require_finite(not flown, f"{flown} coordinates of vertices are not finite", batch)
@@ -232,6 +226,12 @@ class Trainer:
         self.update_average()
         self.step += 1
         return values
+
+    def truth(self, batch: dict[str, torch.Tensor]) -> Truth:
+        """What a batch's predictions are compared with."""
+        truth = self.decode_truth(batch)
+        truth.image = batch["image"]
+        return truth
 
     def require_finite(self, fine: bool, problem: str, batch: dict[str, torch.Tensor]) -> None:
         """Raise NonFiniteLoss that names the step and the batch's samples, unless all is fine."""
@@ -269,25 +269,20 @@ class Trainer:
             self.set_training()
 
     @torch.no_grad()
-    def predict_validation(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Images, predicted and true finest vertices of the first validation samples, batch by batch."""
+    def predict_validation(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Truth]]:
+        """Images, predicted finest vertices and truth of the first validation samples, batch by batch."""
         data = Subset(self.val_set, range(min(count, len(self.val_set))))
         for batch in DataLoader(data, self.config.train.batch_size, generator=torch.Generator()):
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
             with self.autocast():
-                levels = self.model(batch["image"].contiguous(memory_format=torch.channels_last)).levels
+                levels = self.model(batch["image"]).levels
             yield batch["image"], levels[-1], self.truth(batch)
 
     def validate(self) -> float:
-        """nme68-2d of the averaged weights on the validation split, in percent; NaN if the split is empty."""
-        predicted, truth = [], []
+        """The store's metric of the averaged weights on the validation split; NaN if the split is empty."""
         with self.averaged():
-            for _, vertices, true in self.predict_validation(len(self.val_set)):
-                predicted.append(self.loss.landmarks(vertices).cpu())
-                truth.append(self.loss.landmarks(true).cpu())
-        if not truth:
-            return math.nan
-        return float(nme68_2d(torch.cat(predicted).numpy(), torch.cat(truth).numpy()).mean())
+            errors = [self.store.error(v, truth) for _, v, truth in self.predict_validation(len(self.val_set))]
+        return float(np.concatenate(errors).mean()) if errors else math.nan
 
     def preview(self) -> None:
         """Draw the meshes of the first validation samples into preview/."""
@@ -305,7 +300,7 @@ class Trainer:
         pictures = []
         for image, points in zip(images.cpu().numpy(), vertices.cpu().numpy(), strict=True):
             photo = (image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
-            mesh = draw_mesh(photo, ndc_to_px(points, side), self.store.template.faces[-1])
+            mesh = draw_mesh(photo, self.store.on_image(points, side), self.store.template.faces[-1])
             pictures.append(np.concatenate([photo, mesh], 1))
         return pictures
 
@@ -402,13 +397,14 @@ def run_steps(trainer: Trainer) -> None:
         def check() -> None:
             trainer.preview()
             score = trainer.validate()
-            record({"val_nme68_2d": score})
+            record({"val_error": score})
             if not score > trainer.best:  # NaN, without a validation split, counts as better
                 trainer.best = score
                 about = {
                     "name": config.name,
                     "step": trainer.step,
-                    "val_nme68_2d": score,
+                    "val_error": score,
+                    "metric": trainer.store.metric,
                     "data": shown(trainer.store.manifest["raw"]),
                     "samples": len(trainer.train_set),
                 }
@@ -444,7 +440,8 @@ def run_steps(trainer: Trainer) -> None:
     summary = {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
-        "val_nme68_2d": trainer.best,
+        "val_error": trainer.best,
+        "metric": trainer.store.metric,
         "parameters": count_parameters(trainer.model),
     }
     write_json(folder / "finished.json", summary)

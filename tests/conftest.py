@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+# The shapes in the annotations of these modules are checked at every call, in tests alone.
+SHAPED = [f"p2m_core.{name}" for name in ("backbones", "chamfer", "layers", "losses", "model")]
+install_import_hook(SHAPED, "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -174,4 +179,4 @@ def tiny_backbone(monkeypatch):
                 maps.append(x)
             return maps
 
-    monkeypatch.setattr("p2m_core.model.build_backbone", lambda name, pretrained: Tiny())
+    monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: Tiny())

@@ -11,7 +11,7 @@ from p2m_core.checkpoint import initialise, load_model, read_weights, save_weigh
 from p2m_core.config import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.faces.registration import face_template
-from p2m_core.model import Pixel2MeshFace
+from p2m_core.model import Pixel2Mesh
 
 SETTINGS = {"input_px": 64, "feature_channels": 8, "hidden": (8, 8, 8), "blocks": (1, 1, 0), "unpooling": "adaptive"}
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("tiny_backbone")
 
 def network(template, **changes):
     torch.manual_seed(len(changes))
-    return Pixel2MeshFace(ModelConfig(**{**SETTINGS, **changes}), template)
+    return Pixel2Mesh(ModelConfig(**{**SETTINGS, **changes}), template)
 
 
 @pytest.fixture

@@ -146,12 +146,12 @@ def test_adaptive_starts_at_midpoints_and_learns():
     adaptive = Unpooling(PAIRS, 4, adaptive=True)
     torch.testing.assert_close(adaptive(x), Unpooling(PAIRS, 4, adaptive=False)(x))
     with torch.no_grad():
-        adaptive.new_pts_pos.copy_(torch.tensor([[0.2], [0.9], [0.0]]))
+        adaptive.new_pts_pos.copy_(torch.tensor([0.2, 0.9, 0.0]))
     new = adaptive(x)
     for k, ((a, b), t) in enumerate(zip(PAIRS, (0.2, 0.9, 0.0), strict=True)):
         torch.testing.assert_close(new[4 + k], t * x[a] + (1 - t) * x[b])
     new[4:].sum().backward()
-    expected = torch.stack([(x[a] - x[b]).sum() for a, b in PAIRS])[:, None]
+    expected = torch.stack([(x[a] - x[b]).sum() for a, b in PAIRS])
     torch.testing.assert_close(adaptive.new_pts_pos.grad[:2], expected[:2])
 
 
@@ -160,8 +160,8 @@ def test_the_clamp_of_the_adaptive_position_acts():
     x = torch.randn(4, 1, 3)
     found, held = Unpooling(PAIRS, 4, adaptive=True), Unpooling(PAIRS, 4, adaptive=True)
     with torch.no_grad():
-        found.new_pts_pos.copy_(torch.tensor([[1.7], [-0.4], [0.3]]))
-        held.new_pts_pos.copy_(torch.tensor([[1.0], [0.0], [0.3]]))
+        found.new_pts_pos.copy_(torch.tensor([1.7, -0.4, 0.3]))
+        held.new_pts_pos.copy_(torch.tensor([1.0, 0.0, 0.3]))
     torch.testing.assert_close(found(x), held(x))
     torch.testing.assert_close(found(x)[4], x[0])
     assert list(found.state_dict()) == ["new_pts_pos"]  # the reference's name

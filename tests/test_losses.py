@@ -6,11 +6,13 @@ import trimesh
 
 from p2m_core import losses
 from p2m_core.config import LossConfig
-from p2m_core.losses import FaceLoss, sample_surface
+from p2m_core.errors import InputError
+from p2m_core.losses import MeshLoss, Truth, sample_surface
 from p2m_core.model import Prediction
+from p2m_core.template import Template
 
 TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move")
-NONE = dict.fromkeys(TERMS, 0.0)
+NONE = dict.fromkeys(losses.TERMS, 0.0)
 FEW = {"points": 30, "chamfer_levels": (0.5, 1.0, 2.0), "laplace_levels": (0.2, 1.5, 1.2)}
 
 
@@ -35,7 +37,8 @@ def exact(template, truth):
 
 
 def terms_of(template, prediction, truth, **weights):
-    return FaceLoss(LossConfig(**{**NONE, **FEW, **weights}), template)(prediction, truth)
+    truth = truth if isinstance(truth, Truth) else Truth(truth)
+    return MeshLoss(LossConfig(**{**NONE, **FEW, **weights}), template)(prediction, truth)
 
 
 def lists(tensor):
@@ -88,29 +91,85 @@ def test_chamfer(small_template, prediction, truth):
     assert terms["chamfer"].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_normal(small_template, prediction, truth):
-    points, normals = drawn(small_template, truth)
+def support_mean(values, edges, count):
+    """Over both directions of all edges and, with value 0, the vertices themselves; two samples."""
+    return sum(values) / (2 * (2 * len(edges) + count))
+
+
+def mean_cosine(template, prediction, normals_of):
+    """Sum over levels; normals_of(level vertices, sample) gives a normal a vertex."""
     expected = 0
-    for level, edges in zip(prediction.levels, small_template.edges, strict=True):
+    for level, edges in zip(prediction.levels, template.edges, strict=True):
         cosines = []
-        for p, g, n in zip(lists(level), lists(points), lists(normals), strict=True):
-            idx = oracles.nearest(p, g)[1]
-            for a, b in edges:
-                direction = (p[a] - p[b]) / np.linalg.norm(p[a] - p[b])
-                cosines.append(abs(direction @ n[idx[a]]))
-        expected += np.mean(cosines)
-    torch.manual_seed(5)
-    _, terms = terms_of(small_template, prediction, truth, normal=1)
+        for k, p in enumerate(lists(level)):
+            normals = normals_of(p, k)
+            for a, b in (*edges, *edges[:, ::-1]):
+                cosines.append(abs((p[a] - p[b]) / np.linalg.norm(p[a] - p[b]) @ normals[a]))
+        expected += support_mean(cosines, edges, level.shape[1])
+    return expected
+
+
+def test_normal_of_the_nearest_point(small_template, prediction, truth):
+    points, normals = drawn(small_template, truth)
+
+    def nearest_normal(vertices, k):
+        return lists(normals)[k][oracles.nearest(vertices, lists(points)[k])[1]]
+
+    _, terms = terms_of(small_template, prediction, Truth(points=points, normals=normals), normal=1)
+    expected = mean_cosine(small_template, prediction, nearest_normal)
     assert terms["normal"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_normal_of_the_vertex_itself_where_it_is_known(small_template, prediction, truth):
+    faces = small_template.faces[-1]
+    meshes = [trimesh.Trimesh(x, faces, process=False) for x in lists(truth)]
+    own = []
+    for mesh in meshes:  # weighted by area, as in the loss
+        total = np.zeros((len(mesh.vertices), 3))
+        for face, normal, area in zip(faces, mesh.face_normals, mesh.area_faces, strict=True):
+            total[face] += normal * area
+        own.append(total / np.linalg.norm(total, axis=1, keepdims=True))
+    _, terms = terms_of(small_template, prediction, truth, normal=1)
+    assert terms["normal"].item() == pytest.approx(
+        mean_cosine(small_template, prediction, lambda _, k: own[k]), rel=1e-4
+    )
 
 
 def test_edge(small_template, prediction, truth):
     expected = sum(
-        np.mean([np.sum((p[a] - p[b]) ** 2) for p in lists(level) for a, b in edges])
+        support_mean([2 * np.sum((p[a] - p[b]) ** 2) for p in lists(level) for a, b in edges], edges, level.shape[1])
         for level, edges in zip(prediction.levels, small_template.edges, strict=True)
     )
     _, terms = terms_of(small_template, prediction, truth, edge=1)
     assert terms["edge"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_reconstruction(small_template, prediction, truth):
+    prediction.image, image = torch.rand(2, 3, 5, 5).clamp(0.01, 0.99), torch.rand(2, 3, 5, 5)
+    _, terms = terms_of(small_template, prediction, Truth(truth, image=image), reconst=1)
+    p, t = lists(prediction.image), lists(image)
+    assert terms["reconst"].item() == pytest.approx(-np.mean(t * np.log(p) + (1 - t) * np.log(1 - p)), rel=1e-5)
+
+
+def test_padding_of_a_cloud_takes_no_part(small_template, prediction, truth):
+    points, normals = drawn(small_template, truth)
+    lengths, losses_apart = torch.tensor([30, 11]), []
+    far = torch.where(torch.arange(30)[None, :, None] < lengths[:, None, None], points, 0.0)
+    weights = {"chamfer": 1.0, "normal": 1.0}
+    _, together = terms_of(small_template, prediction, Truth(points=far, normals=normals, lengths=lengths), **weights)
+    for k, n in enumerate(lengths.tolist()):
+        alone = Prediction([x[k : k + 1] for x in prediction.levels], [x[k : k + 1] for x in prediction.before])
+        cloud = Truth(points=points[k : k + 1, :n], normals=normals[k : k + 1, :n])
+        losses_apart.append(terms_of(small_template, alone, cloud, **weights)[1])
+    for name in weights:
+        torch.testing.assert_close(together[name], (losses_apart[0][name] + losses_apart[1][name]) / 2)
+
+
+def test_levels_of_weight_0_are_not_searched(small_template, prediction, truth, monkeypatch):
+    sizes, search = [], losses.nearest
+    monkeypatch.setattr(losses, "nearest", lambda a, b, **more: sizes.append(a.shape[1]) or search(a, b, **more))
+    terms_of(small_template, prediction, truth, chamfer=1, normal=1, chamfer_levels=(0.0, 0.0, 1.0))
+    assert sizes == [217]
 
 
 def test_laplace_and_move(small_template, prediction, truth):
@@ -156,15 +215,15 @@ def test_the_total_is_the_weighted_sum(small_template, prediction, truth):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_a_term_alone_is_computed_alone(small_template, prediction, truth, name, monkeypatch):
-    if name not in ("chamfer", "normal"):  # these two share their search
+    if name != "chamfer":
 
-        def forbidden(*_):
+        def forbidden(*_, **__):
             raise AssertionError("computed for nothing")
 
         monkeypatch.setattr(losses, "nearest", forbidden)
         monkeypatch.setattr(losses, "sample_surface", forbidden)
     total, terms = terms_of(small_template, prediction, truth, **{name: 3.0})
-    assert {key for key in terms if key not in ("chamfer", "normal")} | {name} == {name}
+    assert set(terms) == {name}
     assert total.item() == pytest.approx(3 * terms[name].item(), rel=1e-5)
 
 
@@ -209,15 +268,21 @@ def test_a_common_shift_changes_neither_edges_nor_laplacian(small_template, pred
 
 
 def test_edges_in_the_surface_are_at_right_angles_to_its_normals():
-    """On a plane the normal term vanishes; of edges that stand upright it is 1."""
-    points, normals = torch.rand(1, 50, 3) * torch.tensor([1.0, 1, 0]), torch.tensor([0, 0, 1.0]).expand(1, 50, 3)
-    fake = torch.nn.Module()
-    fake.config, fake.edges = LossConfig(chamfer_levels=(1.0,)), lambda _: torch.tensor([[0, 1], [1, 2]])
+    """On a plane the normal term vanishes; of edges that stand upright it is 1, but for the reference's self loops."""
+    faces = np.array([[0, 1, 2]])
+    triangle = Template.from_mesh(np.eye(3), faces, 1)
+    cloud = Truth(points=torch.rand(1, 50, 3) * torch.tensor([1.0, 1, 0]), normals=torch.tensor([[[0, 0, 1.0]] * 50]))
     flat = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]])
     upright = torch.tensor([[[0.0, 0, 0], [0, 0, 1], [0, 0, 2.5]]])
-    for vertices, expected in ((flat, 0), (upright, 1)):
-        _, normal = FaceLoss.chamfer_and_normal(fake, Prediction([vertices], [vertices]), points, normals)
-        assert normal.item() == pytest.approx(expected, abs=1e-6)
+    for vertices, expected in ((flat, 0), (upright, 6 / 9)):
+        _, terms = terms_of(triangle, Prediction([vertices], [vertices]), cloud, normal=1)
+        assert terms["normal"].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_landmarks_want_a_template_that_has_them(small_template):
+    bare = Template.from_mesh(np.eye(3), np.array([[0, 1, 2]]), 1)
+    with pytest.raises(InputError, match=r"loss.landmark.*no landmarks"):
+        MeshLoss(LossConfig(landmark=1.0), bare)
 
 
 # --- points on surfaces ---

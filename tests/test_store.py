@@ -137,7 +137,7 @@ def test_truth_of_a_batch_equals_the_steps_one_by_one(store, augment):
     dataset = CropDataset(store, store.rows("all"), 64, 1.3, augment, seed=5)
     dataset.epoch = 2
     batch = batch_of(dataset, range(SET_COUNT))
-    found = TruthDecoder(store)(batch).numpy()
+    found = TruthDecoder(store)(batch).vertices.numpy()
     flips = []
     for index in range(SET_COUNT):
         matrix, flip = store.input_matrix(64, 1.3), False
@@ -167,7 +167,7 @@ def test_picture_and_truth_move_together(store, monkeypatch):
     monkeypatch.setattr(Store, "crop", painted)
     dataset = CropDataset(store, store.rows("all"), 64, 1.3, MOVED, seed=1)
     batch = batch_of(dataset, range(SET_COUNT))
-    truth = store.template.landmarks(TruthDecoder(store)(batch).numpy())[:, 30]
+    truth = store.template.landmarks(TruthDecoder(store)(batch).vertices.numpy())[:, 30]
     row, column = np.mgrid[:64, :64]
     seen = 0
     for picture, place in zip(batch["image"][:, 0].numpy(), truth, strict=True):

@@ -75,7 +75,7 @@ def test_what_a_run_leaves(tiny_run, tiny_config, store):
     finished = json.loads((tiny_run / "finished.json").read_text())
     assert finished["steps"] == steps
     assert finished["parameters"] > 11e6
-    assert finished["val_nme68_2d"] == pytest.approx(float(rows[-1]["val_nme68_2d"]))
+    assert finished["val_error"] == pytest.approx(float(rows[-1]["val_error"]))
     saved = load_config(tiny_run / "config.yaml")
     assert saved.model == tiny_config.model
     assert saved.train.epochs == 12
@@ -143,7 +143,7 @@ def test_validation_in_between_changes_nothing(settings):
     more = (*CHAMFER, "train.ema=0.9")
     calm = train(settings("calm", *more))
     busy = train(settings("busy", *more, "train.checkpoint_minutes=1e-9", "train.validate_minutes=1e-9"))
-    assert len([row for row in metrics(busy) if row["val_nme68_2d"]]) > 3
+    assert len([row for row in metrics(busy) if row["val_error"]]) > 3
     last = [sorted((folder / "checkpoints").iterdir())[-1] for folder in (calm, busy)]
     assert_same_weights(weights_of(last[1]), weights_of(last[0]), rtol=1e-6, atol=1e-6)
 

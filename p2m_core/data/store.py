@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image
+from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image, ndc_to_px
 from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
 from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, scan, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
@@ -34,7 +34,8 @@ from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
 from p2m_core.files import atomic_path, sha256, write_json
 from p2m_core.jobs import map_jobs
-from p2m_core.metrics import nme68_3d
+from p2m_core.losses import Truth
+from p2m_core.metrics import nme68_2d, nme68_3d
 from p2m_core.synthetic.face_model import load_head_model
 from p2m_core.template import Template
 
@@ -261,12 +262,27 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise InputError(path, "", f"is missing or damaged: {error}", REMAKE) from error
 
 
+def open_store(config: Config, folder: str | Path | None = None):
+    """The store of faces that was made of data.raw, or the packed objects in data.raw itself.
+
+    Args: folder: another one than the config's.
+    """
+    if config.data.kind == "objects":
+        from p2m_core.data.shapenet import ObjectStore
+
+        return ObjectStore(folder or config.data.raw, config)
+    return Store(folder or config.data.store)
+
+
 class Store:
     """A store, opened.
 
+    metric: the name of `error`.
     table: dict of columns, one row a sample (see `sample_rows`, plus length, crop (N, 2, 3) image px to store px,
     split).   template: Template.   points: LinearPoints of the template's finest vertices.
     """
+
+    metric = "nme68_2d"
 
     def __init__(self, folder: str | Path):
         self.folder = resolve(folder)
@@ -317,6 +333,27 @@ class Store:
     def rows(self, split: str) -> np.ndarray:
         """Indices of a split's samples; "all" gives every one."""
         return np.arange(len(self)) if split == "all" else np.nonzero(self.table["split"] == SPLITS.index(split))[0]
+
+    # --- what training and evaluation ask of any store ---
+
+    def dataset(self, rows: np.ndarray, config: Config, train: bool) -> CropDataset:
+        """Samples for the network; augmented where they are for training."""
+        shape = (config.model.input_px, config.model.margin)
+        return CropDataset(self, rows, *shape, config.augment if train else None, config.seed)
+
+    def truth_decoder(self) -> TruthDecoder:
+        """From a batch of `dataset` to its truth."""
+        return TruthDecoder(self)
+
+    def error(self, vertices: torch.Tensor, truth: Truth) -> np.ndarray:
+        """nme68-2d in percent of predicted finest vertices (B, V, 3), one a sample."""
+        return nme68_2d(*(self.template.landmarks(x.cpu().numpy()) for x in (vertices, truth.vertices)))
+
+    def on_image(self, vertices: np.ndarray, side_px: int) -> np.ndarray:
+        """The network's vertices in px of its input, drawn side_px wide; z to the viewer."""
+        return ndc_to_px(vertices, side_px)
+
+    # --- crops ---
 
     def input_matrix(self, input_px: int, margin: float) -> np.ndarray:
         """The affine map (2, 3) from store px to the network's input."""
@@ -395,8 +432,8 @@ class CropDataset(Dataset):
 
 
 class TruthDecoder(nn.Module):
-    """True vertices of a batch from its coefficients, on the model's device: (B, V, 3) normalised crop coordinates,
-    z about its mean."""
+    """True vertices of a batch from its coefficients, on the model's device: normalised crop coordinates, z about its
+    mean."""
 
     def __init__(self, store: Store):
         super().__init__()
@@ -406,10 +443,10 @@ class TruthDecoder(nn.Module):
         self.register_buffer("basis", torch.from_numpy(np.ascontiguousarray(basis.T)))
         self.register_buffer("mirror", torch.from_numpy(store.template.mirror))
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, batch: dict[str, torch.Tensor]) -> Truth:
         coefficients = torch.cat([batch["shape"], batch["expression"]], 1)
         vertices = torch.addmm(self.mean, coefficients, self.basis).view(len(coefficients), -1, 3)
         vertices = vertices @ batch["linear"].transpose(1, 2) + batch["shift"][:, None]
         vertices = vertices - vertices.mean(1, keepdim=True) * vertices.new_tensor([0.0, 0.0, 1.0])
         mirrored = vertices[:, self.mirror] * vertices.new_tensor([-1.0, 1.0, 1.0])
-        return torch.where(batch["flip"][:, None, None], mirrored, vertices)
+        return Truth(torch.where(batch["flip"][:, None, None], mirrored, vertices))

@@ -34,7 +34,7 @@ def read_run(folder: Path) -> Callable[[], tuple[list[np.ndarray], pd.DataFrame]
         seen = metrics.stat().st_mtime
         table = pd.read_csv(metrics, on_bad_lines="skip")
         pictures = [cv2.imread(str(path)) for path in sorted((folder / "preview").glob("*.png"))]
-        return [p[..., ::-1] for p in pictures if p is not None], table[["step", "loss", "val_nme68_2d"]]
+        return [p[..., ::-1] for p in pictures if p is not None], table[["step", "loss", "val_error"]]
 
     return read
 
