@@ -1,4 +1,4 @@
-"""The reference networks of tests/golden/: weights by the recipe, inputs, and outputs, losses and gradients to match."""
+"""The reference networks of tests/golden/: weights by the recipe, inputs, and what must come out of them."""
 
 import json
 import zlib
