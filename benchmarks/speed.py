@@ -1,32 +1,39 @@
-"""How fast are training and prediction on this machine? (For synthesis see synthesis.py.)
+"""How fast are training and prediction with face-lite on this machine? (For synthesis see synthesis.py.)
 
     python benchmarks/speed.py [--tiny]
 
-Prints training samples/s of face-lite with bf16, against fp32 as the baseline; ms a photo with
-flip averaging, against one pass as the baseline. Medians after warm-up; nothing else should run.
+Prints training samples/s of whole steps (forward, loss, backward, clipping, optimiser, moving average) with bf16,
+against fp32 as the baseline; the same with every term of the loss and chamfer against 2000 points, against face-lite's
+own terms as the baseline, and the share of chamfer; ms a photo on one core, and with ONNX Runtime, against torch as the
+baseline; ms with flip averaging, against one pass. Medians after warm-up; nothing else should run.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from p2m_core.config import load_config
+from p2m_core.config import LossConfig, ModelConfig, load_config
 from p2m_core.faces.registration import face_template
-from p2m_core.losses import MeshLoss
+from p2m_core.losses import MeshLoss, Truth
 from p2m_core.model import Pixel2Mesh
-from p2m_core.predict import predict_crops
+from p2m_core.predict import open_network, predict_crops
 from p2m_core.synthetic.face_model import load_head_model
+from p2m_core.template import Template
+
+BATCH = 32
 
 
 def median_s(function: Callable[[], object], rounds: int) -> float:
-    """Median time of a call, after one to warm up."""
-    function()
+    """Median time of a call, after two to warm up."""
+    function(), function()
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -35,33 +42,89 @@ def median_s(function: Callable[[], object], rounds: int) -> float:
     return float(np.median(times))
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--tiny", action="store_true", help="one round of next to nothing, for the tests")
-    tiny = options.parse_args().tiny
-    rounds, batch = (1, 2) if tiny else (10, 32)
-    cores = torch.get_num_threads()
-    print(f"{platform.machine()}, {cores} threads, torch {torch.__version__}")
+def training_step(
+    config: ModelConfig, loss_config: LossConfig, template: Template, bf16: bool, batch: int
+) -> Callable[[], None]:
+    """A whole step on one random batch, as a function."""
+    torch.manual_seed(0)
+    model = Pixel2Mesh(config, template).to(memory_format=torch.channels_last)
+    loss, optimizer = MeshLoss(loss_config, template), torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
+    images = torch.rand(batch, 3, config.input_px, config.input_px)
+    truth = Truth(model(images).levels[-1].detach() + 0.01)
+    average = [x.detach().clone() for x in model.parameters()]
 
-    config = load_config("face-lite")
-    template, _ = face_template(load_head_model().face_model(), config.template.rings, config.template.levels)
-    model = Pixel2Mesh(config.model, template).to(memory_format=torch.channels_last)
-    loss, side = MeshLoss(config.loss, template), config.model.input_px
-    images = torch.rand(batch, 3, side, side).contiguous(memory_format=torch.channels_last)
-    truth = model(images).levels[-1].detach() + 0.01
-
-    def step(bf16: bool) -> None:
+    def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             prediction = model(images)
+        optimizer.zero_grad(set_to_none=True)
         loss(prediction, truth)[0].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, list(model.parameters()), 0.002)
 
-    fp32, bf16 = (median_s(lambda on=on: step(on), rounds) for on in (False, True))
-    print(f"training step, batch {batch}: {batch / bf16:.0f} samples/s with bf16, {fp32 / bf16:.2f} times fp32")
+    return step
 
-    model.eval()
-    crop = np.zeros((1, side, side, 3), np.uint8)
+
+def training(rounds: int, batch: int) -> None:
+    config = load_config("face-lite")
+    template, _ = face_template(load_head_model().face_model(), config.template.rings, config.template.levels)
+    every = {"chamfer": 1.0, "chamfer_levels": (0.0, 0.0, 0.0, 1.0), "points": 2000, "normal": 1e-3, "edge": 0.1}
+    every |= {"laplace": 0.2, "move": 0.03}
+    losses = {
+        "own": config.loss,
+        "every": config.loss.model_copy(update=every),
+        "without chamfer": config.loss.model_copy(update=every | {"chamfer": 0.0}),
+    }
+    fp32, bf16, full, rest = (
+        median_s(training_step(config.model, losses[name], template, low, batch), rounds)
+        for name, low in (("own", False), ("own", True), ("every", True), ("without chamfer", True))
+    )
+    print(f"training, batch {batch}: {batch / bf16:.0f} samples/s with bf16, {fp32 / bf16:.2f} times fp32")
+    print(
+        f"training with every term: {batch / full:.0f} samples/s, {bf16 / full:.2f} times face-lite's own terms; "
+        f"chamfer takes {100 * max(0, full - rest) / full:.0f}%"
+    )
+
+
+def prediction(rounds: int, tiny: bool) -> None:
+    model = open_network("bundled", "cpu")
+    side = model.config.input_px
+    crop, image = np.zeros((1, side, side, 3), np.uint8), torch.rand(1, 3, side, side)
     once, flipped = (median_s(lambda on=on: predict_crops(model, crop, on), rounds) for on in (False, True))
-    print(f"one photo: {1000 * flipped:.0f} ms with flip averaging, {flipped / once:.2f} times one pass")
+    print(f"one photo: {1000 * flipped:.1f} ms with flip averaging, {flipped / once:.2f} times one pass")
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        single = median_s(lambda: model(image), rounds)
+    print(f"one photo on one core: {1000 * single:.1f} ms, {once / single:.2f} times the speed of all cores")
+    if not tiny:
+        print(f"ONNX Runtime on one core: {onnx_latency(image, rounds, single)}")
+
+
+def onnx_latency(image: torch.Tensor, rounds: int, baseline_s: float) -> str:
+    """The exported network's time, if the packages are there."""
+    try:
+        import onnxruntime
+
+        from p2m_core.onnx_export import export_onnx
+    except ImportError as error:
+        return f"not measured, {error}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx("bundled", Path(folder) / "face-lite.onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(path, options)
+    own = median_s(lambda: session.run(None, {"images": image.numpy()}), rounds)
+    return f"{1000 * own:.1f} ms, {baseline_s / own:.2f} times torch"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--tiny", action="store_true", help="one round of next to nothing, for the tests")
+    tiny = options.parse_args().tiny
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    training(1 if tiny else 10, 2 if tiny else BATCH)
+    prediction(1 if tiny else 30, tiny)
 
 
 if __name__ == "__main__":

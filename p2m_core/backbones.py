@@ -9,6 +9,7 @@ import torchvision
 from jaxtyping import Float
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from p2m_core.errors import InputError
 
@@ -39,6 +40,20 @@ class ResNet(nn.Module):
             x = layer(x)
             maps.append(x)
         return maps
+
+
+def fold_batch_norms(encoder: nn.Module) -> None:
+    """Multiply each batch norm into the convolution before it, in place: the same maps in evaluation mode, sooner."""
+    for module in list(encoder.modules()):
+        children = dict(module.named_children())
+        if isinstance(module, nn.Sequential) and [type(child) for child in module] == [nn.Conv2d, nn.BatchNorm2d]:
+            pairs = {"0": "1"}  # the way around a block
+        else:
+            pairs = {name: name.replace("conv", "bn") for name in children if name.startswith("conv")}
+        for convolution, norm in pairs.items():
+            if isinstance(children.get(norm), nn.BatchNorm2d):
+                setattr(module, convolution, fuse_conv_bn_eval(children[convolution], children[norm]))
+                setattr(module, norm, nn.Identity())
 
 
 class VGG16(nn.Module):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ OUR_NAMES = {"nn_encoder.": "encoder.", "nn_decoder.": "decoder.", "gcns.": "sta
 TENSORFLOW_CAMERA = {"focal_px": (250.0, 250.0), "centre_px": (112.0, 112.0), "mesh_offset": (0.0, 0.0, 0.0)}
 TENSORFLOW_DEPTH_M = -0.8
 INIT_TOLERANCE = 1e-4
+MAX_BLOCKS = 64
 
 
 @dataclass
@@ -231,9 +231,9 @@ def infer_settings(
         backbone = "vgg16"
     else:
         backbone = "resnet50" if "nn_encoder.layer1.0.conv3.weight" in tensors else "resnet18"
-    hidden = [width(f"gcns.{min(k, stages - 1)}.conv1.bias") for k in range(levels)]
-    blocks = [sum(bool(re.fullmatch(rf"gcns\.{min(k, stages - 1)}\.blocks\.\d+\.conv1\.bias", name)) for name in tensors)
-              for k in range(levels)]  # fmt: skip
+    own = [min(k, stages - 1) for k in range(levels)]  # a level beyond the stages is like the last
+    hidden = [width(f"gcns.{k}.conv1.bias") for k in own]
+    blocks = [sum(f"gcns.{k}.blocks.{block}.conv1.bias" in tensors for block in range(MAX_BLOCKS)) for k in own]
     adaptive = any(name.startswith("unpooling.") for name in tensors)
     return {
         "backbone": backbone,

@@ -36,7 +36,8 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return ctx.transposed @ gradient.contiguous(), None, None
+        with torch.autocast(gradient.device.type, enabled=False):  # sparse products want float32
+            return ctx.transposed @ gradient.contiguous(), None, None
 
 
 class SparseMap(nn.Module):
@@ -54,29 +55,56 @@ class SparseMap(nn.Module):
 
 
 class _GraphConvolution(torch.autograd.Function):
-    """A (X W) + X W_loop + b: two matrix products, and one sparse product that adds onto the second.
+    """A (X W) + X W_loop + b, and a ReLU if wanted: two matrix products, the rest added in place onto the second.
 
-    Written out, since autograd's own way keeps A's operand, adds in passes of its own, and transposes A at every step.
+    Written out, since autograd's own way takes a new tensor for each sum and transposes A at every step.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, loop_weight, bias, matrix, transposed):
+    def forward(ctx, x, weight, loop_weight, bias, matrix, transposed, relu):
         flat = x.reshape(-1, x.shape[-1])
-        ctx.save_for_backward(flat, weight, loop_weight)
+        out = flat @ loop_weight
+        out.view(len(x), -1).addmm_(matrix, (flat @ weight).view(len(x), -1))
+        out.add_(bias)
+        if relu:
+            out.relu_()
+        ctx.save_for_backward(flat, weight, loop_weight, *([out] if relu else []))
         ctx.transposed, ctx.shape = transposed, x.shape
-        own = torch.addmm(bias, flat, loop_weight).view(len(x), -1)
-        return torch.addmm(own, matrix, (flat @ weight).view(len(x), -1)).view(*x.shape[:2], -1)
+        return out
 
     @staticmethod
     def backward(ctx, gradient):
-        x, weight, loop_weight = ctx.saved_tensors
+        x, weight, loop_weight, *out = ctx.saved_tensors
         gradient = gradient.contiguous()
-        mixed = (ctx.transposed @ gradient.view(len(gradient), -1)).view(-1, weight.shape[1])
-        gradient = gradient.view(-1, weight.shape[1])
-        to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = (gradient @ loop_weight.T).addmm_(mixed, weight.T).view(ctx.shape)
-        return to_x, x.T @ mixed, x.T @ gradient, gradient.sum(0), None, None
+        with torch.autocast(gradient.device.type, enabled=False):
+            if out:
+                gradient = gradient * (out[0] > 0)
+            mixed = (ctx.transposed @ gradient.view(ctx.shape[0], -1)).view(-1, weight.shape[1])
+            to_x = None
+            if ctx.needs_input_grad[0]:
+                to_x = (gradient @ loop_weight.T).addmm_(mixed, weight.T).view(ctx.shape)
+            return to_x, x.T @ mixed, x.T @ gradient, gradient.sum(0), None, None, None
+
+
+class GatheredMap(nn.Module):
+    """`SparseMap` in operations that every runtime knows: the k-th entries of all rows at once, gathered and added.
+
+    For export alone: a sparse product is faster.
+    """
+
+    def __init__(self, matrix: torch.Tensor):
+        super().__init__()
+        starts, columns, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+        length = starts.diff()
+        row = torch.repeat_interleave(torch.arange(len(length)), length)
+        place = torch.arange(len(columns)) - starts[row]
+        shape = int(length.max()), len(length)
+        self.register_buffer("columns", torch.zeros(shape, dtype=torch.int64))
+        self.register_buffer("weights", torch.zeros(shape))
+        self.columns[place, row], self.weights[place, row] = columns.long(), values
+
+    def forward(self, x: Float[torch.Tensor, "v b c"]) -> Float[torch.Tensor, "w b c"]:
+        return sum(weight[:, None, None] * x[column] for column, weight in zip(self.columns, self.weights, strict=True))
 
 
 class GraphConv(nn.Module):
@@ -93,16 +121,24 @@ class GraphConv(nn.Module):
         nn.init.xavier_uniform_(self.weight)
         nn.init.xavier_uniform_(self.loop_weight)
 
-    def forward(self, x: Float[torch.Tensor, "v b c_in"], adjacency: SparseMap) -> Float[torch.Tensor, "v b c_out"]:
-        return _GraphConvolution.apply(
-            x, self.weight, self.loop_weight, self.bias, adjacency.matrix, adjacency.transposed
-        )
+    def forward(
+        self, x: Float[torch.Tensor, "v b c_in"], adjacency: SparseMap | GatheredMap, relu: bool = False
+    ) -> Float[torch.Tensor, "v b c_out"]:
+        """relu: whether a ReLU follows."""
+        if torch.compiler.is_exporting():
+            out = self.mix(x @ self.both_weights(), adjacency)
+            return F.relu(out) if relu else out
+        matrices = adjacency.matrix, adjacency.transposed
+        out = _GraphConvolution.apply(x, self.weight, self.loop_weight, self.bias, *matrices, relu)
+        return out.view(*x.shape[:2], -1)
 
     def both_weights(self) -> Float[torch.Tensor, "c_in two_c_out"]:
         """[W, W_loop]: one product for both, where the input is not at hand as one tensor."""
         return torch.cat([self.weight, self.loop_weight], 1)
 
-    def mix(self, both: Float[torch.Tensor, "v b two_c_out"], adjacency: SparseMap) -> Float[torch.Tensor, "v b c_out"]:
+    def mix(
+        self, both: Float[torch.Tensor, "v b two_c_out"], adjacency: SparseMap | GatheredMap
+    ) -> Float[torch.Tensor, "v b c_out"]:
         """The convolution's output from X [W, W_loop]."""
         mixed, own = both.split(self.weight.shape[1], -1)
         return adjacency(mixed) + own + self.bias
@@ -120,11 +156,12 @@ class GraphBlock(nn.Module):
         self.conv1, self.conv2 = GraphConv(channels, channels), GraphConv(channels, channels)
         self.norm = nn.LayerNorm(channels) if kind == "prenorm" else None
 
-    def forward(self, x: Float[torch.Tensor, "v b c"], adjacency: SparseMap) -> Float[torch.Tensor, "v b c"]:
+    def forward(
+        self, x: Float[torch.Tensor, "v b c"], adjacency: SparseMap | GatheredMap
+    ) -> Float[torch.Tensor, "v b c"]:
         if self.norm is not None:
-            return x + self.conv2(F.relu(self.conv1(self.norm(x), adjacency)), adjacency)
-        hidden = F.relu(self.conv1(x, adjacency))
-        return torch.lerp(x, F.relu(self.conv2(hidden, adjacency)), 0.5)
+            return x + self.conv2(self.conv1(self.norm(x), adjacency, relu=True), adjacency)
+        return torch.lerp(x, self.conv2(self.conv1(x, adjacency, relu=True), adjacency, relu=True), 0.5)
 
 
 class GraphBottleneck(nn.Module):
@@ -141,7 +178,7 @@ class GraphBottleneck(nn.Module):
         self.conv2 = GraphConv(hidden, channels_out)
 
     def forward(
-        self, product: Float[torch.Tensor, "v b two_c"], adjacency: SparseMap
+        self, product: Float[torch.Tensor, "v b two_c"], adjacency: SparseMap | GatheredMap
     ) -> tuple[Float[torch.Tensor, "v b c_out"], Float[torch.Tensor, "v b c"]]:
         x = F.relu(self.conv1.mix(product, adjacency))
         for block in self.blocks:

@@ -150,7 +150,7 @@ class MeshLoss(nn.Module):
         return self.along_edges[level](vertices.transpose(0, 1))
 
     def mean_over_support(self, level: int, values: Float[torch.Tensor, "e b"]) -> Float[torch.Tensor, ""]:
-        """The mean that the reference takes: over both directions of each edge, and a zero for each vertex' own loop."""
+        """The reference's mean: over both directions of each edge, and a zero for each vertex' own loop."""
         return 2 * values.sum(0).mean() / (2 * len(values) + self.counts[level])
 
     def laplace(self, level: int, prediction: Prediction) -> Float[torch.Tensor, ""]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from p2m_core.backbones import fold_batch_norms
 from p2m_core.camera import apply_affine, crop_matrix, invert_affine, ndc_to_px
 from p2m_core.checkpoint import load_model, weights_path
 from p2m_core.config import resolve
@@ -30,7 +31,9 @@ _log = logging.getLogger(__name__)
 @lru_cache(maxsize=4)
 def _network(path: Path, modified: int, device: str) -> Pixel2Mesh:
     # `modified` makes a file that was trained anew a new entry.
-    return load_model(path, device)[0]
+    model, _ = load_model(path, device)
+    fold_batch_norms(model.encoder)
+    return model.to(memory_format=torch.channels_last)
 
 
 def open_network(weights: str | Path = "bundled", device: str | None = None) -> Pixel2Mesh:

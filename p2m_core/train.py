@@ -105,7 +105,7 @@ class Trainer:
         self.loss = MeshLoss(config.loss, self.store.template).to(self.device)
         self.decode_truth = self.store.truth_decoder().to(self.device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay, fused=True)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.batches_per_epoch = len(rows) // settings.batch_size
         self.step, self.seconds, self.best = 0, 0.0, math.inf

@@ -78,6 +78,14 @@ def synthetic_set(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def object_set(tmp_path_factory) -> Path:
+    """Procedural objects: 3 categories of 2 models, one of them for tests, seen from 2 sides. Not to be changed."""
+    from p2m_core.data.procedural import write_objects
+
+    return write_objects(tmp_path_factory.mktemp("raw") / "objects", models=2, views=2, seed=5)
+
+
+@pytest.fixture(scope="session")
 def scheduler() -> str:
     """The address of a Dask scheduler with one worker process."""
     from distributed import LocalCluster

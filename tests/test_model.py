@@ -10,7 +10,7 @@ import torchvision
 from torch.nn import functional as F
 
 from p2m_core import backbones
-from p2m_core.backbones import build_backbone
+from p2m_core.backbones import build_backbone, fold_batch_norms
 from p2m_core.config import ModelConfig
 from p2m_core.layers import sample_features
 from p2m_core.model import PLACED_SCALE, Pixel2Mesh, count_parameters, rotation_from_6d, unit_template
@@ -332,6 +332,23 @@ def test_resnet_is_torchvisions():
     net.load_state_dict({**encoder.state_dict(), "fc.weight": net.fc.weight, "fc.bias": net.fc.bias})
     image = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(net.fc(encoder(image)[-1].mean((2, 3))), net(image))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@torch.no_grad()
+def test_folding_batch_norms_leaves_the_maps_as_they_are(name):
+    encoder = build_backbone(name, pretrained=False)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+            module.weight.uniform_(0.5, 1.5), module.bias.normal_()
+    encoder.eval()
+    image = torch.randn(2, 3, 64, 64)
+    expected = encoder(image)
+    fold_batch_norms(encoder)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
+    for found, wanted in zip(encoder(image), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
 
 
 def test_vgg16_has_the_references_tensors():
