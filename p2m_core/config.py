@@ -79,7 +79,8 @@ class DataConfig(Section):
     lists: of objects, the folder of train.txt and test.txt; null is raw itself.
     face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
     Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
-    Margins are the crop's side over the longer side of the landmarks' box.
+    split: by "shares", by the tracked lists of AFLW2000-3D ("fold-1" to "fold-5"), or "auto": by the first of these
+    lists for AFLW2000-3D's 2000 images, else by shares. Margins are the crop's side over the longer side of the landmarks' box.
     """
 
     kind: Literal["faces", "objects"] = "faces"
@@ -90,6 +91,7 @@ class DataConfig(Section):
     store_px: Count = 176
     store_margin: Annotated[float, Field(gt=1)] = 1.5
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    split: Literal["auto", "shares", "fold-1", "fold-2", "fold-3", "fold-4", "fold-5"] = "auto"
     val_share: Share = 0.05
     test_share: Share = 0.10
     split_seed: int = 0

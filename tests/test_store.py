@@ -14,7 +14,8 @@ from p2m_core.config import AugmentConfig, load_config
 from p2m_core.data import store as store_module
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.augment import compose, crop_image, draw_matrix
-from p2m_core.data.store import SPLITS, CropDataset, Store, TruthDecoder, build_store, draw_splits
+from p2m_core.data.splits import SPLITS
+from p2m_core.data.store import CropDataset, Store, TruthDecoder, build_store
 from p2m_core.errors import InputError
 from p2m_core.faces.formats import save_face_model
 from p2m_core.faces.linear_model import FaceModel
@@ -114,19 +115,6 @@ def test_splits_are_disjoint_and_whole(store):
     assert sum(len(part) for part in rows.values()) == SET_COUNT
     assert {split: len(part) for split, part in rows.items()} == store.manifest["splits"]
     assert all(rows.values())
-
-
-def test_splits_hang_on_names_and_seed_alone(tiny_config):
-    data = tiny_config.data.model_copy(update={"val_share": 0.1, "test_share": 0.25})
-    names = np.array([f"image{k:05d}" for k in range(20_000)])
-    split = draw_splits(names, data)
-    assert [np.mean(split == k) for k in range(3)] == pytest.approx([0.65, 0.1, 0.25], abs=0.02)
-    np.testing.assert_array_equal(draw_splits(names[::-7], data), split[::-7])  # more samples move none
-    other = draw_splits(names, data.model_copy(update={"split_seed": 1}))
-    assert 0.4 < (other == split).mean() < 0.6
-    # a larger test share keeps what was in it
-    wider = draw_splits(names, data.model_copy(update={"test_share": 0.5}))
-    assert (wider[split == 2] == 2).all()
 
 
 # --- batches and their truth ---

@@ -27,6 +27,7 @@ from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_
 from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
 from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, scan, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
+from p2m_core.data.splits import SPLITS, assign_splits
 from p2m_core.errors import InputError
 from p2m_core.faces import registration
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
@@ -41,7 +42,6 @@ from p2m_core.template import Template
 
 VERSION = 2
 PART_SIZE = 100  # samples that are written, and after a stop kept, together
-SPLITS = ("train", "val", "test")
 REMAKE = "run p2m preprocess again"
 LISTED_SAMPLES = 20
 _log = logging.getLogger(__name__)
@@ -139,19 +139,6 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
     }
 
 
-def draw_splits(names: np.ndarray, data: DataConfig) -> np.ndarray:
-    """Index into SPLITS of each sample (N,): shares of a shuffle that depends on the names and the seed alone."""
-
-    def place(name: str) -> float:
-        digest = hashlib.sha256(f"{data.split_seed}:{name}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
-
-    value = np.array([place(name) for name in names])
-    return np.where(value < data.test_share, 2, np.where(value < data.test_share + data.val_share, 1, 0)).astype(
-        np.uint8
-    )
-
-
 def build_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
     """Make the store of a folder in AFLW2000-3D's format.
 
@@ -172,7 +159,7 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     model, _, model_name = choose_face_model(data.face_model, raw)
     arrays = (model.mean, model.shape_basis, model.expression_basis, model.triangles, model.landmark_idx)
     model_key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
-    decisive = {"store_px", "store_margin", "jpeg_quality", "val_share", "test_share", "split_seed"}
+    decisive = {"store_px", "store_margin", "jpeg_quality", "split", "val_share", "test_share", "split_seed"}
     settings = {
         "version": VERSION,
         "face_model": model_name,
@@ -225,7 +212,7 @@ def merge_parts(
             manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files"
         )
     table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    table["split"] = draw_splits(table["name"], config.data)
+    table["split"], manifest["split_by"] = assign_splits(table["name"], config.data)
     template, operator = registration.face_template(model, config.template.rings, config.template.levels)
     points = model.sampled(operator)
     with atomic_path(out / "samples.npz") as temporary:
