@@ -35,10 +35,15 @@ class Option:
 
 
 def synth(args: argparse.Namespace) -> Any:
-    """write synthetic faces in the AFLW2000-3D format"""
+    """write synthetic faces in the AFLW2000-3D format, or objects with a config of objects"""
+    config = _config(args)
+    if config.data.kind == "objects":
+        from p2m_core.data.procedural import write_objects
+
+        return write_objects(config.synth.out, config.synth.count, seed=config.synth.seed, workers=config.synth.workers)
     from p2m_core.synthetic.writer import write_dataset
 
-    return write_dataset(_config(args).synth)
+    return write_dataset(config.synth)
 
 
 def preprocess(args: argparse.Namespace) -> Any:
@@ -49,7 +54,10 @@ def preprocess(args: argparse.Namespace) -> Any:
         # Samples of another folder must not go into the store that the config names.
         folder = Path(json.loads(args.values["data.raw"])).resolve()
         args.values["data.store"] = json.dumps(f"data/processed/{folder.name}")
-    return Store(build_store(_config(args))).summary()
+    config = _config(args)
+    if config.data.kind == "objects":
+        raise InputError("config", "data.kind", "is objects, which are read as they are", "go on with p2m train")
+    return Store(build_store(config)).summary()
 
 
 def train(args: argparse.Namespace) -> Any:
@@ -60,10 +68,15 @@ def train(args: argparse.Namespace) -> Any:
 
 
 def evaluate(args: argparse.Namespace) -> Any:
-    """measure weights on a store, beside the mean face's floor"""
+    """measure weights: of faces beside the mean face's floor, of objects by chamfer distance and F1"""
+    config = _config(args)
+    if config.data.kind == "objects":
+        from p2m_core.evaluate_objects import evaluate_objects
+
+        return evaluate_objects(config)
     from p2m_core.evaluate import evaluate
 
-    return evaluate(_config(args))
+    return evaluate(config)
 
 
 def predict(args: argparse.Namespace) -> Any:
@@ -104,11 +117,17 @@ def convert(args: argparse.Namespace) -> Any:
 
 
 def doctor(args: argparse.Namespace) -> Any:
-    """list the data and models that are there, and those that are missing"""
+    """list the data that are there and that are missing, check a set, or find images that lists share"""
     from p2m_core.config import PROJECT_ROOT
-    from p2m_core.doctor import report
+    from p2m_core.doctor import check, report
 
-    return report(PROJECT_ROOT)
+    if args.splits:
+        from p2m_core.data.audit import audit, read_list
+
+        overlaps = audit({str(path): read_list(path, args.images) for path in args.splits}, args.workers)
+        print(*overlaps or ["no image is in two places"], sep="\n")
+        return 1 if overlaps else None
+    return report(PROJECT_ROOT) if args.path is None else check(args.path)
 
 
 def demo(args: argparse.Namespace) -> Any:
@@ -241,6 +260,14 @@ def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namesp
         box_help = "tight box around the 68 landmarks, px; repeatable (default: faces are detected)"
         sub.add_argument("--box", metavar="X0,Y0,X1,Y1", action="append", default=[], help=box_help)
         sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    if command is doctor:
+        sub.add_argument(
+            "path", nargs="?", type=Path, metavar="PATH", help="a set or face model (default: all of data/)"
+        )
+        text = "lists of images, or folders, to look for overlaps within and between (default: none)"
+        sub.add_argument("--splits", nargs="+", type=Path, metavar="LIST", default=[], help=text)
+        sub.add_argument("--images", type=Path, help="folder of the lists' images (default: that of each list)")
+        sub.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     if command is convert:
         sub.add_argument("old", type=Path, metavar="OLD", help="a .pth, .pt, or a pickle of arrays (default: none)")
         sub.add_argument("new", type=Path, metavar="NEW", help="the .safetensors to write (default: none)")

@@ -1,4 +1,4 @@
-"""What data and models are there, what each is for, and where the missing ones come from."""
+"""What data and models are there, what each is for, where the missing ones come from, and whether they are sound."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from p2m_core.data.aflw2000 import IMAGE_SUFFIXES
-from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE
+import numpy as np
+
+from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, find_samples, read_image, read_sample, unpaired
+from p2m_core.errors import InputError
+from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, load_face_model
+
+LOOKED_AT = 50  # samples of a set, evenly spaced
+POSE_LIMIT_PERCENT = 1.0  # of the face size, between the files' landmarks and those rebuilt from their coefficients
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 _3DDFA_PAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
@@ -76,6 +82,76 @@ def report(root: str | Path) -> list[Row]:
         *_stores(processed),
         *_weights(),
     ]
+
+
+def check(path: str | Path) -> list[str]:
+    """Look into a data set or a face model: counts, what can be read, and whether pose and landmarks belong together.
+
+    Args:    path: a folder of samples, or a face model's folder or file.
+    Returns: lines to read; those on what is wrong name file, field and remedy.
+    Raises:  InputError if there is nothing to check.
+    """
+    path = Path(path)
+    if path.is_file() or (path / SHAPE_FILE).exists():
+        return check_face_model(path)
+    return check_samples(path)
+
+
+def check_face_model(path: Path) -> list[str]:
+    """What a face model holds, and how the template registers on it."""
+    from p2m_core.faces.registration import face_template
+
+    model = load_face_model(path)
+    template, _ = face_template(model)
+    landmarks = np.linalg.norm(template.landmarks(template.vertices) - model.mean[model.landmark_idx], axis=1)
+    sizes = f"{len(model.mean)} vertices, {len(model.triangles)} triangles"
+    directions = f"{model.shape_basis.shape[2]} shape and {model.expression_basis.shape[2]} expression directions"
+    share = 100 * landmarks.mean() / np.ptp(model.mean[model.landmark_idx][:, 0])
+    return [
+        f"{model.name}: {sizes}, {directions}",
+        *(f"template level {k}: {row}" for k, row in enumerate(template.report(), 1)),
+        f"the 68 landmarks lie {share:.2f} % of the face's width from the finest level on average",
+    ]
+
+
+def check_samples(folder: Path) -> list[str]:
+    """Counts, and a closer look at some samples of a set in AFLW2000-3D's format."""
+    from p2m_core.data.store import choose_face_model, sample_rows
+
+    mats = find_samples(folder)
+    lines = [f"{len(mats)} samples", *map(str, unpaired(folder))]
+    looked_at = [mats[k] for k in np.unique(np.linspace(0, len(mats) - 1, LOOKED_AT).astype(int))]
+    samples = []
+    for mat in looked_at:
+        try:
+            sample = read_sample(mat)
+            read_image(sample.image_path)
+            samples.append(sample)
+        except InputError as error:
+            lines.append(str(error))
+    lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
+    if not samples:
+        return lines
+    sizes = sorted({sample.size for sample in samples})
+    lines.append(
+        f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
+    )
+    model, fit, name = choose_face_model("auto", folder)
+    counts = model.shape_basis.shape[2], model.expression_basis.shape[2]
+    fitting = [s for s in samples if fit or (len(s.shape), len(s.expression)) == counts]
+    if len(fitting) < len(samples):
+        lines.append(f"{len(samples) - len(fitting)} samples have other numbers of coefficients than {name}")
+    if not fitting:
+        return lines
+    residual = sample_rows(fitting, model, fit)["residual_percent"]
+    what = "our face model fitted to the landmarks" if fit else "landmarks rebuilt from pose and coefficients"
+    lines.append(f"{what}: nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}")
+    if not fit and residual.mean() > POSE_LIMIT_PERCENT:
+        worst = fitting[int(residual.argmax())].name
+        lines.append(
+            f"pose, coefficients and landmarks do not belong together, see {worst}: another convention or model?"
+        )
+    return lines
 
 
 def _data_set(path: Path, name: str, *texts: str) -> Row:

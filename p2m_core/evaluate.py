@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2m_core.camera import box_of
+from p2m_core.camera import box_of, face_size
 from p2m_core.checkpoint import weights_path
 from p2m_core.config import Config, run_folder, shown
 from p2m_core.data.augment import compose
@@ -25,6 +25,8 @@ from p2m_core.metrics import (
     bootstrap_interval,
     cd_f1,
     cumulative_error,
+    error_budget,
+    identity_variance,
     mean_face_floor,
     nme68_2d,
     nme_dense_2d,
@@ -34,8 +36,19 @@ from p2m_core.metrics import (
 from p2m_core.model import Pixel2Mesh
 from p2m_core.predict import face_mesh, open_network, predict_crops
 from p2m_core.raster import static_picture, vertex_normals
+from p2m_core.synthetic.compare import attribute_table
 
 CED_LIMIT_PERCENT = 10
+LEAST_OF_A_GROUP = 5
+# Attributes of synthetic faces to slice by; for numbers, where each group begins.
+ATTRIBUTES = {
+    "woman": [(0, "man"), (1, "woman")],
+    "age": [(0, "child"), (0.4, "young"), (0.6, "middle"), (0.8, "old")],
+    "melanin": [(0, "light skin"), (1 / 3, "medium skin"), (2 / 3, "dark skin")],
+    "visible": [(0, "less than half of the face seen"), (0.5, "half to 9/10 seen"), (0.9, "seen")],
+    "glasses": None, "beard": None, "headwear": None, "occluder": None, "mask": None, "expression": None, "light": None,
+    "photo": None,
+}  # fmt: skip
 UP = np.array([1, -1, 1])
 
 
@@ -44,6 +57,9 @@ class Evaluation:
     """Results on one split of one store.
 
     nme      a row a system: nme68-2d in percent by |yaw|, balanced and plain mean, 95% interval of the plain mean
+    budget   the network's nme68-2d, and what it would be with the true rotation, scale, translation or shape: each part
+             alone, and together with those before it
+    slices   a row a group of samples or landmarks: seen and hidden landmarks; by attribute, for synthetic sets
     surface  the network's nme-dense-*@template, angle between normals, and cd-f1@p2m with coordinates in px of the
              photo / 1000
     samples  a row a sample: name, yaw_deg, and each system's nme68-2d
@@ -52,6 +68,8 @@ class Evaluation:
     """
 
     nme: pd.DataFrame
+    budget: pd.DataFrame
+    slices: pd.DataFrame
     surface: pd.DataFrame
     samples: pd.DataFrame
     about: dict
@@ -60,7 +78,12 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.about.items()]
         rows = self.samples.round(2).to_string(index=False) if len(self.samples) <= 20 else ""
-        tables = [self.nme.round(2).to_string(), self.surface.round(3).to_string(), rows]
+        tables = [
+            self.nme.round(2).to_string(),
+            self.surface.round(3).to_string(),
+            self.budget.round(2).to_string(),
+            rows,
+        ]
         return "\n".join([*lines, "", *(table + "\n" for table in tables if table), f"written: {self.folder}"])
 
 
@@ -111,8 +134,9 @@ def evaluate(config: Config) -> Evaluation:
     truth, yaw = store.table["landmarks_px"][rows].astype(np.float64), store.yaw_deg()[rows]
     # The mean face is right-handed (y up), the truth left-handed (y down): one of them must be turned over.
     oracle = mean_face_floor(truth * UP, store.template.landmarks(store.template.vertices.astype(np.float64))) * UP
+    landmarks = np.stack([mesh.landmarks_px for mesh in meshes])
     predicted = {
-        "network": np.stack([mesh.landmarks_px for mesh in meshes]),
+        "network": landmarks,
         "mean face, true pose (floor)": oracle,
         "mean face in the box": mean_face_at_crop(store, rows),
     }
@@ -125,10 +149,18 @@ def evaluate(config: Config) -> Evaluation:
         "samples": len(rows),
         "weights": "bundled" if settings.weights == "bundled" else shown(weights_path(weights)),
         "flip averaging": settings.flip,
+        "identity variance": round(identity_variance(landmarks, truth), 3) if len(rows) > 1 else None,
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
     }
     result = Evaluation(
         nme=pd.DataFrame({name: nme_row(values, yaw) for name, values in errors.items()}).T,
+        budget=pd.DataFrame(
+            {
+                how: {name: values.mean() for name, values in parts.items()}
+                for how, parts in error_budget(landmarks, truth).items()
+            }
+        ),
+        slices=slice_table(landmarks, truth, store, rows),
         surface=surface_table(meshes, store, rows),
         samples=samples,
         about=about,
@@ -144,6 +176,30 @@ def nme_row(values: np.ndarray, yaw_deg: np.ndarray) -> dict[str, float]:
     row.pop("counts")
     low, high = bootstrap_interval(values, seed=0)
     return {**row, "95% low": low, "95% high": high}
+
+
+def slice_table(landmarks: np.ndarray, truth: np.ndarray, store: Store, rows: np.ndarray) -> pd.DataFrame:
+    """nme68-2d of seen and of hidden landmarks, and, where the raw set tells attributes, of groups of samples."""
+    errors = np.linalg.norm((landmarks - truth)[..., :2], axis=-1) / face_size(truth)[:, None] * 100
+    hidden = store.table["hidden"][rows].astype(bool)
+    groups = [("landmarks", name, errors[of]) for name, of in (("seen", ~hidden), ("hidden", hidden)) if of.any()]
+    table = attribute_table(store.manifest["raw"]) if Path(store.manifest["raw"]).is_dir() else pd.DataFrame()
+    if len(table):
+        table = table.set_index("name").reindex(store.table["name"][rows])
+        of_sample = errors.mean(1)
+        for attribute, bins in ATTRIBUTES.items():
+            values = table[attribute]
+            if bins:
+                values = pd.cut(
+                    values, [edge for edge, _ in bins] + [np.inf], labels=[name for _, name in bins], right=False
+                )
+            groups += [(attribute, str(name), of_sample[(values == name).to_numpy()]) for name in values.unique()]
+    lines = []
+    for attribute, name, values in groups:
+        if len(values) >= LEAST_OF_A_GROUP:
+            low, high = bootstrap_interval(values, seed=0)
+            lines.append((attribute, name, len(values), values.mean(), low, high))
+    return pd.DataFrame(lines, columns=["attribute", "group", "count", "network", "95% low", "95% high"])
 
 
 def truth_aligned_in_depth(store: Store, index: int, mesh: FaceMesh) -> np.ndarray:
@@ -195,10 +251,18 @@ def write_results(result: Evaluation, store: Store, rows: np.ndarray, meshes: li
     """Tables as csv and json, the CED curve, and pictures of the best, the median and the worst sample."""
     write_text(result.folder / "nme68_2d.csv", result.nme.to_csv())
     write_text(result.folder / "surface.csv", result.surface.to_csv())
+    write_text(result.folder / "budget.csv", result.budget.to_csv())
+    write_text(result.folder / "slices.csv", result.slices.to_csv(index=False))
     write_text(result.folder / "samples.csv", result.samples.to_csv(index=False))
     write_json(
         result.folder / "metrics.json",
-        {"about": result.about, "nme68_2d": result.nme.to_dict("index"), "surface": result.surface.to_dict("index")},
+        {
+            "about": result.about,
+            "nme68_2d": result.nme.to_dict("index"),
+            "surface": result.surface.to_dict("index"),
+            "budget": result.budget.to_dict("index"),
+            "slices": result.slices.to_dict("records"),
+        },
     )
     save_figure(result.folder / "ced.png", ced_figure(result))
     order = np.argsort(result.samples["network"].to_numpy())

@@ -224,3 +224,78 @@ def cd_f1(pred: np.ndarray, gt: np.ndarray, tau: float = 1e-4) -> dict[str, floa
         return float(200 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
     return {"cd": float(1000 * (to_gt.mean() + to_pred.mean())), "f1": f1(tau), "f1_2tau": f1(2 * tau)}
+
+
+# --- where the error comes from -------------------------------------------------------------------
+
+
+def error_budget(pred: np.ndarray, gt: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """nme68-2d of each sample if the prediction had the true rotation, scale, translation or shape.
+
+    What is true follows from the best 3D similarity of the prediction onto the truth, about the landmarks' centroids.
+
+    Args:    pred, gt: (N, 68, 3) px.
+    Returns: "alone": each part swapped by itself; "together": each with all before it. Both begin with "as it is"; the
+             values are (N,) percent.
+    """
+    pred, gt = np.asarray(pred, np.float64), np.asarray(gt, np.float64)
+    scale, rotation, _ = umeyama(pred, gt)
+    scale, turn = scale[:, None, None], np.swapaxes(rotation, 1, 2)  # points are rows
+    centre, true_centre = pred.mean(1, keepdims=True), gt.mean(1, keepdims=True)
+    own, true = pred - centre, gt - true_centre
+    alone = {
+        "as it is": pred,
+        "true rotation": centre + own @ turn,
+        "true scale": centre + scale * own,
+        "true translation": true_centre + own,
+        "true shape": centre + true @ rotation / scale,
+    }
+    together = {
+        "as it is": pred,
+        "true rotation": centre + own @ turn,
+        "true scale": centre + scale * own @ turn,
+        "true translation": true_centre + scale * own @ turn,
+        "true shape": gt,
+    }
+    budget = {"alone": alone, "together": together}
+    return {how: {name: nme68_2d(points, gt) for name, points in parts.items()} for how, parts in budget.items()}
+
+
+def identity_variance(pred: np.ndarray, gt: np.ndarray) -> float:
+    """Variance of the predicted shapes over that of the true ones, pose taken off: far below 1, "everyone looks alike".
+
+    Args: pred, gt: (N, L, 3) points of N samples; each set is laid on its own Procrustes mean.
+    """
+
+    def spread(shapes: np.ndarray) -> float:
+        aligned = _aligned(shapes, np.broadcast_to(procrustes_mean(shapes), np.shape(shapes)))
+        return float((aligned - aligned.mean(0)).var(0).sum())
+
+    return spread(pred) / spread(gt)
+
+
+def rec_icp(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray, rounds: int = 30) -> np.ndarray:
+    """Protocol rec-icp: shape without pose and without correspondences.
+
+    Iterative closest points with rotation, translation and scale, from the similarity on known correspondences; the
+    mean distance of the moved prediction's vertices to the nearest true vertex, over the 3D distance of the outer eye
+    corners, times 100.
+
+    Args:    pred, gt: (N, V, 3) and (N, W, 3), V = W for the start.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
+    Returns: (N,) percent.
+    """
+    from scipy.spatial import cKDTree
+
+    eyes = np.linalg.norm(gt_landmarks[:, 36] - gt_landmarks[:, 45], axis=-1)
+    errors = []
+    for moved, true in zip(_aligned(pred, gt), np.asarray(gt, np.float64), strict=True):
+        tree = cKDTree(true)
+        distance, nearest = tree.query(moved)
+        for _ in range(rounds):
+            candidate = _aligned(moved, true[nearest])
+            closer, nearest = tree.query(candidate)
+            if not (closer**2).mean() < (distance**2).mean() * (1 - 1e-6):
+                break
+            moved, distance = candidate, closer
+        errors.append(distance.mean())
+    return 100 * np.array(errors) / eyes

@@ -12,7 +12,7 @@ from p2m_core import __version__, cli
 from p2m_core.config import PROJECT_ROOT, Config
 from p2m_core.errors import InputError
 
-COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "doctor", "demo")
+COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "convert", "doctor", "demo")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_help_has_an_example_that_parses_and_a_default_for_every_option(command,
             assert "default: " in action.help, action.dest
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("doctor", "demo", "run")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("convert", "doctor", "demo", "run")])
 def test_shown_defaults_are_the_configs(command, capsys):
     shown = " ".join(help_of(command, capsys).split())
     for option in cli.OPTIONS[getattr(cli, command)]:
@@ -209,6 +209,19 @@ def test_a_failed_notebook_is_one_line_and_exit_code_1(monkeypatch, capsys, comm
     monkeypatch.setattr(pipeline, "run_notebooks", run_notebooks)
     assert cli.main([command]) == 1
     assert capsys.readouterr().err == "p2m: 02_train.ipynb: in the cell 'x': ValueError: y\n"
+
+
+def test_objects_have_writer_and_measure_of_their_own(monkeypatch, capsys):
+    seen = []
+    for module, name in (("data.procedural", "write_objects"), ("evaluate_objects", "evaluate_objects")):
+        stand_in = types.SimpleNamespace(**{name: lambda *args, **kwargs: seen.append((*args, *kwargs.values()))})
+        monkeypatch.setitem(sys.modules, f"p2m_core.{module}", stand_in)
+    assert cli.main(["synth", "-c", "object-tiny", "--count", "7", "--seed", "3"]) == 0
+    assert seen.pop() == ("data/raw/objects-tiny", 7, 3, 2)
+    assert cli.main(["evaluate", "-c", "object-tiny", "--weights", "bundled"]) == 0
+    assert seen.pop()[0].evaluate.weights == "bundled"
+    assert cli.main(["preprocess", "-c", "object-tiny"]) == 2
+    assert "data.kind: is objects, which are read as they are" in capsys.readouterr().err
 
 
 def test_python_m_is_the_same_command_and_help_loads_no_torch():

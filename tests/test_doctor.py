@@ -1,7 +1,13 @@
+import shutil
+
 import numpy as np
 import pytest
+import scipy.io
 
 from p2m_core import doctor
+from p2m_core.cli import main
+from p2m_core.data.aflw2000 import find_samples
+from p2m_core.faces.formats import save_face_model, write_mat
 
 SAMPLE_SETS = {"AFLW2000-3D": "AFLW2000-3D", "300W-LP": "300W_LP", "synthetic set": "synthetic"}
 
@@ -63,3 +69,60 @@ def test_stores_and_weights_are_named(tmp_path, monkeypatch):
     assert found["weights face-lite"].detail == "2.0 MB"
     assert "store" not in found
     assert "bundled weights" not in found
+
+
+# --- checks ---
+
+
+def test_a_sound_set_has_nothing_to_complain_of(synthetic_set):
+    lines = doctor.check(synthetic_set)
+    assert lines[:3] == ["24 samples", "24 of 24 samples looked at can be read", "photos of 96 x 96 px"]
+    [residual] = lines[3:]
+    assert residual.startswith("landmarks rebuilt from pose and coefficients: nme68-3d 0.00 %")
+
+
+def test_what_is_wrong_with_a_set_is_named(synthetic_set, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(synthetic_set, folder)
+    mats = find_samples(folder)
+    mats[0].with_suffix(".jpg").unlink()
+    mats[1].with_suffix(".jpg").write_bytes(b"no picture")
+    mats[2].write_bytes(b"no .mat")
+    for mat in mats[3:]:  # yaw of the other sign, as in another convention
+        content = scipy.io.loadmat(mat)
+        content["Pose_Para"][0, 1] *= -1
+        write_mat(mat, {name: value for name, value in content.items() if not name.startswith("__")})
+    lines = "\n".join(doctor.check(folder))
+    assert "23 samples" in lines
+    assert f"{mats[0]}: has no image beside it" in lines
+    for name in (mats[1].with_suffix(".jpg").name, mats[2].name):
+        assert name in lines
+    assert "21 of 23 samples looked at can be read" in lines
+    assert "pose, coefficients and landmarks do not belong together" in lines
+
+
+def test_real_samples_are_checked_by_a_fit(aflw_samples):
+    lines = doctor.check(aflw_samples)
+    assert lines[:3] == ["8 samples", "8 of 8 samples looked at can be read", "photos of 450 x 450 px"]
+    assert "our face model fitted to the landmarks" in lines[3]
+
+
+def test_a_face_model_is_checked_with_its_template(face_model, tmp_path):
+    save_face_model(tmp_path, face_model)
+    lines = doctor.check(tmp_path)
+    assert "199 shape and 29 expression directions" in lines[0]
+    assert len([line for line in lines if line.startswith("template level")]) == 4
+    assert float(lines[-1].split("lie ")[1].split(" %")[0]) < 2
+
+
+def test_the_command_finds_a_leak_between_lists(synthetic_set, tmp_path, capsys):
+    images = sorted(path for path in synthetic_set.rglob("*.jpg"))
+    (tmp_path / "train.txt").write_text("".join(f"{path}\n" for path in images[:12]))
+    (tmp_path / "test.txt").write_text("".join(f"{path}\n" for path in images[12:]))
+    words = ["doctor", "--splits", str(tmp_path / "train.txt"), str(tmp_path / "test.txt")]
+    assert main(words) == 0
+    assert "no image is in two places" in capsys.readouterr().out
+    (tmp_path / "test.txt").write_text("".join(f"{path}\n" for path in images[11:]))
+    assert main(words) == 1
+    assert f"{images[11].name} = {images[11].name}" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path / "nothing")]) == 2

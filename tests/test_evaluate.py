@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import oracles
@@ -17,7 +18,17 @@ from p2m_core.metrics import nme68_2d
 from p2m_core.predict import open_network, predict
 
 SYSTEMS = ["network", "mean face, true pose (floor)", "mean face in the box"]
-FILES = {"nme68_2d.csv", "samples.csv", "metrics.json", "ced.png", "best.png", "median.png", "worst.png"}
+FILES = {
+    "nme68_2d.csv",
+    "budget.csv",
+    "slices.csv",
+    "samples.csv",
+    "metrics.json",
+    "ced.png",
+    "best.png",
+    "median.png",
+    "worst.png",
+}
 
 
 @pytest.fixture
@@ -59,6 +70,32 @@ def test_the_truth_scores_perfectly(settings, perfect):
     assert surface[["F1 at 1e-4 (10 px)", "F1 at 2e-4"]].tolist() == [100, 100]
     floor, in_box = result.nme["plain"].iloc[1:]
     assert 0.5 < floor < in_box < 40  # what a face costs that is not known, and a pose that is not
+
+
+def test_slices_cover_every_sample_once_an_attribute(settings, store):
+    result = evaluate(settings("evaluate.split=all"))
+    slices = result.slices
+    raw = pd.read_csv(next(Path(store.manifest["raw"]).glob("*/attributes.csv")), keep_default_na=False)
+    merged = result.samples.merge(raw, on="name")
+    glasses = merged.groupby("glasses")["network"].agg(["mean", "size"])
+    for name, row in glasses[glasses["size"] >= 5].iterrows():
+        [found] = slices[(slices.attribute == "glasses") & (slices.group == name)].to_dict("records")
+        assert found["count"] == row["size"]
+        assert found["network"] == pytest.approx(row["mean"], rel=1e-5)
+        assert found["95% low"] <= found["network"] <= found["95% high"]
+    women = merged["woman"].sum()
+    assert slices.set_index("group")["count"].get("woman", women) == women
+    landmarks = slices[slices.attribute == "landmarks"].set_index("group")
+    assert landmarks["count"].sum() == 68 * len(merged)
+    mean = (landmarks["network"] * landmarks["count"]).sum() / landmarks["count"].sum()
+    assert mean == pytest.approx(result.nme.loc["network", "plain"], rel=1e-5)
+
+
+def test_the_budget_begins_with_the_nme_and_ends_at_nothing(settings):
+    result = evaluate(settings("evaluate.split=all"))
+    assert result.budget.loc["as it is"].tolist() == pytest.approx([result.nme.loc["network", "plain"]] * 2)
+    assert result.budget.loc["true shape", "together"] == pytest.approx(0, abs=1e-6)
+    assert 0 < result.about["identity variance"] < 3
 
 
 def test_depth_is_left_open(settings, perfect, monkeypatch):

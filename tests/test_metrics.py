@@ -198,3 +198,79 @@ def test_golden_mean_face(aflw_landmarks, landmarks):
     assert row(flat) == pytest.approx((2.0321, 2.1611, 2.4570, 2.2167, 2.1216), abs=2e-3)
     solid = metrics.yaw_bins(metrics.nme68_3d(floor, gt), yaw)
     assert row(solid)[:4] == pytest.approx((2.6517, 2.7067, 2.9679, 2.7754), abs=2e-3)
+
+
+# --- where the error comes from ---
+
+
+def turned(points, degrees, scale=1.0, shift=(0.0, 0.0, 0.0)):
+    rotation = rotation_from_angles(np.radians(degrees))
+    centre = points.mean(-2, keepdims=True)
+    return centre + scale * (points - centre) @ rotation.T + np.asarray(shift)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("true rotation", {"degrees": [4.0, -12.0, 6.0]}),
+        ("true scale", {"degrees": [0.0, 0, 0], "scale": 1.15}),
+        ("true translation", {"degrees": [0.0, 0, 0], "shift": (5.0, -3.0, 2.0)}),
+    ],
+)
+def test_a_fault_of_one_kind_is_wholly_in_its_part_of_the_budget(part, change):
+    gt = 100 * np.random.default_rng(0).normal(size=(5, 68, 3))
+    budget = metrics.error_budget(turned(gt, **change), gt)
+    own = budget["alone"]["as it is"]
+    assert (own > 0.5).all()
+    for name, values in budget["alone"].items():
+        if name == part:
+            np.testing.assert_allclose(values, 0, atol=1e-9)
+        elif name != "as it is":
+            assert (values > 0.3 * own).all(), name
+    np.testing.assert_allclose(budget["together"]["true shape"], 0, atol=1e-9)
+
+
+def test_a_fault_of_shape_stays_until_the_shape_is_true():
+    rng = np.random.default_rng(1)
+    gt = 100 * rng.normal(size=(6, 68, 3))
+    pred = turned(gt + 5 * rng.normal(size=gt.shape), [3.0, 8, -5], 0.9, (4.0, 4, 4))
+    budget = metrics.error_budget(pred, gt)
+    together = [values.mean() for values in budget["together"].values()]
+    assert together[0] > together[-2] > 1
+    assert together[-1] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(budget["together"]["true translation"], metrics.nme68_2d(oracle_aligned(pred, gt), gt))
+    # the true shape in the predicted pose is off by the pose alone
+    assert 0 < budget["alone"]["true shape"].mean() < budget["alone"]["as it is"].mean()
+
+
+def oracle_aligned(pred, gt):
+    return np.stack([oracles.aligned(p, g) for p, g in zip(pred, gt, strict=True)])
+
+
+def test_identity_variance_is_1_for_the_truth_and_less_for_like_faces():
+    rng = np.random.default_rng(2)
+    mean, own = rng.normal(size=(68, 3)), 0.1 * rng.normal(size=(40, 68, 3))
+    poses = rng.normal(0, 20, (40, 3))
+    true = np.stack([turned(mean + x, d, 1 + 0.3 * k / 40, (k, 0, 0)) for k, (x, d) in enumerate(zip(own, poses))])
+    assert metrics.identity_variance(true, true) == pytest.approx(1)
+    half = np.stack([turned(mean + x / 2, d) for x, d in zip(own, poses)])
+    assert metrics.identity_variance(half, true) == pytest.approx(0.25, rel=0.03)
+    same = np.stack([turned(mean, d) for d in poses])
+    assert metrics.identity_variance(same, true) == pytest.approx(0, abs=1e-9)
+
+
+def test_rec_icp_needs_no_correspondences_to_be_right():
+    """A prediction whose vertices slid along the surface is right as a surface, wrong by correspondences."""
+    u, v = (x.ravel() for x in np.meshgrid(np.linspace(-1, 1, 90), np.linspace(-1, 1, 90)))
+
+    def surface(u, v):
+        return np.stack([u, v, 0.3 * np.cos(2 * u) + 0.2 * np.sin(3 * v)], -1)
+
+    gt = surface(u, v)[None]
+    landmarks = np.zeros((1, 68, 3))
+    landmarks[0, 45] = [1.0, 0, 0]
+    slid = turned(surface(u * (1 - 0.1 * (1 - u**2)), v), [5.0, 9, 2], 1.3, (2.0, 1, 0))[None]
+    icp, known = metrics.rec_icp(slid, gt, landmarks)[0], metrics.rec_umeyama(slid, gt, landmarks)[0]
+    assert icp < 0.6 * known
+    assert metrics.rec_icp(turned(gt[0], [5.0, 9, 2], 1.3)[None], gt, landmarks)[0] == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(metrics.rec_icp(slid, gt, 2 * landmarks), icp / 2)
