@@ -9,7 +9,7 @@ CODE := p2m_core tests benchmarks notebooks
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu lint bench notebooks weights clean
+.PHONY: help demo test test-all test-gpu lint bench bench-gpu notebooks weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ lint: $(STAMP) ## ruff on code and notebooks, and that the notebooks are strippe
 
 bench: $(STAMP) ## every benchmark: a ratio against a named baseline in the same run
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+bench-gpu: $(STAMP) ## what needs a CUDA device, into benchmarks/gpu.json
+	$(BIN)/python benchmarks/gpu.py
 
 notebooks: $(STAMP) ## the five notebooks with CONFIG=face-lite
 	$(BIN)/python -m p2m_core run --config $(or $(CONFIG),face-lite)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import nn
 from torch.nn import functional as F
 
-from p2m_core.chamfer import gather, nearest
+from p2m_core.chamfer import cloud_mean, gather, nearest
 from p2m_core.config import LossConfig
 from p2m_core.errors import InputError
 from p2m_core.layers import SparseMap
@@ -176,11 +176,6 @@ def smooth_l1(
 def squared_norm(vectors: Float[torch.Tensor, "*_ 3"]) -> Float[torch.Tensor, ""]:
     """Mean squared length."""
     return vectors.square().sum(-1).mean()
-
-
-def cloud_mean(values: Float[torch.Tensor, "b m"], lengths: Int[torch.Tensor, "b"] | None) -> Float[torch.Tensor, ""]:
-    """Mean over each cloud's own points, then over the batch; what is beyond a length must be 0."""
-    return values.mean() if lengths is None else (values.sum(1) / lengths).mean()
 
 
 def face_cross(vertices: Float[torch.Tensor, "b v 3"], faces: Int[torch.Tensor, "f 3"]) -> Float[torch.Tensor, "b f 3"]:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Sampler, Subset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from p2m_core.chamfer import chosen_backend
 from p2m_core.checkpoint import initialise, save_weights
 from p2m_core.config import Config, provenance, run_folder, save_config, shown
 from p2m_core.data.store import open_store
@@ -355,7 +356,8 @@ def train_locked(config: Config, folder: Path) -> Path:
     trainer = Trainer(config)
     if not (folder / "config.yaml").exists() or trainer.step == 0:
         save_config(config, folder / "config.yaml")
-        write_json(folder / "provenance.json", provenance() | {"store": trainer.store.manifest})
+        about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
+        write_json(folder / "provenance.json", provenance() | about)
     try:
         run_steps(trainer)
     except KeyboardInterrupt:
