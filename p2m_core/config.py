@@ -80,7 +80,8 @@ class DataConfig(Section):
     face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
     Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
     split: by "shares", by the tracked lists of AFLW2000-3D ("fold-1" to "fold-5"), or "auto": by the first of these
-    lists for AFLW2000-3D's 2000 images, else by shares. Margins are the crop's side over the longer side of the landmarks' box.
+    lists for AFLW2000-3D's 2000 images, else by shares.
+    Margins are the crop's side over the longer side of the landmarks' box.
     """
 
     kind: Literal["faces", "objects"] = "faces"
