@@ -40,13 +40,15 @@ CHECKPOINT_S = 60.0  # what an interrupted cell gets to write its checkpoint
 
 @dataclass
 class NotebookResult:
-    """What became of one notebook. `status`: ok, failed, timeout, interrupted or not run."""
+    """What became of one notebook. `status`: ok, failed, timeout, interrupted or not run; `report`: what its cells
+    tagged "report" printed."""
 
     name: str
     status: str = "not run"
     seconds: float = 0.0
     executed: str = ""
     written: list[str] = field(default_factory=list)
+    report: str = ""
     error: str = ""
 
 
@@ -91,7 +93,7 @@ def run_notebooks(
     """Execute notebooks in order; the executed copies and run.json go to the run's folder.
 
     Args:    config: name or file, as for `load_config`, or a Config, of which a copy in the run's folder is passed on.
-             notebooks: stems ("02_train") or paths; all of notebooks/ where None.
+             notebooks: stems ("02_train") or paths; those that the config names where None.
              parameters: {"epochs": 3} for each notebook that knows the name, {"02_train.epochs": 3} for one.
              timeout_s: limit for each notebook.   out: folder of the executed copies, outputs/<name>/notebooks
              where None.   overrides: as for `load_config`, passed on to every notebook.
@@ -100,7 +102,7 @@ def run_notebooks(
     """
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it says again what we report, at length
     loaded = config if isinstance(config, Config) else load_config(config, overrides)
-    files = find_notebooks(notebooks)
+    files = find_notebooks(notebooks or loaded.notebooks)
     folder = run_folder(loaded)
     saved = folder / "config.yaml"
     common = _common_parameters(config, overrides, saved)
@@ -125,7 +127,7 @@ def run_notebooks(
                 try:
                     _run_one(file, out / file.name, plan[file], timeout_s, result, bar)
                 finally:
-                    result.written = _changed(before, _snapshot(watched))
+                    result.written = _changed(before, _snapshot(watched), watched[1:])
                 bar.update()
     finally:
         report["seconds"] = round(sum(result.seconds for result in results), 1)
@@ -185,6 +187,13 @@ def read_parameters(notebook: str | Path) -> dict[str, Any]:
         problem = "holds more than lines of the form name = literal"
         raise InputError(notebook, "parameters cell", problem, "compute in the next cell") from None
     return defaults
+
+
+def read_report(notebook: Path) -> str:
+    """What the cells tagged "report" of an executed notebook printed."""
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if "report" in cell.metadata.get("tags", [])]
+    outputs = [output for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream"]
+    return "".join(output.text for output in outputs if output.name == "stdout")
 
 
 def _literal(statement: ast.stmt) -> dict[str, Any]:
@@ -290,7 +299,7 @@ def _run_one(
         result.seconds = round(time.monotonic() - started, 1)
         if running.exists():
             _finish_copy(running, copy, result.error if result.status == "timeout" else "")
-            result.executed = settings.shown(copy)
+            result.executed, result.report = settings.shown(copy), read_report(copy)
 
 
 class _Limit:
@@ -347,11 +356,15 @@ def _snapshot(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     return files
 
 
-def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[str]:
-    """New and changed files, relative to the root; a folder of many is one entry."""
+def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any], sets: Sequence[Path]) -> list[str]:
+    """New and changed files, relative to the root; a folder of many, or a set of many folders, is one entry."""
     by_folder: dict[Path, list[Path]] = {}
     for path in sorted(path for path, state in after.items() if before.get(path) != state):
         by_folder.setdefault(path.parent, []).append(path)
+    for whole in sets:
+        inside = [folder for folder in by_folder if folder.is_relative_to(whole)]
+        if len(inside) > LISTED_FILES:
+            by_folder[whole] = [path for folder in inside for path in by_folder.pop(folder)]
     listed = []
     for folder, paths in by_folder.items():
         many = len(paths) > LISTED_FILES

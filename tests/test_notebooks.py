@@ -1,4 +1,4 @@
-"""The five notebooks as users run them: in order by `p2m run`, alone by bare papermill, in JupyterLab."""
+"""The notebooks as users run them: in order by `p2m run`, alone by bare papermill, in JupyterLab."""
 
 import json
 import os
@@ -58,6 +58,29 @@ def test_what_the_demo_promises_is_there(home):
     assert np.isfinite(mesh.vertices).all()
     for suffix in (".ply", ".glb", ".png", ".html", ".json"):
         assert (run / f"predictions/grace_hopper{suffix}").stat().st_size > 100
+
+
+def test_the_object_version_runs_and_prints_its_table(home):
+    weights = home / "outputs/object-tiny/weights.safetensors"
+    command = [sys.executable, "-m", "p2m_core", "run", "-c", "object-tiny", "--timeout", "300"]
+    run = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    shown = run.stdout
+    for words in ("06_objects       ok", "cd-f1@p2m", "mean of categories", "weighted by samples", "template as it is"):
+        assert words in shown
+    # Other weights beside the run's; what is there already is neither made nor trained again.
+    shutil.copy(weights, home / "other.safetensors")
+    trained = weights.stat().st_mtime_ns
+    command += ["-p", "checkpoints=[other.safetensors, run]"]
+    run = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert weights.stat().st_mtime_ns == trained
+    [report] = json.loads((home / "outputs/object-tiny/run.json").read_text())["notebooks"]
+    assert report["report"] in run.stdout
+    assert "\nother.safetensors" in report["report"]
+    notebook = nbformat.read(home / "outputs/object-tiny/notebooks/06_objects.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
 
 
 def test_bare_papermill_from_another_folder(home, tmp_path):

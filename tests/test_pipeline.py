@@ -42,6 +42,8 @@ def add(root: Path, name: str, *cells: str, parameters: str | None = PARAMETERS)
     content.cells += [new_code_cell(cell) for cell in cells]
     path = root / "notebooks" / f"{name}.ipynb"
     nbformat.write(content, path)
+    names = sorted(file.stem for file in path.parent.glob("[0-9]*.ipynb"))
+    (root / "configs" / "tiny.yaml").write_text(f"seed: 3\nnotebooks: {json.dumps(names)}\n")
     return path
 
 
@@ -94,6 +96,23 @@ def test_notebooks_run_in_order_and_the_report_says_what_was_written(root, monke
     assert load_config(folder / "config.yaml") == load_config("tiny", ["seed=4"])
 
 
+def test_what_tagged_cells_print_is_the_report(root):
+    path = add(root, "01_a", "print('no')", "import sys\nprint('a table')\nprint('noise', file=sys.stderr)")
+    content = nbformat.read(path, as_version=4)
+    content.cells[-1].metadata["tags"] = ["report"]
+    nbformat.write(content, path)
+    [result] = run_notebooks("tiny", timeout_s=120)
+    assert result.report == "a table\n"
+    report = json.loads((root / "outputs" / "tiny" / "run.json").read_text())
+    assert report["notebooks"][0]["report"] == "a table\n"
+
+
+def test_a_set_of_many_folders_is_one_line(root):
+    made = {root / "data" / "set" / str(k) / name: (1, 1) for k in range(20) for name in ("a.png", "a.dat")}
+    other = {root / "outputs" / "x.txt": (1, 1)}
+    assert pipeline._changed({}, made | other, [root / "data" / "set"]) == ["outputs/x.txt", "data/set/ (40 files)"]
+
+
 def test_the_source_notebook_stays_as_it_was(root):
     path = add(root, "01_a", "print(1)")
     before = path.read_bytes()
@@ -103,7 +122,7 @@ def test_the_source_notebook_stays_as_it_was(root):
 
 def test_a_config_object_and_another_folder(root):
     add(root, "01_a", SHOW)
-    [result] = run_notebooks(Config(name="own", seed=9), out="elsewhere", timeout_s=120)
+    [result] = run_notebooks(Config(name="own", seed=9, notebooks=("01_a",)), out="elsewhere", timeout_s=120)
     assert result.executed == "elsewhere/01_a.ipynb"
     assert json.loads(printed(root / "elsewhere" / "01_a.ipynb"))[-1] == 9
 
@@ -255,7 +274,7 @@ def test_a_file_that_is_no_notebook(root, no_kernel):
     for content in ("not json", "[]", "{}", '{"nbformat": 4}'):
         (root / "notebooks" / "01_a.ipynb").write_text(content)
         with pytest.raises(InputError, match=r"01_a\.ipynb"):
-            run_notebooks("tiny")
+            run_notebooks("tiny", ["01_a"])
 
 
 def test_a_wrong_config_never_reaches_a_kernel(root, no_kernel):
