@@ -47,7 +47,7 @@ bench: $(STAMP) ## every benchmark: a ratio against a named baseline in the same
 bench-gpu: $(STAMP) ## what needs a CUDA device, into benchmarks/gpu.json
 	$(BIN)/python benchmarks/gpu.py
 
-notebooks: $(STAMP) ## the five notebooks with CONFIG=face-lite
+notebooks: $(STAMP) ## the notebooks of CONFIG=face-lite
 	$(BIN)/python -m p2m_core run --config $(or $(CONFIG),face-lite)
 
 weights: $(STAMP) ## the bundled weights anew, two hours on 2 cores: faces, store, training, fp16 copy

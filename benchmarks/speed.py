@@ -20,11 +20,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from p2m_core.camera import face_size
 from p2m_core.config import LossConfig, ModelConfig, load_config
+from p2m_core.data.aflw2000 import read_image
 from p2m_core.faces.registration import face_template
 from p2m_core.losses import MeshLoss, Truth
 from p2m_core.model import Pixel2Mesh
-from p2m_core.predict import open_network, predict_crops
+from p2m_core.predict import open_network, predict, predict_crops, sample_photo
 from p2m_core.synthetic.face_model import load_head_model
 from p2m_core.template import Template
 
@@ -93,6 +95,12 @@ def prediction(rounds: int, tiny: bool) -> None:
     crop, image = np.zeros((1, side, side, 3), np.uint8), torch.rand(1, 3, side, side)
     once, flipped = (median_s(lambda on=on: predict_crops(model, crop, on), rounds) for on in (False, True))
     print(f"one photo: {1000 * flipped:.1f} ms with flip averaging, {flipped / once:.2f} times one pass")
+    photo = read_image(sample_photo())
+    [full] = predict(photo)
+    with torch.autocast("cpu", torch.bfloat16):
+        [low] = predict(photo)
+    moved = np.linalg.norm(low.vertices_px - full.vertices_px, axis=1).mean() / face_size(full.landmarks_px)
+    print(f"bf16 moves a vertex of {sample_photo().name} by {100 * moved:.2f}% of the face size")
     torch.set_num_threads(1)
     with torch.inference_mode():
         single = median_s(lambda: model(image), rounds)

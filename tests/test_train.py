@@ -13,6 +13,7 @@ from p2m_core import train as train_module
 from p2m_core.checkpoint import read_weights, save_weights
 from p2m_core.config import config_hash, load_config, run_folder
 from p2m_core.errors import InputError
+from p2m_core.losses import Truth
 from p2m_core.train import EpochSampler, NonFiniteLoss, Trainer, train, trim_metrics
 
 CHAMFER = ("loss.chamfer=10", "loss.normal=1e-3")  # the terms with random points
@@ -349,7 +350,7 @@ def test_a_loss_that_is_not_finite_names_step_and_samples(settings, store, monke
     batches = trainer.batches()
     trainer.train_step(next(batches))
     batch = next(batches)
-    monkeypatch.setattr(trainer, "truth", lambda batch: torch.full((4, 817, 3), torch.nan))
+    monkeypatch.setattr(trainer, "truth", lambda batch: Truth(torch.full((4, 817, 3), torch.nan)))
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items() if "norms" not in name}
     with pytest.raises(NonFiniteLoss, match=r"^step 1: ") as caught:
         trainer.train_step(batch)
