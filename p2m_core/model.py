@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from p2m_core.backbones import Decoder, Normalise, build_backbone
 from p2m_core.camera import LegacyCrop, project_legacy_crop, project_perspective
 from p2m_core.config import ModelConfig
+from p2m_core.errors import InputError
 from p2m_core.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, sample_as_tensorflow, sample_features
 from p2m_core.template import Template
 
@@ -48,12 +49,18 @@ class Pixel2Mesh(nn.Module):
         super().__init__()
         self.config, self.template = config, template
         levels = len(template.counts)
-        if len(config.hidden) != levels or len(config.blocks) != levels:
-            raise ValueError(f"model.hidden and model.blocks need one entry for each of the {levels} levels")
+        for name in ("hidden", "blocks"):
+            if len(getattr(config, name)) != levels:
+                problem = f"{len(getattr(config, name))} entries for {levels} levels"
+                raise InputError(
+                    "config", f"model.{name}", problem, f"it needs one entry for each of the {levels} levels"
+                )
         if config.pose_head and config.camera != "crop":
-            raise ValueError("model.pose_head places a template in a crop: set it to false, or model.camera=crop")
+            problem = f"places a template in a crop, but model.camera is {config.camera}"
+            raise InputError("config", "model.pose_head", problem, "set it to false")
         if config.decoder and config.backbone != "vgg16":
-            raise ValueError("model.decoder draws from the maps of model.backbone=vgg16")
+            problem = f"draws from the maps of a vgg16, but model.backbone is {config.backbone}"
+            raise InputError("config", "model.decoder", problem, "set it to false")
         self.normalise = Normalise(config.normalisation)
         self.encoder = build_backbone(config.backbone, config.pretrained, config.tensorflow_aligned)
         self.decoder = Decoder() if config.decoder else None
@@ -67,12 +74,10 @@ class Pixel2Mesh(nn.Module):
         sampled = channels or sum(raw)
         self.to_global = nn.Linear(raw[-1], sampled) if config.global_feature else None
 
-        fixed = sampled * (2 if config.global_feature else 1) + (6 if config.template_coordinates else 3)
         self.stages, self.unpool = nn.ModuleList(), nn.ModuleList()
         for k, (hidden, blocks) in enumerate(zip(config.hidden, config.blocks, strict=True)):
-            before = config.hidden[k - 1] if k else 0
             out = config.last_hidden if config.last_hidden and k == levels - 1 else 3
-            self.stages.append(GraphBottleneck(fixed + before, hidden, out, blocks, config.block))
+            self.stages.append(GraphBottleneck(sum(self.columns(k)), hidden, out, blocks, config.block))
             if k:
                 adaptive = config.unpooling == "adaptive"
                 self.unpool.append(Unpooling(template.unpool[k - 1], template.counts[k - 1], adaptive))
@@ -173,17 +178,14 @@ class Pixel2Mesh(nn.Module):
             return sample_as_tensorflow(maps, places, size) @ weights
         padding = "border" if self.reduce is not None else "zeros"
         grid = self.project(vertices, crop)
-        parts = weights.split([x.shape[1] for x in maps])
-        wide = [x.shape[2] * x.shape[3] >= len(vertices) for x in maps]
-        few = [(x, w) for x, w, late in zip(maps, parts, wide, strict=True) if not late]
-        many = [(x, w) for x, w, late in zip(maps, parts, wide, strict=True) if late]
-        product = 0
-        if many:
-            product = sample_features([x for x, _ in many], grid, padding) @ torch.cat([w for _, w in many])
-        for x, w in few:
-            projected = (x.permute(0, 2, 3, 1) @ w).permute(0, 3, 1, 2)
-            product = product + sample_features([projected], grid, padding)
-        return product
+        large, large_weights, product = [], [], 0
+        for x, w in zip(maps, weights.split([x.shape[1] for x in maps]), strict=True):
+            if x.shape[2] * x.shape[3] < len(vertices):
+                multiplied = (x.permute(0, 2, 3, 1) @ w).permute(0, 3, 1, 2)
+                product = product + sample_features([multiplied], grid, padding)
+            else:
+                large.append(x), large_weights.append(w)
+        return product + sample_features(large, grid, padding) @ torch.cat(large_weights) if large else product
 
     def project(self, vertices: Float[torch.Tensor, "v b 3"], crop: LegacyCrop | None) -> Float[torch.Tensor, "v b 2"]:
         """Where vertices fall on the input, x and y in [-1, 1]."""

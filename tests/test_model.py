@@ -12,8 +12,10 @@ from torch.nn import functional as F
 from p2m_core import backbones
 from p2m_core.backbones import build_backbone, fold_batch_norms
 from p2m_core.config import ModelConfig
+from p2m_core.errors import InputError
 from p2m_core.layers import sample_features
 from p2m_core.model import PLACED_SCALE, Pixel2Mesh, count_parameters, rotation_from_6d, unit_template
+from p2m_core.template import ellipsoid
 
 GOLDEN = Path(__file__).parent / "golden"
 FLIP = torch.tensor([1.0, -1.0, 1.0])  # the template has y up, the crop y down
@@ -104,9 +106,15 @@ def test_the_encoder_sees_imagenets_normalisation(small_template):
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_the_number_of_levels_must_fit(registered):
-    with pytest.raises(ValueError, match="need one entry for each of the 4 levels"):
+def test_settings_that_do_not_fit_are_named(registered, small_template):
+    with pytest.raises(InputError, match=r"model\.hidden: 3 entries for 4 levels .*one entry for each of the 4 levels"):
         network(registered[0])
+    with pytest.raises(
+        InputError, match=r"model\.pose_head: places a template in a crop, but model\.camera is perspec"
+    ):
+        network(small_template, camera="perspective")
+    with pytest.raises(InputError, match=r"model\.decoder: draws from the maps of a vgg16, but .* is resnet18"):
+        network(small_template, decoder=True)
 
 
 def test_all_trained_weights_get_a_gradient(small_template):
@@ -309,6 +317,65 @@ def test_the_unit_template_is_centred_symmetric_and_of_size_one(registered):
     np.testing.assert_allclose(unit[template.mirror] * [-1, 1, 1], unit, atol=1e-5)
     # in the crop of the usual margin it fills the landmarks' box, not more than the crop
     assert 0.5 < abs(unit[:, :2] * PLACED_SCALE).max() < 1
+
+
+# --- the object version's options (the golden tests compare whole networks) ---
+
+OBJECT = {
+    "camera": "perspective", "pose_head": False, "residual": False, "feature_channels": 0, "global_feature": False,
+    "template_coordinates": False, "focal_px": (70.0, 70.0), "centre_px": (31.5, 31.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"focal_px": (90.0, 70.0)},
+        {"centre_px": (31.5, 40.0)},
+        {"mesh_offset": (0.0, 0.1, -0.8)},
+        {"z_threshold": 0.85},
+        {"tensorflow_aligned": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+@torch.no_grad()
+def test_each_option_of_the_camera_moves_where_features_are_read(change):
+    """With the same weights and image; the vertices before the first stage stay where they are."""
+    models = [network(ellipsoid(3), **{**OBJECT, **more}) for more in ({}, change)]
+    models[1].load_state_dict(models[0].state_dict())
+    images = photos()
+    plain, changed = (stirred_alike(model)(images) for model in models)
+    assert torch.equal(plain.before[0], changed.before[0])
+    assert not torch.allclose(plain.levels[0], changed.levels[0], atol=1e-4)
+
+
+def stirred_alike(model):
+    torch.manual_seed(3)
+    return stirred(model)
+
+
+@torch.no_grad()
+def test_objects_start_as_the_template_itself():
+    template = ellipsoid(3)
+    start = network(template, **OBJECT)(photos()).before[0]
+    torch.testing.assert_close(start[0], torch.from_numpy(template.vertices[: template.counts[0]]))
+
+
+def test_a_last_hidden_layer_stands_between_the_last_stage_and_the_coordinates():
+    with_it, without = (network(ellipsoid(3), **OBJECT, last_hidden=n) for n in (5, 0))
+    assert with_it.stages[2].conv2.weight.shape[1] == 5
+    assert with_it.gconv.weight.shape == (5, 3)
+    assert without.stages[2].conv2.weight.shape[1] == 3
+    assert without.gconv is None
+
+
+def test_the_decoder_draws_an_image():
+    model = network(ellipsoid(3), **{**OBJECT, "backbone": "vgg16", "decoder": True})
+    image = model(photos()).image
+    assert image.shape == (2, 3, 64, 64)
+    assert ((image >= 0.5) & (image <= 1)).all()  # a ReLU before the sigmoid, as in the reference
+    F.binary_cross_entropy(image, photos()).backward()
+    assert model.encoder.conv5_4.weight.grad.abs().sum() > 0
 
 
 # --- backbones ---
