@@ -75,7 +75,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, M
         for name, tensor in tensors.items()
         if name.startswith("network.")
     }
-    return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
+    try:
+        return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
+    except (LookupError, ValueError) as error:
+        raise InputError(path, "", f"holds no sound template: {error}", "copy the file anew") from error
 
 
 def load_model(source: str | Path, device: str = "cpu") -> tuple[Pixel2Mesh, dict]:

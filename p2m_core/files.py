@@ -7,9 +7,20 @@ import json
 import math
 import os
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+
+from p2m_core.errors import InputError
+
+# What numpy, zipfile and zlib raise at a damaged .npz.
+NPZ_ERRORS = (
+    OSError, ValueError, EOFError, LookupError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @contextmanager
@@ -60,3 +71,12 @@ def sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_npz(path: str | Path, remedy: str) -> dict[str, np.ndarray]:
+    """All arrays of an .npz.   Raises InputError with this remedy if it is missing or damaged."""
+    try:
+        with open(path, "rb") as stream, np.load(stream) as file:  # np.load by itself leaves a damaged file open
+            return {name: file[name] for name in file.files}
+    except NPZ_ERRORS as error:
+        raise InputError(path, "", f"is missing or damaged: {error}", remedy) from error

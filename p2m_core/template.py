@@ -23,7 +23,7 @@ from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 
 from p2m_core.errors import InputError
-from p2m_core.files import write_text
+from p2m_core.files import read_npz, write_text
 
 ELLIPSOID_M = (0.28, 0.2, 0.2)  # half axes, near those of Pixel2Mesh's
 
@@ -285,20 +285,23 @@ def ellipsoid(levels: int) -> Template:
 
 def _load_npz(path: Path) -> Template:
     """A template from arrays: coord (n1, 3), faces1 (F1, 3), and the pairs of new vertices unpool1, unpool2 ..."""
+    remedy = "give arrays coord, faces1, unpool1 ..."
+    content = read_npz(path, remedy)
     try:
-        with np.load(path) as file:
-            vertices, faces = np.asarray(file["coord"], np.float64), np.asarray(file["faces1"], np.int64)
-            unpool = [
-                np.asarray(file[f"unpool{k}"], np.int64)
-                for k in range(1, 1 + sum(name.startswith("unpool") for name in file.files))
-            ]
+        vertices, faces = np.asarray(content["coord"], np.float64), np.asarray(content["faces1"], np.int64)
+        unpool = [
+            np.asarray(content[f"unpool{k}"], np.int64)
+            for k in range(1, 1 + sum(name.startswith("unpool") for name in content))
+        ]
         for pairs in unpool:
             vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        if not np.isfinite(vertices).all():
+            raise ValueError("coordinates are not finite")
         levels = subdivided_faces(faces, unpool, len(vertices))
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise InputError(path, "", f"is not a template: {error}", "it needs coord, faces1, unpool1 ...") from error
-    none = np.zeros((0, 3))
-    return Template(np.float32(vertices), levels, tuple(unpool), none.astype(int), none, find_mirror(vertices))
+        none = np.zeros((0, 3))
+        return Template(np.float32(vertices), levels, tuple(unpool), none.astype(int), none, find_mirror(vertices))
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(path, "", f"is not a template: {error}", remedy) from error
 
 
 def semi_sphere(rings: int, levels: int) -> Template:

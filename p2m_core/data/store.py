@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +32,7 @@ from p2m_core.faces import registration
 from p2m_core.faces.fit import fit_landmarks, mean_face_residual
 from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
-from p2m_core.files import atomic_path, sha256, write_json
+from p2m_core.files import atomic_path, read_npz, sha256, write_json
 from p2m_core.jobs import map_jobs
 from p2m_core.losses import Truth
 from p2m_core.metrics import nme68_2d, nme68_3d
@@ -240,15 +239,6 @@ def merge_parts(
 # --- reading --------------------------------------------------------------------------------------
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a store's .npz.   Raises InputError if it is missing or damaged."""
-    try:
-        with open(path, "rb") as stream, np.load(stream) as file:  # np.load by itself leaves a damaged file open
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(path, "", f"is missing or damaged: {error}", REMAKE) from error
-
-
 def open_store(config: Config, folder: str | Path | None = None):
     """The store of faces that was made of data.raw, or the packed objects in data.raw itself.
 
@@ -279,7 +269,7 @@ class Store:
         self.manifest = json.loads(path.read_text())
         if self.manifest["version"] != VERSION:
             raise InputError(path, "version", f"is {self.manifest['version']}, not {VERSION}", REMAKE)
-        self.table, arrays = read_npz(self.folder / "samples.npz"), read_npz(self.folder / "model.npz")
+        self.table, arrays = (read_npz(self.folder / name, REMAKE) for name in ("samples.npz", "model.npz"))
         self.points = LinearPoints(*(arrays.pop(name) for name in ("mean", "shape_basis", "expression_basis")))
         self.template = Template.from_arrays(arrays)
         self.starts = np.concatenate([[0], np.cumsum(self.table["length"])])
