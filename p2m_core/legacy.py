@@ -12,7 +12,10 @@ from p2m_core.errors import InputError
 from p2m_core.template import Template, find_mirror, subdivided_faces, undirected
 
 # What a damaged or a foreign pickle makes the unpickler raise.
-UNPICKLING_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+UNPICKLING_ERRORS = (
+    pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError, MemoryError,
+    OverflowError,
+)  # fmt: skip
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -133,9 +133,14 @@ class Template:
             mesh = trimesh.load(path, force="mesh", process=False)
         except Exception as error:  # trimesh raises whatever its readers do
             raise InputError(path, "", f"cannot be read as a mesh: {error}", "give an .obj, .ply or .dat") from error
-        if not len(mesh.faces):
+        vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+        if not len(faces):
             raise InputError(path, "faces", "there are none", "give a triangle mesh")
-        return Template.from_mesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), levels)
+        if vertices.shape[1:] != (3,) or not np.isfinite(vertices).all():
+            raise InputError(path, "vertices", "are not finite points in space", "give a triangle mesh")
+        if faces.min() < 0 or faces.max() >= len(vertices):
+            raise InputError(path, "faces", "name vertices that are not there", "give a triangle mesh")
+        return Template.from_mesh(vertices, faces, levels)
 
     def save(self, folder: str | Path, stem: str = "template") -> list[Path]:
         """Write one OBJ a level, STEM_1.obj ...; returns the paths."""
