@@ -170,6 +170,10 @@ def load_imagenet(net: nn.Module, name: str) -> None:
 def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> nn.Module:
     """The encoder `name` (resnet18, resnet50 or vgg16), with an attribute `channels` of its four maps.
 
-    Args: pretrained: ImageNet weights, or the path of VGGFace2's for resnet50; vgg16 has none.
+    Args:   pretrained: ImageNet weights, or the path of VGGFace2's for resnet50.
+    Raises: InputError if vgg16, the paper's own variant, is to be pretrained.
     """
+    if name == "vgg16" and pretrained:
+        problem = "there are no weights of the paper's vgg16"
+        raise InputError("config", "model.pretrained", problem, "set it to false, or convert the official network")
     return VGG16(tensorflow_aligned) if name == "vgg16" else ResNet(name, pretrained)

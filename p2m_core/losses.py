@@ -85,6 +85,8 @@ class MeshLoss(nn.Module):
                 config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k]) for k in levels[1:]
             )
         if config.reconst:
+            if prediction.image is None:
+                raise InputError("config", "loss.reconst", "is above 0, but nothing draws", "set model.decoder=true")
             terms["reconst"] = F.binary_cross_entropy(prediction.image.float(), truth.image)
         return sum(getattr(config, name) * term for name, term in terms.items()), terms
 

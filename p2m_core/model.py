@@ -193,6 +193,9 @@ class Pixel2Mesh(nn.Module):
         if config.camera == "crop":
             return vertices[..., :2]
         if config.camera == "legacy_crop":
+            if crop is None:
+                problem = "is legacy_crop, which needs the crop of each photo"
+                raise InputError("config", "model.camera", problem, "take crop: legacy_crop is there for parity alone")
             return project_legacy_crop(vertices, crop, config.centre_px, config.input_px)
         return project_perspective(
             vertices, config.focal_px, config.centre_px, config.input_px, config.mesh_offset, config.z_threshold

@@ -151,6 +151,11 @@ def test_reconstruction(small_template, prediction, truth):
     assert terms["reconst"].item() == pytest.approx(-np.mean(t * np.log(p) + (1 - t) * np.log(1 - p)), rel=1e-5)
 
 
+def test_reconstruction_wants_a_decoder(small_template, prediction, truth):
+    with pytest.raises(InputError, match=r"loss\.reconst: is above 0, but nothing draws"):
+        terms_of(small_template, prediction, Truth(truth, image=torch.rand(2, 3, 5, 5)), reconst=1)
+
+
 def test_padding_of_a_cloud_takes_no_part(small_template, prediction, truth):
     points, normals = drawn(small_template, truth)
     lengths, losses_apart = torch.tensor([30, 11]), []

@@ -130,6 +130,15 @@ def test_all_trained_weights_get_a_gradient(small_template):
 
 
 @torch.no_grad()
+def test_what_a_setting_needs_is_asked_for(small_template):
+    legacy = network(ellipsoid(3), **{**OBJECT, "camera": "legacy_crop"})
+    with pytest.raises(InputError, match=r"model\.camera: is legacy_crop, which needs the crop"):
+        legacy(photos())
+    with pytest.raises(InputError, match=r"model\.pretrained: there are no weights of the paper's vgg16"):
+        network(small_template, backbone="vgg16", pretrained=True)
+
+
+@torch.no_grad()
 def test_coordinates_keep_their_digits_under_bf16(small_template):
     model, images = stirred(network(small_template)), photos()
     full = model(images)

@@ -11,7 +11,6 @@ from PIL import Image
 from p2m_core.camera import perspective_to_px
 from p2m_core.data import procedural
 from p2m_core.data.procedural import (
-    CATEGORIES,
     FOCAL_PX,
     INPUT_PX,
     OFFSET,
@@ -20,12 +19,12 @@ from p2m_core.data.procedural import (
     RADIUS_M,
     Job,
     mesh_of,
-    polygon_distance,
     surface_nets,
     view_path,
     write_model,
     write_objects,
 )
+from p2m_core.data.shapes import CATEGORIES, polygon_distance
 from p2m_core.errors import InputError
 
 

@@ -474,3 +474,9 @@ def test_a_sample_of_another_kind_of_picture(tiny_settings, raw, tmp_path):
     store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
     assert len(store) == SET_COUNT
     assert bytes(store.blob[:2]) == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("change", ["template.kind=ellipsoid", "template.file=mine.obj"])
+def test_another_template_is_refused_for_faces(tiny_settings, change):
+    with pytest.raises(InputError, match="template: faces are registered on the semi-sphere"):
+        build_store(load_config(None, ["name=a", *tiny_settings, change]))

@@ -149,6 +149,9 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     Raises:  InputError if there is no good sample, or no face model.
     """
     data = config.data
+    if config.template.kind != "semi_sphere" or config.template.file:
+        problem = "faces are registered on the semi-sphere, which gives its vertices their meaning"
+        raise InputError("config", "template", problem, "leave template.kind and template.file as they are")
     raw, out = resolve(raw or data.raw), resolve(out or data.store)
     mats = find_samples(raw)
     if not mats:
