@@ -125,11 +125,11 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(path, "", "there is no such file", "give a checkpoint")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch's reader makes of a file that is none of its own
+    except Exception:  # whatever torch's reader makes of a file that is none of its own
         try:
             content = load_arrays(path)
-        except InputError:
-            problem = f"is neither a checkpoint of tensors nor a pickle of arrays: {' '.join(str(error).split())[:200]}"
+        except InputError as error:  # torch's own message advises to read the file unsafely
+            problem = f"is neither a checkpoint of tensors nor a pickle of arrays: {error.problem.partition(': ')[2]}"
             raise InputError(path, "", problem, "give a file that holds nothing but weights") from error
     for entry in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
