@@ -12,10 +12,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from p2m_core.errors import InputError
+
+if TYPE_CHECKING:  # `p2m --help` goes without
+    import numpy as np
 
 # What numpy, zipfile and zlib raise at a damaged .npz.
 NPZ_ERRORS = (
@@ -75,6 +77,8 @@ def sha256(path: str | Path) -> str:
 
 def read_npz(path: str | Path, remedy: str) -> dict[str, np.ndarray]:
     """All arrays of an .npz.   Raises InputError with this remedy if it is missing or damaged."""
+    import numpy as np
+
     try:
         with open(path, "rb") as stream, np.load(stream) as file:  # np.load by itself leaves a damaged file open
             return {name: file[name] for name in file.files}
