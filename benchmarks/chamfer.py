@@ -4,7 +4,7 @@
 
 Prints time, peak memory and wrong neighbours of a search both ways between a mesh's vertices and points on the same
 bumpy sphere, by KD-tree (the baseline), the chunked torch twin, and what is installed of other packages (scipy, faiss,
-open3d, point-cloud-utils, pykdtree, napf), each in a process of its own. Then, with no GPU, the machine instructions a
+open3d, point-cloud-utils, napf), each in a process of its own. Then, with no GPU, the machine instructions a
 pair of the Triton kernel, counted in its machine code, and the time of an H100 that issues one each cycle. See gpu.py
 for times on a GPU.
 """
@@ -86,12 +86,6 @@ def point_cloud_utils_way(a, b):
     return point_cloud_utils.k_nearest_neighbors(a, b, k=1)[1]
 
 
-def pykdtree_way(a, b):
-    from pykdtree.kdtree import KDTree
-
-    return KDTree(b).query(a)[1]
-
-
 def napf_way(a, b):
     import napf
 
@@ -105,7 +99,6 @@ METHODS = {
     "faiss": both(faiss_way),
     "open3d": both(open3d_way),
     "point_cloud_utils": both(point_cloud_utils_way),
-    "pykdtree": both(pykdtree_way),
     "napf": both(napf_way),
 }
 
@@ -133,7 +126,7 @@ def measure(method: str, n: int, m: int, rounds: int) -> dict[str, float]:
         if times[-1] > 1:
             break
     wrong = 0
-    for x, y, idx, exact in zip((a, b), (b, a), found, METHODS["kdtree"](a, b), strict=True):
+    for x, y, idx, exact in zip((a, b), (b, a), found, METHODS["scipy"](a, b), strict=True):
         distance, least = (np.linalg.norm(x.astype(np.float64) - y[i.astype(np.int64)], axis=1) for i in (idx, exact))
         wrong += (distance > least + 1e-7).sum()
     return {"ms": 1000 * float(np.median(times[1:] or times)), "mb": peak, "wrong": 100 * wrong / (n + m)}

@@ -32,11 +32,12 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, matrix, transposed):
         ctx.transposed = transposed
-        return matrix @ x
+        with torch.autocast(x.device.type, enabled=False):  # sparse products want float32
+            return matrix @ x
 
     @staticmethod
     def backward(ctx, gradient):
-        with torch.autocast(gradient.device.type, enabled=False):  # sparse products want float32
+        with torch.autocast(gradient.device.type, enabled=False):
             return ctx.transposed @ gradient.contiguous(), None, None
 
 
@@ -57,14 +58,18 @@ class SparseMap(nn.Module):
 class _GraphConvolution(torch.autograd.Function):
     """A (X W) + X W_loop + b, and a ReLU if wanted: two matrix products, the rest added in place onto the second.
 
-    Written out, since autograd's own way takes a new tensor for each sum and transposes A at every step.
+    Written out, since autograd's own way takes a new tensor for each sum and transposes A at every step. Under
+    autocast the matrix products alone are taken in its type; sums stay float32.
     """
 
     @staticmethod
     def forward(ctx, x, weight, loop_weight, bias, matrix, transposed, relu):
-        flat = x.reshape(-1, x.shape[-1])
-        out = flat @ loop_weight
-        out.view(len(x), -1).addmm_(matrix, (flat @ weight).view(len(x), -1))
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        flat, weight, loop_weight = (y.to(dtype) for y in (x.reshape(-1, x.shape[-1]), weight, loop_weight))
+        out = (flat @ loop_weight).float()
+        with torch.autocast(device, enabled=False):
+            out.view(len(x), -1).addmm_(matrix, (flat @ weight).float().view(len(x), -1))
         out.add_(bias)
         if relu:
             out.relu_()
@@ -79,11 +84,12 @@ class _GraphConvolution(torch.autograd.Function):
         with torch.autocast(gradient.device.type, enabled=False):
             if out:
                 gradient = gradient * (out[0] > 0)
-            mixed = (ctx.transposed @ gradient.view(ctx.shape[0], -1)).view(-1, weight.shape[1])
-            to_x = None
+            to_bias = gradient.sum(0)
+            mixed = (ctx.transposed @ gradient.view(ctx.shape[0], -1)).view(-1, weight.shape[1]).to(x.dtype)
+            gradient, to_x = gradient.to(x.dtype), None
             if ctx.needs_input_grad[0]:
-                to_x = (gradient @ loop_weight.T).addmm_(mixed, weight.T).view(ctx.shape)
-            return to_x, x.T @ mixed, x.T @ gradient, gradient.sum(0), None, None, None
+                to_x = (gradient @ loop_weight.T).addmm_(mixed, weight.T).float().view(ctx.shape)
+            return to_x, (x.T @ mixed).float(), (x.T @ gradient).float(), to_bias, None, None, None
 
 
 class GatheredMap(nn.Module):

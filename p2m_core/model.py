@@ -100,8 +100,9 @@ class Pixel2Mesh(nn.Module):
         if self.reduce is not None:
             maps = [self.merge(maps)]
         maps = [x.float() for x in maps]
+        low = torch.is_autocast_enabled(images.device.type)
         with torch.autocast(images.device.type, enabled=False):  # coordinates need all their digits
-            levels, before = self.deform(maps, pooled, crop)
+            levels, before = self.deform(maps, pooled, crop, low)
         return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image)
 
     def merge(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b c h w"]:
@@ -115,8 +116,10 @@ class Pixel2Mesh(nn.Module):
         maps: list[Float[torch.Tensor, "b _ _ _"]],
         pooled: Float[torch.Tensor, "b c"],
         crop: LegacyCrop | None = None,
+        low: bool = False,
     ) -> tuple[list[Float[torch.Tensor, "_ b 3"]], list[Float[torch.Tensor, "_ b 3"]]]:
-        """Vertices after and before each stage, from the feature maps and the pooled deepest map."""
+        """Vertices after and before each stage, from the feature maps and the pooled deepest map; low: whether the
+        graph layers work under autocast."""
         counts, start = self.template.counts, self.start[:, None]
         place = self.placement(pooled)
         placed = vertices = place(start[: counts[0]].expand(-1, len(pooled), -1))
@@ -144,7 +147,8 @@ class Pixel2Mesh(nn.Module):
             if self.config.template_coordinates:
                 product = product + start[: counts[k]] @ of_vertex
             before.append(vertices)
-            moved, hidden = stage(product, self.adjacency[k])
+            with torch.autocast(vertices.device.type, enabled=low):
+                moved, hidden = stage(product, self.adjacency[k])
             if self.gconv is not None and k == len(counts) - 1:
                 moved = self.gconv(F.relu(moved), self.adjacency[k])
             vertices = vertices + moved if self.config.residual else moved

@@ -94,6 +94,23 @@ def test_gradients_of_the_convolution_reach_all_weights():
     torch.testing.assert_close(x.grad, mixed @ convolution.weight.T + weight @ convolution.loop_weight.T)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_under_autocast_products_alone_are_rounded(relu):
+    matrix, conv, x = sparse(40, 40), GraphConv(24, 16), torch.randn(40, 3, 24, requires_grad=True)
+    found = {}
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            out = conv(x, SparseMap(matrix), relu=relu)
+        assert out.dtype == torch.float32
+        gradients = torch.autograd.grad(out.square().sum(), [x, *conv.parameters()])
+        assert all(g.dtype == torch.float32 for g in gradients)
+        found[low] = [out.detach(), *gradients]
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        off = (rounded - exact).norm() / exact.norm()
+        assert 1e-5 < off < 1e-2  # bf16 has 8 bits: each factor is off by 1/512 at most
+    assert (found[True][0].bfloat16().float() != found[True][0]).any()  # sums have more digits than bf16
+
+
 @pytest.mark.parametrize("kind", ["averaged", "prenorm"])
 def test_blocks_equal_their_formula(kind):
     adjacency, block = sparse(8, 8), GraphBlock(5, kind)

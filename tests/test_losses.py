@@ -7,7 +7,7 @@ import trimesh
 from p2m_core import losses
 from p2m_core.config import LossConfig
 from p2m_core.errors import InputError
-from p2m_core.losses import MeshLoss, Truth, sample_surface
+from p2m_core.losses import MeshLoss, Truth, face_cross, sample_surface
 from p2m_core.model import Prediction
 from p2m_core.template import Template
 
@@ -75,7 +75,8 @@ def test_landmark(small_template, prediction, truth):
 def drawn(template, truth):
     """The points that the loss will draw for the seed 5."""
     torch.manual_seed(5)
-    return sample_surface(truth, torch.from_numpy(template.faces[-1]), FEW["points"])
+    faces = torch.from_numpy(template.faces[-1])
+    return sample_surface(truth, faces, face_cross(truth, faces), FEW["points"])
 
 
 def test_chamfer(small_template, prediction, truth):
@@ -296,7 +297,7 @@ def test_landmarks_want_a_template_that_has_them(small_template):
 def test_points_lie_on_the_surface_with_its_normals(small_template, truth):
     faces = torch.from_numpy(small_template.faces[-1])
     torch.manual_seed(0)
-    points, normals = sample_surface(truth, faces, 200)
+    points, normals = sample_surface(truth, faces, face_cross(truth, faces), 200)
     torch.testing.assert_close(normals.norm(dim=-1), torch.ones(2, 200))
     for vertices, p, n in zip(lists(truth), lists(points), lists(normals), strict=True):
         corners = vertices[small_template.faces[-1]]
@@ -312,7 +313,7 @@ def test_points_are_even_by_area():
     vertices = torch.tensor([[[0.0, 0, 0], [3, 0, 0], [0, 3, 0], [0, 0, 1]]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3], [1, 1, 1]])  # areas 4.5, 1.5 and none
     torch.manual_seed(0)
-    points, _ = sample_surface(vertices, faces, 40_000)
+    points, _ = sample_surface(vertices, faces, face_cross(vertices, faces), 40_000)
     large = points[0][points[0, :, 2] == 0]
     assert len(large) / 40_000 == pytest.approx(0.75, abs=0.01)
     torch.testing.assert_close(large.mean(0), torch.tensor([1.0, 1.0, 0.0]), atol=0.02, rtol=0)
