@@ -184,6 +184,7 @@ class AugmentConfig(Section):
     color: Share = 1.0
     blur: Share = 0.4
     noise: Share = 0.3
+    jpeg: Share = 0.2
     occlude: Share = 0.5
 
 

@@ -7,7 +7,7 @@ from p2m_core.camera import apply_affine, crop_matrix
 from p2m_core.config import AugmentConfig
 from p2m_core.data.augment import change_look, compose, cover, crop_image, draw_matrix
 
-PLAIN = AugmentConfig(flip=0, rotate_deg=0, scale=0, shift=0, color=0, blur=0, noise=0, occlude=0)
+PLAIN = AugmentConfig(flip=0, rotate_deg=0, scale=0, shift=0, color=0, blur=0, noise=0, jpeg=0, occlude=0)
 
 
 def noise(height, width, seed=0):
@@ -132,7 +132,7 @@ def test_each_setting_does_its_own_change(name, value):
 # --- looks ---
 
 
-@pytest.mark.parametrize("name", ["color", "blur", "noise", "occlude"])
+@pytest.mark.parametrize("name", ["color", "blur", "noise", "jpeg", "occlude"])
 def test_each_look_changes_the_picture_and_keeps_its_form(name):
     config = AugmentConfig(**{**PLAIN.model_dump(), name: 1.0})
     image = crop_image(noise(20, 20), np.array([[3.0, 0, 0], [0, 3, 0]]), 60).astype(np.float32) / 255
@@ -166,6 +166,17 @@ def test_blur_smooths_noise_roughens_and_covers_hide_a_part():
         assert 0 < hidden.mean() < 0.4
 
 
+def test_jpeg_drops_fine_detail_and_keeps_the_colour():
+    config = AugmentConfig(**{**PLAIN.model_dump(), "jpeg": 1.0})
+    flat = np.broadcast_to(np.array([0.8, 0.4, 0.2], np.float32), (32, 32, 3))
+    # a change of one grey level from pixel to pixel is below what any of the qualities keeps
+    fine = flat + np.indices((32, 32)).sum(0)[..., None] % 2 * np.float32(1 / 255)
+    for seed in range(20):
+        changed = change_look(fine, config, np.random.default_rng(seed))
+        np.testing.assert_allclose(changed.mean((0, 1)), flat[0, 0], atol=0.03)
+        assert np.ptp(changed, axis=(0, 1)).max() < 1e-3
+
+
 def test_shares_are_how_often():
     config = AugmentConfig(**{**PLAIN.model_dump(), "blur": 0.3})
     image = noise(32, 32).astype(np.float32) / 255
@@ -186,7 +197,7 @@ def test_covers_stay_inside(size):
 def test_a_mirrored_view_may_be_changed():
     """Training mirrors a crop by a view with a negative stride, which OpenCV must take."""
     image = noise(48, 48).astype(np.float32) / 255
-    every = AugmentConfig(color=1, blur=1, noise=1, occlude=1)
+    every = AugmentConfig(color=1, blur=1, noise=1, jpeg=1, occlude=1)
     for seed in range(10):
         mirrored = change_look(image[:, ::-1], every, np.random.default_rng(seed))
         copied = change_look(np.ascontiguousarray(image[:, ::-1]), every, np.random.default_rng(seed))

@@ -41,7 +41,7 @@ def draw_matrix(config: AugmentConfig, rng: np.random.Generator, size_px: int) -
 
 
 def change_look(image: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Colour, blur, noise and occlusion of a crop (S, S, 3) in [0, 1], float32."""
+    """Colour, blur, noise, JPEG's blocks and occlusion of a crop (S, S, 3) in [0, 1], float32."""
     size = image.shape[0]
     if rng.random() < config.color:
         image = image ** np.float32(rng.uniform(0.6, 1.6))
@@ -58,6 +58,10 @@ def change_look(image: np.ndarray, config: AugmentConfig, rng: np.random.Generat
             image = cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size))
     if rng.random() < config.noise:
         image = image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0.01, 0.06))
+    if rng.random() < config.jpeg:
+        levels = (image.clip(0, 1) * 255).round().astype(np.uint8)
+        _, code = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))])
+        image = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1] / np.float32(255)
     if rng.random() < config.occlude:
         image = image.copy()
         for _ in range(rng.integers(1, 3)):
