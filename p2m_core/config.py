@@ -161,6 +161,7 @@ class LossConfig(Section):
     """
 
     vertex: Weight = 0.0
+    shape: Weight = 0.0
     landmark: Weight = 0.0
     chamfer: Weight = 100.0
     chamfer_levels: tuple[Weight, ...] = (0.5, 1.0, 1.0, 1.0)

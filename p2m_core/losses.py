@@ -22,7 +22,7 @@ from p2m_core.layers import SparseMap
 from p2m_core.model import Prediction
 from p2m_core.template import Template
 
-TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move", "reconst")
+TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "reconst")
 
 
 @dataclass
@@ -71,6 +71,8 @@ class MeshLoss(nn.Module):
         terms: dict[str, torch.Tensor] = {}
         if config.vertex:
             terms["vertex"] = self.vertex(prediction, truth.vertices)
+        if config.shape:
+            terms["shape"] = sum(shape_error(v, truth.vertices[:, : v.shape[1]]) for v in prediction.levels)
         if config.landmark:
             terms["landmark"] = self.landmark(prediction.levels[-1], truth.vertices)
         edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
@@ -173,6 +175,31 @@ def smooth_l1(
 ) -> Float[torch.Tensor, ""]:
     """Mean over vertices of the weighted smooth L1 distance; quadratic within `beta`."""
     return (F.smooth_l1_loss(predicted, truth, beta=beta, reduction="none") * weight).mean()
+
+
+def shape_error(
+    predicted: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
+) -> Float[torch.Tensor, ""]:
+    """Smooth L1 that is left under the best similarity onto the truth, which itself passes no gradient.
+
+    An error of pose moves all vertices alike and outweighs those of shape in every other term.
+    """
+    with torch.no_grad():
+        scale, rotation, shift = umeyama(predicted, truth)
+    return smooth_l1(scale * predicted @ rotation.mT + shift, truth, truth.new_ones(3))
+
+
+def umeyama(
+    source: Float[torch.Tensor, "b v 3"], target: Float[torch.Tensor, "b v 3"]
+) -> tuple[Float[torch.Tensor, "b 1 1"], Float[torch.Tensor, "b 3 3"], Float[torch.Tensor, "b 1 3"]]:
+    """Scale, rotation and shift of the best similarity: `camera.umeyama` for tensors."""
+    mean, aim = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    u, s, vt = torch.linalg.svd((target - aim).mT @ (source - mean))
+    sign = torch.ones_like(s)
+    sign[:, 2] = torch.linalg.det(u @ vt).sign()
+    rotation = u * sign[:, None] @ vt
+    scale = ((s * sign).sum(1) / (source - mean).square().sum((1, 2)))[:, None, None]
+    return scale, rotation, aim - scale * mean @ rotation.mT
 
 
 def squared_norm(vectors: Float[torch.Tensor, "*_ 3"]) -> Float[torch.Tensor, ""]:

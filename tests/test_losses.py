@@ -4,14 +4,14 @@ import pytest
 import torch
 import trimesh
 
-from p2m_core import losses
+from p2m_core import camera, losses
 from p2m_core.config import LossConfig
 from p2m_core.errors import InputError
 from p2m_core.losses import MeshLoss, Truth, face_cross, sample_surface
 from p2m_core.model import Prediction
 from p2m_core.template import Template
 
-TERMS = ("vertex", "landmark", "chamfer", "normal", "edge", "laplace", "move")
+TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move")
 NONE = dict.fromkeys(losses.TERMS, 0.0)
 FEW = {"points": 30, "chamfer_levels": (0.5, 1.0, 2.0), "laplace_levels": (0.2, 1.5, 1.2)}
 
@@ -61,6 +61,25 @@ def test_vertex(small_template, prediction, truth):
     expected = 0.5 * mean(prediction.before[0]) + sum(mean(level) for level in prediction.levels)
     _, terms = terms_of(small_template, prediction, truth, vertex=1)
     assert terms["vertex"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_shape(small_template, prediction, truth):
+    expected = 0.0
+    for level in prediction.levels:
+        for p, t in zip(lists(level), lists(truth), strict=True):
+            scale, rotation, shift = camera.umeyama(p, t[: len(p)])
+            off = abs(scale * p @ rotation.T + shift - t[: len(p)])
+            expected += np.vectorize(smooth)(off).mean() / 2
+    _, terms = terms_of(small_template, prediction, truth, shape=1)
+    assert terms["shape"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_shape_knows_no_pose(small_template, truth):
+    turn = torch.from_numpy(camera.rotation_from_angles(np.radians([20, -35, 10]))).float()
+    moved = Prediction(*([0.7 * x @ turn.T + 0.3 for x in exact(small_template, truth).levels] for _ in range(2)))
+    assert terms_of(small_template, moved, truth, shape=1)[1]["shape"].item() < 1e-9
+    wider = Prediction(*([x * torch.tensor([1.1, 1, 1]) for x in moved.levels] for _ in range(2)))
+    assert terms_of(small_template, wider, truth, shape=1)[1]["shape"].item() > 1e-3
 
 
 def test_landmark(small_template, prediction, truth):
