@@ -47,13 +47,14 @@ def synth(args: argparse.Namespace) -> Any:
 
 
 def preprocess(args: argparse.Namespace) -> Any:
-    """turn a folder of images and labels into a store that training reads"""
+    """turn a folder or zip of images and labels into a store that training reads"""
     from p2m_core.data.store import Store, build_store
 
     if "data.raw" in args.values and "data.store" not in args.values:
         # Samples of another folder must not go into the store that the config names.
         folder = Path(json.loads(args.values["data.raw"])).resolve()
-        args.values["data.store"] = json.dumps(f"data/processed/{folder.name}")
+        name = folder.stem if folder.suffix.lower() == ".zip" else folder.name
+        args.values["data.store"] = json.dumps(f"data/processed/{name}")
     config = _config(args)
     if config.data.kind == "objects":
         raise InputError("config", "data.kind", "is objects, which are read as they are", "go on with p2m train")
@@ -165,7 +166,7 @@ OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
         Option("--scheduler", "synth.scheduler", "tcp://HOST:PORT of a Dask scheduler, in place of processes here"),
     ],
     preprocess: [
-        Option("folder", "data.raw", "folder of images and labels", ()),
+        Option("folder", "data.raw", "folder or zip of images and labels", ()),
         Option("--out", "data.store", "the store; data/processed/FOLDER where only FOLDER is given", ()),
         Option("--face-model", "data.face_model", "folder or file of a face model", ("auto", "synthetic", "fit")),
         Option("--workers", "data.workers", "processes"),

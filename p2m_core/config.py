@@ -73,14 +73,18 @@ class SynthConfig(Section):
 
 
 class DataConfig(Section):
-    """Raw images and labels, and the store that is made of them.
+    """Raw images and labels, in a folder or a zip, and the store that is made of them.
 
     kind: "faces" in AFLW2000-3D's format, or "objects" in Pixel2Mesh's packed ShapeNet format, read from raw as it is.
     lists: of objects, the folder of train.txt and test.txt; null is raw itself.
     face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
     Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
     split: by "shares", by the tracked lists of AFLW2000-3D ("fold-1" to "fold-5"), or "auto": by the first of these
-    lists for AFLW2000-3D's 2000 images, else by shares.
+    lists for AFLW2000-3D's 2000 images, else by shares. Samples that were made of one photo stay together.
+    subsets, flipped: of 300W-LP, which of its folders, and whether with their mirrored twins, which augment.flip makes
+    as well.
+    crop: around the "landmarks", or the "detected" face as a photo without annotation would be cut; a sample whose face
+    is not found is listed, and cut around the "landmarks" or left out ("skip"), as undetected says.
     Margins are the crop's side over the longer side of the landmarks' box.
     """
 
@@ -89,6 +93,10 @@ class DataConfig(Section):
     lists: str | None = None
     store: str = "data/processed/synthetic"
     face_model: str = "auto"
+    subsets: tuple[Literal["AFW", "HELEN", "IBUG", "LFPW"], ...] = ("AFW", "HELEN", "IBUG", "LFPW")
+    flipped: bool = True
+    crop: Literal["landmarks", "detected"] = "landmarks"
+    undetected: Literal["landmarks", "skip"] = "landmarks"
     store_px: Count = 176
     store_margin: Annotated[float, Field(gt=1)] = 1.5
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
@@ -157,7 +165,9 @@ class LossConfig(Section):
     """The weight of each term; a term with weight 0 is not computed.
 
     Coordinates are the network's own: normalised crop coordinates for faces, metres for objects. points: drawn of the
-    true surface for the chamfer term. reconst: binary cross-entropy of the decoder's image.
+    true surface for the chamfer term. regions: the shares of them that are drawn near and very near the landmarks,
+    within region_radii in face sizes; the rest is drawn of the whole face, even by area. (0.22, 0.17) is as in older
+    ports, with 11000, 4000 and 3000 points. reconst: binary cross-entropy of the decoder's image.
     """
 
     vertex: Weight = 0.0
@@ -167,6 +177,8 @@ class LossConfig(Section):
     chamfer_levels: tuple[Weight, ...] = (0.5, 1.0, 1.0, 1.0)
     chamfer_opposite: Weight = 0.55
     points: Count = 8000
+    regions: tuple[Share, Share] = (0.0, 0.0)
+    region_radii: tuple[Weight, Weight] = (0.1, 0.05)
     normal: Weight = 1.6e-4
     edge: Weight = 0.1
     laplace: Weight = 0.5

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, find_samples, read_image, read_sample, unpaired
+from p2m_core.data import archive
+from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, find_samples, origin, read_image, read_sample, scan, unpaired
 from p2m_core.errors import InputError
 from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, load_face_model
 
@@ -87,12 +88,12 @@ def report(root: str | Path) -> list[Row]:
 def check(path: str | Path) -> list[str]:
     """Look into a data set or a face model: counts, what can be read, and whether pose and landmarks belong together.
 
-    Args:    path: a folder of samples, or a face model's folder or file.
+    Args:    path: a folder or zip of samples, or a face model's folder or file.
     Returns: lines to read; those on what is wrong name file, field and remedy.
     Raises:  InputError if there is nothing to check.
     """
     path = Path(path)
-    if path.is_file() or (path / SHAPE_FILE).exists():
+    if (path.is_file() and not archive.is_set(path)) or (path / SHAPE_FILE).exists():
         return check_face_model(path)
     return check_samples(path)
 
@@ -119,7 +120,7 @@ def check_samples(folder: Path) -> list[str]:
     from p2m_core.data.store import choose_face_model, sample_rows
 
     mats = find_samples(folder)
-    lines = [f"{len(mats)} samples", *map(str, unpaired(folder))]
+    lines = [f"{len(mats)} samples", *subset_counts(mats), *map(str, unpaired(folder))]
     looked_at = [mats[k] for k in np.unique(np.linspace(0, len(mats) - 1, LOOKED_AT).astype(int))]
     samples = []
     for mat in looked_at:
@@ -136,7 +137,7 @@ def check_samples(folder: Path) -> list[str]:
     lines.append(
         f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
     )
-    model, fit, name = choose_face_model("auto", folder)
+    model, fit, name = choose_face_model("auto", archive.top(folder))
     counts = model.shape_basis.shape[2], model.expression_basis.shape[2]
     fitting = [s for s in samples if fit or (len(s.shape), len(s.expression)) == counts]
     if len(fitting) < len(samples):
@@ -155,29 +156,37 @@ def check_samples(folder: Path) -> list[str]:
 
 
 def _data_set(path: Path, name: str, *texts: str) -> Row:
-    samples = count_samples(path)
-    return Row(name, "there" if samples else "missing", f"{samples} samples" if samples else "", path, *texts)
+    """The row of a set in a folder, or in a zip of the folder's or the set's name."""
+    for place in (path, path.with_name(f"{path.name}.zip"), path.with_name(f"{name}.zip")):
+        try:
+            if archive.is_set(place) and (samples := count_samples(place)):
+                return Row(name, "there", f"{samples} samples", place, *texts)
+        except InputError as error:
+            return Row(name, "incomplete", str(error), place, *texts)
+    return Row(name, "missing", "", path, *texts)
 
 
 def _other_sets(raw: Path) -> Iterator[Row]:
     """One row each further folder of samples, such as a second synthetic set."""
-    known = {"AFLW2000-3D", "300W_LP", "BFM", "synthetic"}
-    for folder in sorted(path for path in raw.glob("*/") if path.name not in known):
+    known = {"AFLW2000-3D", "300W_LP", "300W-LP", "BFM", "synthetic"}
+    others = [path for path in (*raw.glob("*/"), *raw.glob("*.zip")) if path.name.removesuffix(".zip") not in known]
+    for path in sorted(others):
         texts = ("photos with annotation", "not known here", "put there by you")
-        row = _data_set(folder, folder.name, *(_SYNTHETIC if folder.name.startswith("synthetic") else texts))
-        if row.status == "there":
+        row = _data_set(path, path.name, *(_SYNTHETIC if path.name.startswith("synthetic") else texts))
+        if row.status != "missing":
             yield row
 
 
-def count_samples(folder: str | Path) -> int:
-    """How many .mat files in a folder and below have an image beside them."""
-    return sum(
-        any(f"{name[:-4]}{suffix}" in present for suffix in IMAGE_SUFFIXES)
-        for _, _, names in os.walk(folder)
-        for present in [set(names)]
-        for name in names
-        if name.endswith(".mat")
-    )
+def count_samples(place: str | Path) -> int:
+    """How many .mat files in a folder or zip, and in the folders in it, have an image beside them."""
+    return sum(image is not None for _, image in scan(place))
+
+
+def subset_counts(mats: list[Path]) -> list[str]:
+    """What is there of 300W-LP, in a line; none for other sets."""
+    found = Counter(f"{subset}{FLIPPED * flipped}" for subset, flipped, _ in map(origin, mats) if subset)
+    counts = [f"{name} {found[name]} of {SUBSETS[name.removesuffix(FLIPPED)]}" for name in sorted(found)]
+    return ["300W-LP: " + ", ".join(counts)] if counts else []
 
 
 def _face_model(path: Path, name: str, *texts: str) -> Row:

@@ -97,7 +97,7 @@ def predict_store(model: Pixel2Mesh, store: Store, rows: np.ndarray, flip: bool,
         crops = np.stack([store.input_crop(index, side, model.config.margin) for index in part])
         levels = predict_crops(model, crops, flip)
         for k, index in enumerate(part):
-            matrix, box = compose(to_input, store.table["crop"][index]), box_of(store.table["landmarks_px"][index])
+            matrix, box = compose(to_input, store.table["crop"][index]), store.table["box_px"][index]
             meshes.append(face_mesh(model, [level[k] for level in levels], matrix, box))
     return meshes
 
@@ -106,7 +106,7 @@ def mean_face_at_crop(store: Store, rows: np.ndarray) -> np.ndarray:
     """The mean face, frontal and upright, laid into each sample's box: what one knows without a network (N, 68, 3)."""
     mean = store.template.landmarks(store.template.vertices) * UP
     low, high = np.split(box_of(mean), 2)
-    boxes = box_of(store.table["landmarks_px"][rows])
+    boxes = store.table["box_px"][rows]
     size = (boxes[:, 2:] - boxes[:, :2]) / (high - low)
     scale = np.concatenate([size, size.mean(1, keepdims=True)], 1)
     shift = np.concatenate([boxes[:, :2] - low * size, np.zeros((len(rows), 1))], 1)
@@ -144,7 +144,7 @@ def evaluate(config: Config) -> Evaluation:
     samples = pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors})
     source = f"{shown(store.manifest['raw'])}, split {settings.split}"
     about = {
-        "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth",
+        "protocol": f"nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from {boxes_from(store, rows)}",
         "data": f"{source}, ground truth from: {store.manifest['face_model']}",
         "samples": len(rows),
         "weights": "bundled" if settings.weights == "bundled" else shown(weights_path(weights)),
@@ -168,6 +168,12 @@ def evaluate(config: Config) -> Evaluation:
     )
     write_results(result, store, rows, meshes)
     return result
+
+
+def boxes_from(store: Store, rows: np.ndarray) -> str:
+    """What the crops of some samples were cut around, in words."""
+    share = store.table["detected"][rows].mean()
+    return "the truth" if share == 0 else "detection" if share == 1 else f"detection, {1 - share:.1%} from the truth"
 
 
 def nme_row(values: np.ndarray, yaw_deg: np.ndarray) -> dict[str, float]:

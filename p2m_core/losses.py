@@ -12,9 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 from torch import nn
 from torch.nn import functional as F
 
+from p2m_core.camera import face_size
 from p2m_core.chamfer import cloud_mean, gather, nearest
 from p2m_core.config import LossConfig
 from p2m_core.errors import InputError
@@ -62,6 +64,10 @@ class MeshLoss(nn.Module):
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
         self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
+        if any(config.regions) and not config.chamfer:
+            raise InputError("config", "loss.regions", "is set, but nothing draws points", "set loss.chamfer above 0")
+        density = region_density(template, config.regions, config.region_radii) if any(config.regions) else None
+        self.register_buffer("density", density, persistent=False)
         self.to_vertices = SparseMap(face_sums(template.faces[-1], template.counts[-1]))
         self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
         self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
@@ -124,7 +130,7 @@ class MeshLoss(nn.Module):
         points, normals, lengths = truth.points, truth.normals, truth.lengths
         cross = face_cross(truth.vertices, self.faces) if truth.vertices is not None else None
         if points is None and config.chamfer:
-            points, normals = sample_surface(truth.vertices, self.faces, cross, config.points)
+            points, normals = sample_surface(truth.vertices, self.faces, cross, config.points, self.density)
         known = self.vertex_normals(cross) if cross is not None and config.normal else None
         chamfer = normal = prediction.levels[-1].new_zeros(())
         for k, vertices in enumerate(prediction.levels):
@@ -218,10 +224,15 @@ def sample_surface(
     faces: Int[torch.Tensor, "f 3"],
     cross: Float[torch.Tensor, "b f 3"],
     count: int,
+    density: Float[torch.Tensor, "f"] | None = None,
 ) -> tuple[Float[torch.Tensor, "b m 3"], Float[torch.Tensor, "b m 3"]]:
-    """Random points on meshes, even by area, and the unit normals there; cross: their `face_cross`."""
+    """Random points on meshes, even by area, or as dense as said for each face, and the unit normals there.
+
+    cross: the meshes' `face_cross`.
+    """
     # by look-up in the summed areas: torch.multinomial admits 2^24 classes and is slower
-    summed = cross.norm(dim=-1).cumsum(1)
+    areas = cross.norm(dim=-1)
+    summed = (areas if density is None else areas * density).cumsum(1)
     draws = torch.rand(len(vertices), count, device=vertices.device) * summed[:, -1:]
     face = torch.searchsorted(summed, draws).clamp(max=len(faces) - 1)
     u = torch.rand(2, *face.shape, 1, device=vertices.device)
@@ -230,6 +241,33 @@ def sample_surface(
     corners = faces[face]
     points = sum(weight * gather(vertices, corners[..., k]) for k, weight in enumerate(weights))
     return points, F.normalize(gather(cross, face), dim=-1)
+
+
+def region_density(
+    template: Template, shares: tuple[float, float], radii: tuple[float, float]
+) -> Float[torch.Tensor, "f"]:
+    """How dense points lie on each face of the finest level, so that shares of them fall near and very near landmarks.
+
+    On a mesh of the template's proportions, shares[k] of the points are drawn within radii[k] face sizes of a landmark
+    and the rest anywhere, each even by area: nested regions get the points of those around them as well.
+
+    Raises: InputError if the template has no landmarks, the shares exceed 1, or a region holds no face.
+    """
+    if not len(template.landmark_faces):
+        raise InputError("config", "loss.regions", "the template has no landmarks", "set it to [0, 0]")
+    if sum(shares) > 1:
+        raise InputError("config", "loss.regions", f"adds up to {sum(shares):g}", "give shares of at most 1 in all")
+    vertices, landmarks = template.vertices.astype(np.float64), template.landmarks(template.vertices.astype(np.float64))
+    corners = vertices[template.faces[-1]]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    distance = cKDTree(landmarks).query(corners.mean(1))[0] / face_size(landmarks)
+    density = np.full(len(area), (1 - sum(shares)) / area.sum())
+    for share, radius in zip(shares, radii, strict=True):
+        near = distance <= radius
+        if share and not near.any():
+            raise InputError("config", "loss.region_radii", f"no face lies within {radius:g}", "give a larger radius")
+        density += share * near / max(area[near].sum(), 1e-12)
+    return torch.from_numpy(density * area.sum()).float()
 
 
 def level_edges(template: Template) -> list[tuple[np.ndarray, int]]:

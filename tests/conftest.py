@@ -77,6 +77,30 @@ def synthetic_set(tmp_path_factory) -> Path:
     return write_dataset(SynthConfig(out=out, count=SET_COUNT, size_px=SET_PX, seed=SET_SEED, workers=1))
 
 
+LP_PHOTOS, LP_POSES = 12, 3
+
+
+@pytest.fixture(scope="session")
+def lp_set(synthetic_set, tmp_path_factory) -> Path:
+    """12 photos of 3 poses, and their mirrored twins, in the layout of 300W-LP. Not to be changed: copy it."""
+    from set_300w_lp import write_set
+
+    from p2m_core.data.aflw2000 import find_samples, read_sample
+
+    samples = [read_sample(mat) for mat in find_samples(synthetic_set)[:LP_PHOTOS]]
+    return write_set(tmp_path_factory.mktemp("raw") / "300W_LP", samples, LP_PHOTOS, LP_POSES)
+
+
+def zipped(folder: Path, archive: Path, inside: str = "") -> Path:
+    """A folder as a zip, below a folder of that name."""
+    import zipfile
+
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, Path(inside) / path.relative_to(folder))
+    return archive
+
+
 @pytest.fixture(scope="session")
 def object_set(tmp_path_factory) -> Path:
     """Procedural objects: 3 categories of 2 models, one of them for tests, seen from 2 sides. Not to be changed."""

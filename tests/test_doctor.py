@@ -3,6 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import scipy.io
+from conftest import zipped
 
 from p2m_core import doctor
 from p2m_core.cli import main
@@ -126,3 +127,25 @@ def test_the_command_finds_a_leak_between_lists(synthetic_set, tmp_path, capsys)
     assert main(words) == 1
     assert f"{images[11].name} = {images[11].name}" in capsys.readouterr().out
     assert main(["doctor", str(tmp_path / "nothing")]) == 2
+
+
+def test_a_set_may_lie_in_its_zip(lp_set, tmp_path):
+    raw = tmp_path / "data" / "raw"
+    raw.mkdir(parents=True)
+    zipped(lp_set, raw / "300W-LP.zip", "300W_LP")
+    (raw / "AFLW2000-3D.zip").write_bytes(b"no zip")
+    zipped(lp_set / "AFW", raw / "more.zip")
+    found = rows(tmp_path)
+    assert (found["300W-LP"].status, found["300W-LP"].detail) == ("there", "72 samples")
+    assert found["300W-LP"].path == raw / "300W-LP.zip"
+    assert found["AFLW2000-3D"].status == "incomplete"
+    assert "is no whole zip file" in found["AFLW2000-3D"].detail
+    assert found["more.zip"].detail == "9 samples"
+    lines = doctor.check(raw / "300W-LP.zip")
+    assert lines[:2] == [
+        "72 samples",
+        "300W-LP: AFW 9 of 5207, AFW_Flip 9 of 5207, HELEN 9 of 37676, HELEN_Flip 9 of 37676, "
+        "IBUG 9 of 1786, IBUG_Flip 9 of 1786, LFPW 9 of 16556, LFPW_Flip 9 of 16556",
+    ]
+    assert lines[2] == "50 of 50 samples looked at can be read"
+    assert "our face model fitted to the landmarks" in lines[4]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import oracles
 import pytest
@@ -339,3 +341,78 @@ def test_points_are_even_by_area():
     # even inside: of a right triangle the corner at the right angle, cut in half height, holds a quarter of each side
     assert float((large[:, 0] > 1.5).float().mean()) == pytest.approx(0.25, abs=0.01)
     assert float((large[:, :2].sum(1) < 1.5).float().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+# --- regions around the landmarks ---
+
+
+def shares_near(template, vertices, points, radii):
+    """Shares of points (N, 3) on faces whose middle lies within each radius of a landmark."""
+    corners = vertices[template.faces[-1]]
+    landmarks = template.landmarks(vertices)
+    size = np.sqrt(np.prod(np.ptp(landmarks[:, :2], axis=0)))
+    of_face = np.linalg.norm(corners.mean(1)[:, None] - landmarks, axis=-1).min(1) / size
+    mesh = trimesh.Trimesh(vertices, template.faces[-1], process=False)
+    _, _, face = trimesh.proximity.closest_point_naive(mesh, points)
+    return np.array([(of_face[face] <= radius).mean() for radius in radii])
+
+
+@pytest.mark.parametrize("regions", [(0.3, 0.2), (0.0, 0.5), (1.0, 0.0)])
+def test_shares_of_the_points_fall_near_the_landmarks(small_template, truth, regions):
+    radii, vertices = (0.15, 0.08), lists(truth)[0]
+    faces = torch.from_numpy(small_template.faces[-1])
+    density = losses.region_density(small_template, regions, radii)
+    torch.manual_seed(0)
+    even, drawn = (
+        sample_surface(truth[:1], faces, face_cross(truth[:1], faces), 3000, d)[0][0].numpy() for d in (None, density)
+    )
+    of_area = shares_near(small_template, vertices, even, radii)
+    found = shares_near(small_template, vertices, drawn, radii)
+    assert 0.02 < of_area[1] < of_area[0] < 0.8
+    near, very_near = regions
+    inner = of_area[1] / of_area[0]
+    expected = [near + very_near + (1 - sum(regions)) * of_area[0], very_near + near * inner]
+    expected[1] += (1 - sum(regions)) * of_area[1]
+    np.testing.assert_allclose(found, expected, atol=0.035)
+
+
+def test_no_shares_leave_the_points_even(small_template):
+    np.testing.assert_allclose(losses.region_density(small_template, (0.0, 0.0), (0.1, 0.05)), 1, rtol=1e-5)
+
+
+def test_regions_weigh_the_chamfer_term(small_template, truth):
+    """A chin that is off costs more where points are dense about it."""
+    eyes_and_chin = {name: getattr(small_template, name)[[8, 36, 45]] for name in ("landmark_faces", "landmark_bary")}
+    template = dataclasses.replace(small_template, **eyes_and_chin)
+    moved = exact(template, truth)
+    moved.levels[-1] = truth.clone()
+    moved.levels[-1][:, template.landmark_faces[0], 2] += 0.2
+    cost = {}
+    for name, regions in (("even", (0.0, 0.0)), ("near", (0.0, 0.9))):
+        torch.manual_seed(0)
+        weights = {"chamfer": 1.0, "points": 3000, "regions": regions, "region_radii": (0.2, 0.2)}
+        weights |= {"chamfer_levels": (0.0, 0.0, 1.0), "chamfer_opposite": 0.0}
+        there = float(terms_of(template, moved, truth, **weights)[1]["chamfer"])
+        torch.manual_seed(0)
+        cost[name] = there - float(terms_of(template, exact(template, truth), truth, **weights)[1]["chamfer"])
+    assert cost["near"] > 2 * cost["even"] > 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "problem"),
+    [
+        ({"chamfer": 1.0, "regions": (0.7, 0.7)}, r"loss\.regions: adds up to 1\.4"),
+        ({"chamfer": 1.0, "regions": (0.1, 0.1), "region_radii": (0.2, 0.0)}, r"region_radii: no face lies within 0"),
+        ({"vertex": 1.0, "regions": (0.1, 0.1)}, r"loss\.regions: is set, but nothing draws points"),
+    ],
+)
+def test_regions_that_cannot_be_are_refused(small_template, weights, problem):
+    with pytest.raises(InputError, match=problem):
+        MeshLoss(LossConfig(**{**NONE, **FEW, **weights}), small_template)
+
+
+def test_regions_want_landmarks():
+    from p2m_core.template import ellipsoid
+
+    with pytest.raises(InputError, match="the template has no landmarks"):
+        losses.region_density(ellipsoid(2), (0.1, 0.1), (0.2, 0.1))

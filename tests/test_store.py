@@ -480,3 +480,64 @@ def test_a_sample_of_another_kind_of_picture(tiny_settings, raw, tmp_path):
 def test_another_template_is_refused_for_faces(tiny_settings, change):
     with pytest.raises(InputError, match="template: faces are registered on the semi-sphere"):
         build_store(load_config(None, ["name=a", *tiny_settings, change]))
+
+
+# --- the box that is cut around ---
+
+
+def shifted(image):
+    """A detector that finds the face a bit off, and another one elsewhere."""
+    return np.array([[0.0, 0, 12, 12], [20, 24, 70, 80]])
+
+
+def test_crops_around_the_detected_face(tiny_settings, raw, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "detect_faces", shifted)
+    found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", "data.crop=detected")))
+    table = found.table
+    assert found.manifest["data"]["crop"] == "detected"
+    assert table["detected"].all()
+    assert found.manifest["undetected"] == []
+    np.testing.assert_array_equal(table["box_px"], np.tile([20, 24, 70, 80], (SET_COUNT, 1)))
+    np.testing.assert_allclose(table["crop"][0], crop_matrix(table["box_px"][0], 80, found.margin))
+    image = read_image(raw / "image00003.jpg")
+    expected = crop_image(image, table["crop"][2], 80)
+    assert np.abs(found.crop(2).astype(float) - expected).mean() < 3
+    # the truth is that of the photo, whatever was cut
+    np.testing.assert_allclose(found.truth_px(2), store.truth_px(2), atol=1e-4)
+    assert not np.allclose(table["crop"][2], store.table["crop"][2], atol=1)
+    assert f"cut around the detected face: {SET_COUNT} of {SET_COUNT}" in found.summary()
+    assert not store.table["detected"].any()
+    np.testing.assert_allclose(store.table["box_px"], box_of(store.table["landmarks_px"]), atol=1e-4)
+
+
+@pytest.mark.parametrize("undetected", ["landmarks", "skip"])
+def test_samples_without_a_detection_are_listed(tiny_settings, raw, tmp_path, monkeypatch, undetected, caplog):
+    """Every third photo has no face found, or only one that is somebody else's."""
+    calls = []
+
+    def detect(image):
+        calls.append(0)
+        return shifted(image)[: len(calls) % 3]
+
+    monkeypatch.setattr(store_module, "detect_faces", detect)
+    change = ["data.crop=detected", f"data.undetected={undetected}"]
+    found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", *change)))
+    missed = [f"image{k:05d}" for k in range(1, SET_COUNT + 1) if k % 3 != 2]
+    if undetected == "skip":
+        assert len(found) == SET_COUNT - len(missed)
+        assert [line.split(".jpg: ")[0][-10:] for line in found.manifest["skipped"]] == missed
+        assert "no face is found in it (take data.undetected=landmarks)" in found.manifest["skipped"][0]
+    else:
+        assert found.manifest["undetected"] == missed
+        assert found.table["name"][found.table["detected"] == 0].tolist() == missed
+        alone = found.table["detected"] == 0
+        np.testing.assert_allclose(found.table["box_px"][alone], box_of(found.table["landmarks_px"][alone]), atol=1e-4)
+        assert "image00001: no face is found, cut around the landmarks" in found.summary()
+
+
+def test_the_real_detector_finds_most_faces(tiny_settings, synthetic_set, tmp_path):
+    found = Store(build_store(settings(tiny_settings, synthetic_set, tmp_path / "out", "data.crop=detected")))
+    with_box = found.table["detected"] > 0
+    assert with_box.mean() > 0.4  # of 96 px, at any yaw
+    off = found.table["box_px"][with_box] - box_of(found.table["landmarks_px"][with_box])
+    assert 0 < np.abs(off).mean() < 0.2 * SET_PX

@@ -22,17 +22,18 @@ LANDMARKS = {28: "image00050", 1636: "image03614"}  # by which the set of 2000 i
 AFLW2000_COUNT, FOLDS, VAL_COUNT, SEED = 2000, 5, 100, 2000
 
 
-def assign_splits(names: np.ndarray, data: DataConfig) -> tuple[np.ndarray, str]:
+def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | None = None) -> tuple[np.ndarray, str]:
     """Index into SPLITS of each sample (N,), and which way of splitting that was.
 
     data.split "auto" takes the tracked lists for a set of AFLW2000-3D's 2000 names, else shares.
 
+    Args:    names: (N,) str.   sources: (N,) str, the photo that each was made of; samples of one stay together.
     Raises: InputError if a tracked split is asked for another set.
     """
     ascending = np.argsort(names)
     whole = len(names) == AFLW2000_COUNT and all(names[ascending[row]] == name for row, name in LANDMARKS.items())
     if data.split == "shares" or (data.split == "auto" and not whole):
-        return by_shares(names, data), "shares of a hash of the names"
+        return by_shares(names if sources is None else sources, data), "shares of a hash of the names"
     if not whole:
         problem = f"{data.split} is of the 2000 images of AFLW2000-3D, this set has {len(names)}"
         raise InputError("config", "data.split", problem, "take auto or shares")

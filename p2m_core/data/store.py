@@ -24,12 +24,14 @@ from torch.utils.data import Dataset
 
 from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image, ndc_to_px
 from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
-from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample, scan, unpaired
+from p2m_core.data import archive
+from p2m_core.data.aflw2000 import FLIPPED, Sample, find_samples, origin, read_image, read_sample, scan, unpaired
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.data.splits import SPLITS, assign_splits
+from p2m_core.detect import detect_faces
 from p2m_core.errors import InputError
 from p2m_core.faces import registration
-from p2m_core.faces.fit import fit_landmarks, mean_face_residual
+from p2m_core.faces.fit import fit_landmarks, guess_depth, mean_face_residual
 from p2m_core.faces.formats import load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
@@ -39,10 +41,11 @@ from p2m_core.metrics import nme68_2d, nme68_3d
 from p2m_core.synthetic.face_model import load_head_model
 from p2m_core.template import Template
 
-VERSION = 2
+VERSION = 3
 PART_SIZE = 100  # samples that are written, and after a stop kept, together
 REMAKE = "run p2m preprocess again"
 LISTED_SAMPLES = 20
+LEAST_OVERLAP = 0.3  # intersection over union with the landmarks' box: what is found elsewhere is another face
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +59,7 @@ def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]
     """
     bfm = resolve("data/raw/BFM")
     if face_model == "auto":
-        own = (raw / "recipe.json").exists()
+        own = archive.is_file(raw / "recipe.json")
         face_model = "synthetic" if own else str(bfm) if (bfm / "Model_Shape.mat").exists() else "fit"
     if face_model in ("synthetic", "fit"):
         return load_head_model().face_model(), face_model == "fit", face_model
@@ -73,13 +76,37 @@ class Part:
     data: DataConfig
 
 
+def detected_box(image: np.ndarray, landmark_box: np.ndarray) -> np.ndarray | None:
+    """The found face (4,) that overlaps most with the landmarks' box, px; None if none does."""
+    boxes = detect_faces(image)
+    if not len(boxes):
+        return None
+    low, high = np.maximum(boxes[:, :2], landmark_box[:2]), np.minimum(boxes[:, 2:], landmark_box[2:])
+    common = np.prod(np.maximum(high - low, 0), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(landmark_box[2:] - landmark_box[:2])
+    overlap = common / (areas - common)
+    return boxes[overlap.argmax()] if overlap.max() >= LEAST_OVERLAP else None
+
+
+def choose_box(image: np.ndarray, sample: Sample, data: DataConfig) -> tuple[np.ndarray, bool]:
+    """The box (4,) to crop around, px, and whether it was detected.
+
+    Raises: InputError if it should be, was not, and is to be skipped.
+    """
+    landmark_box = box_of(sample.landmarks_px)
+    found = detected_box(image, landmark_box) if data.crop == "detected" else None
+    if found is None and data.crop == "detected" and data.undetected == "skip":
+        raise InputError(sample.image_path, "", "no face is found in it", "take data.undetected=landmarks")
+    return (landmark_box, False) if found is None else (found, True)
+
+
 def write_part(part: Part) -> list[str]:
     """Read, fit and crop the samples of a part, write them to its file; the lines on those that were skipped."""
     if part.out.exists():
         with np.load(part.out) as file:
             return file["skipped"].tolist()
     model, fit, _ = choose_face_model(part.data.face_model, part.raw)
-    samples, jpegs, crops, skipped = [], [], [], []
+    samples, jpegs, crops, boxes, detected, skipped = [], [], [], [], [], []
     for path in part.mats:
         try:
             sample = read_sample(path)
@@ -87,8 +114,10 @@ def write_part(part: Part) -> list[str]:
             if not fit and counts != (model.shape_basis.shape[2], model.expression_basis.shape[2]):
                 problem = f"{counts[0]} shape and {counts[1]} expression numbers, not those of {model.name}"
                 raise InputError(path, "Shape_Para", problem, "choose the set's own face model, or data.face_model=fit")
-            matrix = crop_matrix(box_of(sample.landmarks_px), part.data.store_px, part.data.store_margin)
-            crop = crop_image(read_image(sample.image_path), matrix, part.data.store_px)
+            image = read_image(sample.image_path)
+            box, found = choose_box(image, sample, part.data)
+            matrix = crop_matrix(box, part.data.store_px, part.data.store_margin)
+            crop = crop_image(image, matrix, part.data.store_px)
         except InputError as error:
             skipped.append(str(error))
             continue
@@ -96,6 +125,8 @@ def write_part(part: Part) -> list[str]:
         jpegs.append(cv2.imencode(".jpg", crop[..., ::-1], quality)[1].ravel())
         samples.append(sample)
         crops.append(matrix)
+        boxes.append(box)
+        detected.append(found)
     rows = sample_rows(samples, model, fit) if samples else {}
     with atomic_path(part.out) as temporary:
         np.savez(
@@ -104,28 +135,36 @@ def write_part(part: Part) -> list[str]:
             bytes=np.concatenate(jpegs) if jpegs else np.zeros(0, np.uint8),
             length=np.array([len(jpeg) for jpeg in jpegs], np.int64),
             crop=np.array(crops, np.float64).reshape(-1, 2, 3),
+            box_px=np.array(boxes, np.float32).reshape(-1, 4),
+            detected=np.array(detected, np.uint8),
             **rows,
         )
     return skipped
 
 
 def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str, np.ndarray]:
-    """The table's columns for some samples: coefficients and pose from the files, or of a fit to the landmarks."""
+    """The table's columns for some samples: coefficients and pose from the files, or of a fit to the landmarks.
+
+    Depth of landmarks that the files lack comes from the model.
+    """
     landmarks = np.stack([sample.landmarks_px for sample in samples])
     heights = np.array([sample.size[0] for sample in samples])
+    flat = np.isnan(landmarks).any((1, 2))
     if fit:
+        angles = np.stack([sample.pose[:3] for sample in samples])
+        landmarks[flat] = guess_depth(model, landmarks[flat], angles[flat])
         found = fit_landmarks(model, landmarks, heights)
         shape, expression, pose, residual = found.shape, found.expression, found.pose, found.residual_percent
     else:
         shape, expression, pose = (
             np.stack([getattr(s, name) for s in samples]) for name in ("shape", "expression", "pose")
         )
-        rebuilt = model.landmarks(shape, expression)
-        residual = nme68_3d(
-            np.stack([model_to_image(*triple) for triple in zip(rebuilt, pose, heights, strict=True)]), landmarks
-        )
+        rebuilt = model_to_image(model.landmarks(shape, expression), pose, heights[:, None])
+        landmarks[flat, :, 2] = rebuilt[flat, :, 2]
+        residual = nme68_3d(rebuilt, landmarks)
     return {
-        "name": np.array([sample.name for sample in samples]),
+        **{name: np.array([getattr(sample, name) for sample in samples]) for name in ("name", "source", "subset")},
+        "flipped": np.array([sample.flipped for sample in samples], np.uint8),
         "shape": shape.astype(np.float32),
         "expression": expression.astype(np.float32),
         "pose": pose.astype(np.float64),
@@ -139,7 +178,7 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
 
 
 def build_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
-    """Make the store of a folder in AFLW2000-3D's format.
+    """Make the store of a folder or a zip in AFLW2000-3D's or 300W-LP's format.
 
     Bad samples are listed in the manifest and skipped. A stopped run goes on from its last part; a store that is
     there already and made of the same files with the same settings is kept.
@@ -152,16 +191,16 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     if config.template.kind != "semi_sphere" or config.template.file:
         problem = "faces are registered on the semi-sphere, which gives its vertices their meaning"
         raise InputError("config", "template", problem, "leave template.kind and template.file as they are")
-    raw, out = resolve(raw or data.raw), resolve(out or data.store)
-    mats = find_samples(raw)
+    raw, out = archive.top(resolve(raw or data.raw)), resolve(out or data.store)
+    mats = [mat for mat in find_samples(raw) if is_wanted(mat, data)]
     if not mats:
-        raise InputError(
-            raw, "", "holds no pair of .jpg and .mat", "give a folder in AFLW2000-3D's format, or run p2m synth"
-        )
+        problem = f"has no sample in {', '.join(data.subsets)} with flipped={data.flipped}"
+        raise InputError(raw, "data.subsets", problem, "choose others")
     model, _, model_name = choose_face_model(data.face_model, raw)
     arrays = (model.mean, model.shape_basis, model.expression_basis, model.triangles, model.landmark_idx)
     model_key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
     decisive = {"store_px", "store_margin", "jpeg_quality", "split", "val_share", "test_share", "split_seed"}
+    decisive |= {"subsets", "flipped", "crop", "undetected"}
     settings = {
         "version": VERSION,
         "face_model": model_name,
@@ -170,7 +209,7 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
         "template": config.template.model_dump() | {"registration": registration.VERSION},
     }
     files = [path for pair in scan(raw) for path in pair if path]
-    listing = [(str(path)[len(str(raw)) + 1 :], (state := path.stat()).st_size, state.st_mtime_ns) for path in files]
+    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
     key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
     manifest = out / "manifest.json"
     if manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out):
@@ -188,6 +227,12 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     for old in out.glob("parts-*"):
         shutil.rmtree(old)
     return out
+
+
+def is_wanted(mat: Path, data: DataConfig) -> bool:
+    """Whether data.subsets and data.flipped admit a sample; those of other sets always."""
+    subset, flipped, _ = origin(mat)
+    return not subset or (subset in data.subsets and (data.flipped or not flipped))
 
 
 def is_whole(folder: Path) -> bool:
@@ -214,7 +259,7 @@ def merge_parts(
             manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files"
         )
     table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    table["split"], manifest["split_by"] = assign_splits(table["name"], config.data)
+    table["split"], manifest["split_by"] = assign_splits(table["name"], config.data, table["source"])
     template, operator = registration.face_template(model, config.template.rings, config.template.levels)
     points = model.sampled(operator)
     with atomic_path(out / "samples.npz") as temporary:
@@ -232,6 +277,7 @@ def merge_parts(
         "count": count,
         "splits": {name: int((table["split"] == k).sum()) for k, name in enumerate(SPLITS)},
         "skipped": skipped,
+        "undetected": table["name"][table["detected"] == 0].tolist() if config.data.crop == "detected" else [],
         "residual_percent_mean": float(table["residual_percent"].mean()),
         "bytes_per_sample": round(sum((out / name).stat().st_size for name in ("images.bin", "samples.npz")) / count),
         "sha256": {name: sha256(out / name) for name in ("images.bin", "samples.npz", "model.npz")},
@@ -258,8 +304,9 @@ class Store:
     """A store, opened.
 
     metric: the name of `error`.
-    table: dict of columns, one row a sample (see `sample_rows`, plus length, crop (N, 2, 3) image px to store px,
-    split).   template: Template.   points: LinearPoints of the template's finest vertices.
+    table: dict of columns, one row a sample: see `sample_rows`, and length, crop (N, 2, 3) image px to store px,
+    box_px (N, 4) that it was cut around and detected, whether it is not the landmarks', and split.
+    template: Template.   points: LinearPoints of the template's finest vertices.
     """
 
     metric = "nme68_2d"
@@ -299,6 +346,7 @@ class Store:
         table, manifest = self.table, self.manifest
         residual, mean_face = table["residual_percent"], table["mean_face_percent"]
         lines = [f"skipped {line}" for line in manifest["skipped"]]
+        lines += [f"{name}: no face is found, cut around the landmarks" for name in manifest["undetected"]]
         if len(self) <= LISTED_SAMPLES:
             lines += [
                 f"{name}  residual {r:.2f} %, mean face {m:.2f} %"
@@ -306,6 +354,12 @@ class Store:
             ]
         counts = f"{len(self)} samples {manifest['splits']}, {len(manifest['skipped'])} skipped"
         lines.append(f"{counts}, ground truth from: {manifest['face_model']}")
+        if table["detected"].any():
+            lines.append(f"cut around the detected face: {table['detected'].sum()} of {len(self)}")
+        if table["subset"].any():
+            groups = [*zip(table["subset"].tolist(), table["flipped"].tolist(), strict=True)]
+            of_each = [f"{s}{FLIPPED * f} {groups.count((s, f))}" for s, f in sorted(set(groups))]
+            lines.append(f"300W-LP: {', '.join(of_each)}; {len(np.unique(table['source']))} photos")
         means = f"mean {residual.mean():.2f} %; the unfitted mean face: {mean_face.mean():.2f} %"
         lines.append(f"landmark residual (nme68-3d): {means}")
         return "\n".join([*lines, f"written: {self.folder}"])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2m_core.camera import face_size, model_to_image, pose_from_similarity, umeyama
+from p2m_core.camera import face_size, model_to_image, pose_from_similarity, rotation_from_angles, umeyama
 from p2m_core.faces.linear_model import FaceModel
 from p2m_core.metrics import mean_face_floor, nme68_3d
 
@@ -98,3 +98,17 @@ def mean_face_residual(model: FaceModel, landmarks_px: np.ndarray) -> np.ndarray
     What `fit_landmarks` has to beat: pose without shape.
     """
     return nme68_3d(mean_face_floor(landmarks_px, model.mean[model.landmark_idx] * _Y_UP), landmarks_px)
+
+
+def guess_depth(model: FaceModel, landmarks_px: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
+    """Landmarks with the z of the mean face, which is turned as is known and laid on their x and y.
+
+    Args:    landmarks_px: (N, 68, 3), z is ignored.   angles_rad: (N, 3) pitch, yaw, roll as in AFLW2000-3D.
+    Returns: (N, 68, 3); z counts from the landmarks' mean.
+    """
+    mean = model.mean[model.landmark_idx].astype(np.float64)
+    turned = mean @ np.swapaxes(rotation_from_angles(angles_rad), -1, -2) * _Y_UP
+    turned -= turned.mean(1, keepdims=True)
+    flat = landmarks_px[..., :2] - landmarks_px[..., :2].mean(1, keepdims=True)
+    scale = (turned[..., :2] * flat).sum((1, 2)) / (turned[..., :2] ** 2).sum((1, 2))
+    return np.concatenate([landmarks_px[..., :2], scale[:, None, None] * turned[..., 2:]], -1)

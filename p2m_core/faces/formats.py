@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from p2m_core.data import archive
 from p2m_core.errors import InputError
 from p2m_core.faces.linear_model import FaceModel
 from p2m_core.files import write_bytes
@@ -29,15 +30,17 @@ def read_mat(
 ) -> dict[str, np.ndarray]:
     """Some fields of a MATLAB file, all of them arrays of real numbers.
 
-    Args:    path: the .mat.   fields: the variables to read.   remedy: what the user can do where it is bad.
+    Args:    path: the .mat; it may lead through a zip.   fields: the variables to read.
+             remedy: what the user can do where it is bad.
              optional: variables that may be missing.
     Raises:  InputError if the file is missing, is not MATLAB 4 to 7.2, or a field is missing or no such array.
     """
     path = Path(path)
-    if not path.is_file():
+    if not archive.is_file(path):
         raise InputError(path, "", "is missing", remedy)
+    source = path if path.is_file() else io.BytesIO(archive.read_bytes(path))
     try:
-        content = scipy.io.loadmat(path, variable_names=(*fields, *optional))
+        content = scipy.io.loadmat(source, variable_names=(*fields, *optional))
     except NotImplementedError as error:  # scipy's word for HDF5
         raise InputError(path, "", "is a MATLAB 7.3 file", "save it in MATLAB with -v7") from error
     except Exception as error:  # scipy raises whatever its parser stumbles over
