@@ -285,3 +285,101 @@ def test_a_wish_can_be_taken_back(generator, control):
     menu.index = 0  # as a browser sets it
     assert (menu.index, menu.label) == (0, "as drawn")
     assert generator.picture.value == before
+
+
+# --- the explorer of a store -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def explored(tiny_settings):
+    from p2m_core.config import load_config
+    from p2m_core.data.store import Store, build_store
+    from p2m_core.view.explorer import explore
+
+    config = load_config("base", tiny_settings)
+    return explore(Store(build_store(config)), config)
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "changes"),
+    [("sample", 3, "picture sheet"), ("landmarks", False, "picture"), ("mesh", True, "picture"),
+     ("regions", True, "picture"), ("boxes", False, "picture"), ("margin", 1.9, "picture sheet"),
+     ("store_margin", 1.1, "picture"), ("seed", 7, "sheet"), ("augment.rotate_deg", 55, "sheet"),
+     ("augment.scale", 0.4, "sheet"), ("augment.shift", 0.3, "sheet"), ("augment.flip", 1.0, "sheet"),
+     ("augment.color", 0.0, "sheet"), ("augment.blur", 1.0, "sheet"), ("augment.noise", 1.0, "sheet"),
+     ("augment.jpeg", 1.0, "sheet"), ("augment.occlude", 1.0, "sheet")],
+)  # fmt: skip
+def test_every_control_of_the_explorer_changes_what_it_says(explored, control, value, changes):
+    name, _, field = control.partition(".")
+    widget = explored.augment[field] if field else getattr(explored, name)
+    before, old = {n: getattr(explored, n).value for n in ("picture", "sheet")}, widget.value
+    widget.value = value
+    after = {n: getattr(explored, n).value for n in before}
+    assert {n for n in before if after[n] != before[n]} == set(changes.split())
+    widget.value = old
+    assert {n: getattr(explored, n).value for n in before} == before
+
+
+def test_filters_and_order_choose_the_samples(explored):
+    store = explored.store
+    yaw = np.abs(store.yaw_deg())
+    middle = float(np.median(yaw))
+    whole = explored.yaw.value
+    explored.yaw.value = (middle, whole[1])
+    assert set(explored.chosen) == set(np.flatnonzero(yaw >= middle))
+    explored.order.value = "face size"
+    assert (np.diff(store.face_size_px()[explored.chosen]) <= 0).all()
+    assert str(store.table["name"][explored.index]) in explored.facts.value
+    explored.yaw.value = (whole[1] - 1e-6, whole[1])  # nobody looks there
+    assert "widen the filters" in explored.facts.value
+    explored.yaw.value, explored.order.value = whole, "as stored"
+    assert explored.chosen.tolist() == list(range(len(store)))
+
+
+def test_what_is_kept_is_what_preprocessing_takes(explored, monkeypatch, tmp_path):
+    from p2m_core.config import load_config
+    from p2m_core.view import explorer
+
+    monkeypatch.setattr(explorer, "run_folder", lambda config: tmp_path)
+    assert explored.settings() == explored.config
+    explored.store_margin.value, explored.augment["blur"].value = 1.8, 0.1
+    explored.save.click()
+    assert "data.store_margin=1.8, augment.blur=0.1" in explored.saved.value
+    kept = load_config(tmp_path / "explored.yaml")
+    assert kept == explored.settings()
+    assert (kept.data.store_margin, kept.augment.blur) == (1.8, 0.1)
+    explored.store_margin.value = explored.config.data.store_margin
+    explored.augment["blur"].value = explored.config.augment.blur
+
+
+def test_without_the_photos_the_stored_crop_is_shown(explored):
+    before, explored.photos = explored.photos, {}
+    photo, matrix = explored.photo(2)
+    explored.photos = before
+    np.testing.assert_array_equal(photo, explored.store.crop(2))
+    store = explored.store
+    there = store.to_crop(store.table["landmarks_px"][2], 2)
+    back = there[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose(back, store.table["landmarks_px"][2][:, :2], atol=1e-3)
+
+
+def test_suspects_are_found_by_each_reason(explored):
+    from types import SimpleNamespace
+
+    from p2m_core.data.suspects import find_suspects
+
+    store = explored.store
+    table = {name: values.copy() for name, values in store.table.items()}
+    table["residual_percent"][:] = 0.5
+    table["residual_percent"][1] = 7.0
+    table["landmarks_px"][2, :6, 0] = -3.0
+    yaw, size = np.zeros(len(store)), np.full(len(store), 90.0)
+    yaw[3], size[4] = -95.0, 21.0
+    found = find_suspects(SimpleNamespace(table=table, yaw_deg=lambda: yaw, face_size_px=lambda: size))
+    assert found["index"].tolist()[0] == 1  # the worst residual first
+    assert dict(zip(found["index"], found["reason"], strict=True)) == {
+        1: "landmark residual 7.0 %",
+        2: "6 landmarks outside the photo",
+        3: "yaw -95 degrees",
+        4: "face of 21 px",
+    }
