@@ -12,7 +12,7 @@ from PIL import Image
 from p2m_core.camera import rotation_from_angles
 from p2m_core.raster import draw_mesh
 
-SIZE = 120
+SIZE, PAPER = 120, (30, 150, 70)
 FOCAL, CENTRE = (150.0, 140.0), (58.0, 63.0)
 
 
@@ -26,8 +26,7 @@ def blob(seed: int = 0) -> trimesh.Trimesh:
 
 def picture(placed_px: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The body, drawn where it is seen."""
-    paper = np.full((SIZE, SIZE, 3), 90, np.uint8)
-    return draw_mesh(paper, placed_px, faces)
+    return draw_mesh(np.full((SIZE, SIZE, 3), PAPER, np.uint8), placed_px, faces)
 
 
 def pinhole(placed: np.ndarray) -> np.ndarray:

@@ -321,7 +321,9 @@ def check_units(sample: Sample, entry: Entry) -> None:
     """Raise InputError if the object is far too large or too small for its picture or its box."""
     camera = sample.camera
     if camera.camera == "perspective":
-        distance = max(abs(sample.points[:, 2].mean()), 1e-12)
+        # Of the origin, or of the points: where their units are wrong, the points are not where they should be.
+        depths = abs(np.array([camera.placed(np.zeros(3))[2], sample.points[:, 2].mean()]))
+        distance = depths[depths > 1e-12].min(initial=np.inf)
         extent = np.ptp(sample.points[:, :2], axis=0).max() / distance * max(camera.focal_px)
     else:
         extent = np.ptp(sample.px[:, :2], axis=0).max()
