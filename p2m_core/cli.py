@@ -58,6 +58,10 @@ def preprocess(args: argparse.Namespace) -> Any:
     config = _config(args)
     if config.data.kind == "objects":
         raise InputError("config", "data.kind", "is objects, which are read as they are", "go on with p2m train")
+    if config.data.kind == "folder":
+        from p2m_core.data.folder import FolderStore, build_folder_store
+
+        return FolderStore(build_folder_store(config), config).summary()
     return Store(build_store(config)).summary()
 
 
@@ -71,7 +75,7 @@ def train(args: argparse.Namespace) -> Any:
 def evaluate(args: argparse.Namespace) -> Any:
     """measure weights: of faces beside the mean face's floor, of objects by chamfer distance and F1"""
     config = _config(args)
-    if config.data.kind == "objects":
+    if config.data.kind != "faces":
         from p2m_core.evaluate_objects import evaluate_objects
 
         return evaluate_objects(config)

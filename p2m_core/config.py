@@ -75,7 +75,8 @@ class SynthConfig(Section):
 class DataConfig(Section):
     """Raw images and labels, in a folder or a zip, and the store that is made of them.
 
-    kind: "faces" in AFLW2000-3D's format, or "objects" in Pixel2Mesh's packed ShapeNet format, read from raw as it is.
+    kind: "faces" in AFLW2000-3D's format; "folder", pictures with meshes or points beside them; or "objects" in
+    Pixel2Mesh's packed ShapeNet format, read from raw as it is. points: of a folder set, kept of each sample.
     lists: of objects, the folder of train.txt and test.txt; null is raw itself.
     face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
     Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
@@ -88,7 +89,8 @@ class DataConfig(Section):
     Margins are the crop's side over the longer side of the landmarks' box.
     """
 
-    kind: Literal["faces", "objects"] = "faces"
+    kind: Literal["faces", "folder", "objects"] = "faces"
+    points: Count = 10_000
     raw: str = "data/raw/synthetic"
     lists: str | None = None
     store: str = "data/processed/synthetic"

@@ -9,13 +9,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from p2m_core.camera import apply_affine, crop_matrix
+from p2m_core.config import resolve
 from p2m_core.data import archive
+from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, find_samples, origin, read_image, read_sample, scan, unpaired
+from p2m_core.data.augment import crop_image
+from p2m_core.data.folder import is_folder_set
 from p2m_core.errors import InputError
+from p2m_core.export import save_picture
 from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, load_face_model
+from p2m_core.figures import contact_sheet
+from p2m_core.raster import draw_landmarks, draw_mesh
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
 POSE_LIMIT_PERCENT = 1.0  # of the face size, between the files' landmarks and those rebuilt from their coefficients
+PREVIEWS, PREVIEW_MARGIN, PREVIEW_POINTS = 6, 1.5, 600
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 _3DDFA_PAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
@@ -88,14 +97,56 @@ def report(root: str | Path) -> list[Row]:
 def check(path: str | Path) -> list[str]:
     """Look into a data set or a face model: counts, what can be read, and whether pose and landmarks belong together.
 
-    Args:    path: a folder or zip of samples, or a face model's folder or file.
+    Args:    path: a folder or zip of samples, a folder set, or a face model's folder or file.
     Returns: lines to read; those on what is wrong name file, field and remedy.
     Raises:  InputError if there is nothing to check.
     """
     path = Path(path)
     if (path.is_file() and not archive.is_set(path)) or (path / SHAPE_FILE).exists():
         return check_face_model(path)
+    if is_folder_set(path):
+        return check_folder(path)
     return check_samples(path)
+
+
+def check_folder(path: Path) -> list[str]:
+    """What a folder set holds, and what is wrong with some of its samples; previews go to outputs/doctor/NAME.png."""
+    entries, problems = folder_set.scan(path)
+    lines = [f"{len(entries)} samples, a folder set", *map(str, problems)]
+    samples: list[tuple[folder_set.Entry, folder_set.Sample]] = []
+    looked_at = [entries[k] for k in np.unique(np.linspace(0, len(entries) - 1, LOOKED_AT).astype(int)) if entries]
+    for entry in looked_at:
+        try:
+            samples.append((entry, folder_set.read_sample(entry)))
+            lines += folder_set.complaints(*samples[-1])
+        except InputError as error:
+            lines.append(str(error))
+    lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
+    if samples:
+        depths = [s.points[:, 2].mean() for _, s in samples if s.camera.camera == "perspective"]
+        if depths:
+            lines.append(
+                f"they lie {np.mean(depths):.3g} from the camera on average: so model.mesh_offset's z should be"
+            )
+        picture = resolve(f"outputs/doctor/{path.resolve().name}.png")
+        shown = [samples[k] for k in np.unique(np.linspace(0, len(samples) - 1, PREVIEWS).astype(int))]
+        save_picture(picture, previews([sample for _, sample in shown]))
+        lines.append(f"written: {picture}")
+    return lines
+
+
+def previews(samples: list[folder_set.Sample], size_px: int = 224) -> np.ndarray:
+    """What would be cut out of each picture, and below it with its mesh or points (H, W, 3)."""
+    above, below = [], []
+    for sample in samples:
+        matrix = crop_matrix(sample.box, size_px, PREVIEW_MARGIN)
+        crop, points = crop_image(sample.image, matrix, size_px), apply_affine(matrix, sample.px)
+        above.append(crop)
+        if sample.faces is None:
+            below.append(draw_landmarks(crop, points[:: -(-len(points) // PREVIEW_POINTS)], radius_px=0.8))
+        else:
+            below.append(draw_mesh(crop, points, sample.faces, alpha=0.75))
+    return contact_sheet(above + below, len(above))
 
 
 def check_face_model(path: Path) -> list[str]:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from p2m_core.camera import box_of
 from p2m_core.checkpoint import load_model, weights_path
 from p2m_core.config import Config, run_folder, shown
-from p2m_core.data.shapenet import ObjectStore, on_input
+from p2m_core.data.shapenet import ObjectStore
 from p2m_core.data.store import open_store
 from p2m_core.errors import InputError
 from p2m_core.export import save_picture
@@ -25,7 +25,7 @@ from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.figures import contact_sheet
 from p2m_core.files import write_json, write_text
 from p2m_core.metrics import cd_f1
-from p2m_core.model import Pixel2Mesh
+from p2m_core.model import PLACED_SCALE, Pixel2Mesh, unit_template
 from p2m_core.raster import draw_landmarks, static_picture
 
 TEMPLATE = "template as it is"  # what one has without a network
@@ -33,8 +33,8 @@ COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}
 BATCH = 8
 PICTURED, PHOTO_PX = 6, 448
 PROTOCOL = (
-    "cd-f1@p2m: squared distances in m², all vertices of the last level and all stored points; CD is the sum of both "
-    "means; F1 in percent, at 1e-4 (1 cm) and 2e-4 (1.4 cm)"
+    "cd-f1@p2m: squared distances in ({unit})², all vertices of the last level and all stored points; CD is the sum of "
+    "both means; F1 in percent, at 1e-4 (0.01 {unit}) and 2e-4 (0.014 {unit})"
 )
 
 
@@ -92,9 +92,9 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
     samples, specimens, facts, floor = [], {}, {}, measure_template(store, rows, config)
     for name, path in sources.items():
         model, about = load_model(path, "cuda" if torch.cuda.is_available() else "cpu")
-        if model.config.camera != "perspective":
-            problem = f"is {model.config.camera}: these are weights of faces"
-            raise InputError(path, "model.camera", problem, "give weights that were trained on objects")
+        if model.config.camera != store.camera:
+            problem = f"is {model.config.camera}, but the data want {store.camera}"
+            raise InputError(path, "model.camera", problem, "give weights that were trained on such data")
         facts[name] = {key: about.get(key) for key in ("step", "data")}
         scores, specimens[name] = measure(model, store, rows, config, chosen)
         samples.append(scores.assign(weights=name))
@@ -106,7 +106,7 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
         samples=samples[["weights", "name", "category", *COLUMNS.values()]],
         specimens=specimens,
         about={
-            "protocol": PROTOCOL,
+            "protocol": PROTOCOL.format(unit=store.unit),
             "data": f"{shown(store.folder)}, split {settings.split}",
             "samples": len(rows),
             "weights": facts,
@@ -133,7 +133,7 @@ def measure(
             scores.append(score(store, index, levels[-1][k], points[:count]))
             if index in chosen:
                 caption = f"{store.table['name'][index]}, CD {scores[-1][COLUMNS['cd']]:.2f}"
-                specimens.append(specimen(caption, model, batch["image"][k].numpy(), [x[k] for x in levels]))
+                specimens.append(specimen(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels]))
     return pd.DataFrame(scores), specimens
 
 
@@ -141,7 +141,10 @@ def measure_template(store: ObjectStore, rows: np.ndarray, config: Config) -> pd
     """The scores of the undeformed template on some views, a row each."""
     data = store.dataset(rows, config, train=False)
     items = (data[k] for k in range(len(data)))
-    return pd.DataFrame([score(store, int(item["index"]), store.template.vertices, item["points"]) for item in items])
+    vertices = store.template.vertices
+    if store.camera == "crop":  # where the network begins
+        vertices = unit_template(store.template) * np.float32([1, -1, 1]) * PLACED_SCALE
+    return pd.DataFrame([score(store, int(item["index"]), vertices, item["points"]) for item in items])
 
 
 def score(store: ObjectStore, index: int, vertices: np.ndarray, points: np.ndarray) -> dict[str, object]:
@@ -150,13 +153,13 @@ def score(store: ObjectStore, index: int, vertices: np.ndarray, points: np.ndarr
     return {"name": store.table["name"][index], "category": store.table["category"][index], **values}
 
 
-def specimen(name: str, model: Pixel2Mesh, image: np.ndarray, levels: list[np.ndarray]) -> Specimen:
+def specimen(name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray, levels: list[np.ndarray]) -> Specimen:
     """A prediction over its input.
 
     Args:    image: (3, S, S) in [0, 1].   levels: (n_k, 3) each, object frame.
     """
     photo = cv2.resize(image.transpose(1, 2, 0), (PHOTO_PX, PHOTO_PX), interpolation=cv2.INTER_LINEAR)
-    places = tuple(np.float32(on_input(level, model.config, PHOTO_PX)) for level in levels)
+    places = tuple(np.float32(store.on_image(level, PHOTO_PX)) for level in levels)
     faces = model.template.faces
     mesh = FaceMesh(places[-1], faces[-1], places, faces, np.zeros((0, 3), np.float32), box_of(places[-1]))
     return Specimen(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))

@@ -243,11 +243,10 @@ def _opened(path: Path, remedy: str) -> Iterator[Image.Image]:
             image = Image.open(io.BytesIO(content))
         with image:
             if image.width * image.height > LARGEST_PX:
-                problem = f"has {image.width} x {image.height} px, more than {LARGEST_PX // 1_000_000} million"
-                raise InputError(path, "", problem, "scale it down")
+                raise Image.DecompressionBombError
             yield image
-    except InputError:
-        raise
+    except Image.DecompressionBombError:
+        raise InputError(path, "", f"has more than {LARGEST_PX // 1_000_000} million px", "scale it down") from None
     except Exception as error:  # decoders raise whatever they stumble over
         raise InputError(path, "", f"is damaged or no image: {error}", remedy) from error
 

@@ -162,7 +162,7 @@ class ObjectStore:
     table: columns name, category, model, path (str) and split, a row a view.   template: Template.
     """
 
-    metric = "cd_x1000"
+    metric, camera, unit = "cd_x1000", "perspective", "m"
 
     def __init__(self, folder: str | Path, config: Config):
         self.folder, self.config, kind = resolve(folder), config, config.template
@@ -261,13 +261,17 @@ class ObjectDataset(Dataset):
         return content if self.train else content | {"lengths": np.int64(len(cloud))}
 
     def __getitems__(self, items: list) -> list[dict[str, np.ndarray]]:
-        """A DataLoader's batch: clouds are padded with zeros to the longest one, so that they can be stacked."""
-        batch = [self[item] for item in items]
-        longest = max(len(content["points"]) for content in batch)
-        for content in batch:
-            for name in ("points", "normals"):
-                content[name] = np.pad(content[name], ((0, longest - len(content[name])), (0, 0)))
-        return batch
+        """A DataLoader's batch, clouds padded to the longest."""
+        return pad_clouds([self[item] for item in items])
+
+
+def pad_clouds(batch: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Items of a batch with their clouds padded with zeros to the longest one, so that they can be stacked."""
+    longest = max(len(content["points"]) for content in batch)
+    for content in batch:
+        for name in ("points", "normals"):
+            content[name] = np.pad(content[name], ((0, longest - len(content[name])), (0, 0)))
+    return batch
 
 
 class CloudDecoder(nn.Module):

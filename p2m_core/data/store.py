@@ -290,7 +290,7 @@ def merge_parts(
 
 
 def open_store(config: Config, folder: str | Path | None = None):
-    """The store of faces that was made of data.raw, or the packed objects in data.raw itself.
+    """The store that was made of data.raw, or the packed objects in data.raw itself.
 
     Args: folder: another one than the config's.
     """
@@ -298,6 +298,10 @@ def open_store(config: Config, folder: str | Path | None = None):
         from p2m_core.data.shapenet import ObjectStore
 
         return ObjectStore(folder or config.data.raw, config)
+    if config.data.kind == "folder":
+        from p2m_core.data.folder import FolderStore
+
+        return FolderStore(folder or config.data.store, config)
     return Store(folder or config.data.store)
 
 
@@ -318,6 +322,8 @@ class Store:
         if not path.exists():
             raise InputError(self.folder, "", "is no finished store", "run p2m preprocess")
         self.manifest = json.loads(path.read_text())
+        if self.manifest.get("kind") == "folder":
+            raise InputError(path, "kind", "is that of a folder set", "set data.kind=folder, or take -c folder")
         if self.manifest["version"] != VERSION:
             raise InputError(path, "version", f"is {self.manifest['version']}, not {VERSION}", REMAKE)
         self.table, arrays = (read_npz(self.folder / name, REMAKE) for name in ("samples.npz", "model.npz"))
