@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from p2m_core import __version__
-from p2m_core.config import Config, load_config, parse_value
+from p2m_core.config import Config, load_config
 from p2m_core.errors import InputError
+from p2m_core.yaml_file import parse_value
 
 CONTINUE = "stopped; the same command goes on from here"
 
