@@ -19,6 +19,7 @@ from p2m_core.errors import InputError
 
 JOBS_AHEAD = 4  # a worker: enough to keep it busy, and few, so that a million jobs need no memory
 CONNECT_S = 5
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # what linear algebra heeds
 log = logging.getLogger(__name__)
 
 
@@ -38,9 +39,8 @@ def stop_on_sigterm() -> Iterator[None]:
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Processes started inside use one thread for linear algebra: with one worker a core, more only get in the way."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield
     finally:
