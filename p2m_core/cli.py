@@ -73,6 +73,8 @@ def evaluate(args: argparse.Namespace) -> Any:
     if args.run:
         from p2m_core.capsule import check_run
 
+        if args.config or args.set or args.values:
+            raise InputError("--run", args.run, "has settings of its own", "give no other option with it")
         check = check_run(args.run)
         print(check)
         return 1 if check.differing else None

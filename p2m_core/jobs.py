@@ -106,7 +106,8 @@ def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: 
 
         cluster = _start_cluster(scheduler, workers)
     except ImportError as error:
-        package, remedy = error.name or "distributed", "pip install -e .[cluster]"
+        package = "dask-jobqueue" if error.name == "dask_jobqueue" else "distributed"
+        remedy = "pip install dask-jobqueue" if package == "dask-jobqueue" else "pip install -e .[cluster]"
         raise InputError("--scheduler", scheduler, f"needs the package {package}", remedy) from None
     with cluster:
         try:

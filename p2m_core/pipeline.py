@@ -132,7 +132,7 @@ def run_notebooks(
     plan = plan_parameters(files, parameters or {}, common)
     out = folder / "notebooks" if out is None else settings.resolve(out)
     with _only_one(folder, wait_s), stop_on_sigterm():
-        history = {} if fresh else read_history(folder)
+        history = read_history(folder)
         results = [NotebookResult(file.stem, key=_key(file, plan[file], loaded)) for file in files]
         others = [record for name, record in sorted(history.items()) if name not in {r.name for r in results}]
         executed = max((record.number for record in history.values()), default=0)
@@ -149,7 +149,7 @@ def run_notebooks(
             with tqdm(total=len(files), desc="notebooks", unit="notebook", dynamic_ncols=True) as bar:
                 for k, (file, result) in enumerate(zip(files, results, strict=True)):
                     bar.set_postfix_str(result.name)
-                    if _is_current(result, history):
+                    if not fresh and _is_current(result, history):
                         results[k] = replace(history[result.name], kept=True)
                     else:
                         executed += 1

@@ -19,12 +19,11 @@ from p2m_core.config import Config, SweepConfig, load_config, run_folder, with_v
 from p2m_core.errors import InputError
 from p2m_core.sweep import Outcome, plan_runs, sweep, write_tables
 
-GRID = ["sweep", "-c", "stub", "--grid", "train.lr=1e-4,0.5"]
-# What the stub adds up in 8 steps, see stub_project.py.
-TOTALS = {
-    f"lr-{name}_seed-{seed}": lr * (seed + 1) * 36 for name, lr in (("0.0001", 1e-4), ("0.5", 0.5)) for seed in (0, 1)
-}
-RUNNING = [*GRID, "--seeds", "2", "--jobs", "2", "-p", "steps=8", "-p", "step_s=0.2", "--scheduler", "pool"]
+STEPS = 16
+RUNNING = ["sweep", "-c", "stub", "--grid", "train.lr=0.5", "--seeds", "2", "--jobs", "2"]
+RUNNING += ["-p", f"steps={STEPS}", "-p", "step_s=0.25", "--scheduler", "pool"]
+# What the stub adds up, see stub_project.py.
+TOTALS = {f"lr-0.5_seed-{seed}": 0.5 * (seed + 1) * STEPS * (STEPS + 1) / 2 for seed in (0, 1)}
 
 
 @pytest.fixture
@@ -57,7 +56,7 @@ def processes_of(root: Path) -> list[psutil.Process]:
 
 def assert_all_totals(root: Path) -> None:
     found = results(root)
-    assert {label: done for label, (_, done) in found.items()} == dict.fromkeys(TOTALS, 8)
+    assert {label: done for label, (_, done) in found.items()} == dict.fromkeys(TOTALS, STEPS)
     assert {label: total for label, (total, _) in found.items()} == pytest.approx(TOTALS)
 
 
@@ -202,7 +201,7 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on_to_the_same_end(root, number)
         assert errors.rstrip().endswith("the same command goes on from here")
     # Nobody goes on by himself: neither the processes that watch, nor runs, nor kernels.
     until(lambda: not processes_of(root))
-    assert [done for _, done in results(root).values()] != [8] * 4  # there is something left to do
+    assert [done for _, done in results(root).values()] != [STEPS] * 2  # there is something left to do
     with start(root, *RUNNING) as process:
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-2000:]
@@ -266,11 +265,11 @@ def test_thirty_kills_at_random_moments_change_nothing(root, scheduler):
 
 @pytest.mark.slow
 def test_a_run_whose_process_is_killed_is_tried_again(root):
-    with start(root, *GRID, "-p", "steps=8", "-p", "step_s=0.3") as process:
+    with start(root, *RUNNING) as process:
         until(lambda: any(done >= 2 for _, done in results(root).values()))
         for run in processes_of(root):
             if run.pid != process.pid and "p2m_core.sweep" in run.cmdline():
                 run.kill()
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-2000:]
-    assert {done for _, done in results(root).values()} == {8}
+    assert_all_totals(root)
