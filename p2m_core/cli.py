@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from p2m_core import __version__
-from p2m_core.config import Config, load_config, parse_value
+from p2m_core.config import Config, load_config
 from p2m_core.errors import InputError
+from p2m_core.yaml_file import parse_value
 
 CONTINUE = "stopped; the same command goes on from here"
 
@@ -74,6 +75,14 @@ def train(args: argparse.Namespace) -> Any:
 
 def evaluate(args: argparse.Namespace) -> Any:
     """measure weights: of faces beside the mean face's floor, of objects by chamfer distance and F1"""
+    if args.run:
+        from p2m_core.capsule import check_run
+
+        if args.config or args.set or args.values:
+            raise InputError("--run", args.run, "has settings of its own", "give no other option with it")
+        check = check_run(args.run)
+        print(check)
+        return 1 if check.differing else None
     config = _config(args)
     if config.data.kind != "faces":
         from p2m_core.evaluate_objects import evaluate_objects
@@ -102,16 +111,40 @@ def run(args: argparse.Namespace) -> Any:
     """execute the notebooks in order into outputs/NAME/notebooks/"""
     from p2m_core.pipeline import NotebookError, run_notebooks
 
-    parameters = {}
-    for text in args.parameter:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError("--parameter", text, "is not of the form name=value", "for example -p detach=true")
-        parameters[name.strip()] = parse_value(name, value)
+    parameters = _parameters(args)
     try:
-        return run_notebooks(args.config, args.notebooks or None, parameters, args.timeout, overrides=args.set)
+        return run_notebooks(
+            args.config, args.notebooks or None, parameters, args.timeout, overrides=args.set, fresh=args.fresh
+        )
     except NotebookError as error:
         return _failed(error)
+
+
+def sweep(args: argparse.Namespace) -> Any:
+    """execute the notebooks for every combination of some settings, variants and seeds, into outputs/NAME-sweep/"""
+    from p2m_core.sweep import sweep
+
+    if args.grid:
+        grid = {}
+        for text in args.grid:
+            field, equals, values = text.partition("=")
+            if not equals or not values:
+                raise InputError("--grid", text, "is not of the form a.b=v1,v2", "for example train.lr=1e-4,3e-4")
+            grid[field.strip()] = parse_value(field, f"[{values}]")
+        args.values = args.values | {"sweep.grid": json.dumps(grid)}
+    result = sweep(_config(args), _parameters(args))
+    print(result)
+    return 1 if result.failed else None
+
+
+def diff(args: argparse.Namespace) -> Any:
+    """compare two runs: settings, what they stand on, metrics, and their meshes sample by sample"""
+    from p2m_core.capsule import diff_runs
+
+    difference = diff_runs(args.a, args.b)
+    if args.out:
+        difference.save(args.out)
+    return difference
 
 
 def convert(args: argparse.Namespace) -> Any:
@@ -153,6 +186,8 @@ EXAMPLES: dict[Callable[[argparse.Namespace], Any], str] = {
     evaluate: "p2m evaluate --weights bundled --data data/processed/faces",
     predict: "p2m predict photo.jpg --out meshes --box 120,80,310,290",
     run: "p2m run -c demo 04_inspect 05_predict",
+    sweep: "p2m sweep -c face-lite --grid train.lr=1e-4,3e-4 model.backbone=resnet18,resnet50 --jobs 2",
+    diff: "p2m diff face-lite trial",
     convert: "p2m convert old.pth new.safetensors --template ellipsoid.npz",
     doctor: "p2m doctor",
     demo: "p2m demo",
@@ -187,6 +222,13 @@ OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
         Option("--weights", "evaluate.weights", "weights to measure", ("run", "bundled")),
         Option("--data", "evaluate.store", "store to measure on, data.store where null", ("null",)),
     ],
+    sweep: [
+        Option("--seeds", "sweep.seeds", "runs of each variant, seeds from the config's on"),
+        Option("--jobs", "sweep.jobs", "runs at a time"),
+        Option("--timeout", "sweep.timeout_s", "seconds a notebook may take"),
+        Option("--retries", "sweep.retries", "how often a run that failed is tried again"),
+        Option("--scheduler", "sweep.scheduler", "auto, pool, local, slurm, or tcp://HOST:PORT of a Dask scheduler"),
+    ],
     predict: [Option("--weights", "predict.weights", "weights to predict with", ("bundled",))],
 }
 
@@ -210,10 +252,10 @@ def parser() -> argparse.ArgumentParser:
         for option in OPTIONS.get(command, []):
             _add_setting(sub, option)
         _add_others(sub, command)
-        if command not in (convert, doctor, demo):
+        if command not in (convert, diff, doctor, demo):
             text = "name of a file in configs/, or a YAML file (default: the defaults in the code)"
             sub.add_argument("-c", "--config", metavar="NAME|FILE", help=text)
-        if command is not doctor:
+        if command not in (diff, doctor):
             text = "change one setting, repeatable, e.g. --set train.lr=1e-4 (default: none)"
             sub.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
     return top
@@ -279,11 +321,24 @@ def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namesp
         sub.add_argument("--template", type=Path, help=".npz, .dat, .obj it was trained on (default: none)")
         text = "go on although tensors are missing or unexpected (default: fail and list them)"
         sub.add_argument("--incomplete", action="store_true", help=text)
+    if command is evaluate:
+        text = "evaluate a run again and check that its numbers come out (default: measure as the settings say)"
+        sub.add_argument("--run", metavar="RUN", help=text)
+    if command is diff:
+        sub.add_argument("a", metavar="A", help="a run: its folder, or its name in outputs/ (default: none)")
+        sub.add_argument("b", metavar="B", help="another (default: none)")
+        sub.add_argument("--out", type=Path, metavar="DIR", help="folder for the whole tables, csv (default: none)")
+    if command is sweep:
+        text = "settings and their values; every combination is a run (default: setting sweep.grid)"
+        sub.add_argument("--grid", nargs="+", metavar="A.B=V1,V2", default=[], help=text)
     if command is run:
         sub.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="e.g. 02_train (default: the config's)")
+        text = "execute also the notebooks that would do the same again (default: these are kept)"
+        sub.add_argument("--fresh", action="store_true", help=text)
+        sub.add_argument("--timeout", metavar="S", type=float, help="seconds a notebook may take (default: no limit)")
+    if command in (run, sweep):
         text = "a notebook's parameter, as name=value or 02_train.name=value; repeatable (default: none)"
         sub.add_argument("-p", "--parameter", metavar="NAME=VALUE", action="append", default=[], help=text)
-        sub.add_argument("--timeout", metavar="S", type=float, help="seconds a notebook may take (default: no limit)")
 
 
 def _default(field: str) -> Any:
@@ -296,6 +351,17 @@ def _default(field: str) -> Any:
 def _config(args: argparse.Namespace) -> Config:
     """The config with --set and then the options laid over it."""
     return load_config(args.config, [*args.set, *(f"{field}={value}" for field, value in args.values.items())])
+
+
+def _parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """The notebooks' parameters of -p."""
+    parameters = {}
+    for text in args.parameter:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError("--parameter", text, "is not of the form name=value", "for example -p detach=true")
+        parameters[name.strip()] = parse_value(name, value)
+    return parameters
 
 
 def _box(text: str) -> tuple[float, ...]:
@@ -317,7 +383,8 @@ def _show(result: Any) -> None:
     """Print what a command gives: a list line by line, a notebook or a row of the doctor as a small block."""
     for item in result if isinstance(result, list) else [result]:
         if hasattr(item, "written"):
-            print(f"{item.name:<16} {item.status:<8} {item.seconds:>7.1f} s", *item.written, sep="\n    ")
+            status = "kept" if item.kept else item.status
+            print(f"{item.name:<16} {status:<8} {item.seconds:>7.1f} s", *item.written, sep="\n    ")
             print(item.report, end="")
         elif hasattr(item, "purpose"):
             print(f"{item.status:<11} {item.name:<20} {item.detail}".rstrip())
@@ -331,7 +398,7 @@ def _show(result: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted.
+    Returns: exit status: 0 done, 1 a notebook failed or a check found something, 2 bad input, 130 interrupted.
     """
     args = parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")

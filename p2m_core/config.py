@@ -11,24 +11,17 @@ import difflib
 import hashlib
 import json
 import os
-import platform
-import re
-import subprocess
-import sys
-from collections.abc import Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
+from p2m_core.yaml_file import dump_yaml, parse_value, read_yaml
 
 BASED_ON_MAX = 2
-MAIN_PACKAGES = ("p2m-core", "torch", "torchvision", "numpy", "scipy", "numba", "opencv-python-headless")
-MAIN_PACKAGES += ("matplotlib", "pandas", "trimesh", "pythreejs", "papermill", "safetensors", "triton")
 
 
 def _find_root() -> Path:
@@ -245,10 +238,29 @@ class PredictConfig(Section):
     flip: bool = True
 
 
+class SweepConfig(Section):
+    """Many runs of one config, by p2m sweep: every one of `variants` (name: {setting: value}) with every combination of
+    `grid` (setting: [values]), with `seeds` seeds each from the config's on, `jobs` at a time.
+
+    timeout_s: what a notebook may take.   retries: how often a run that failed is tried again.
+    scheduler: "pool" (processes here), "local" (Dask's LocalCluster), tcp://HOST:PORT of a Dask scheduler, "slurm"
+    (dask-jobqueue), or "auto": local where Dask is installed.   report: the notebook that compares the runs, or null.
+    """
+
+    variants: dict[str, dict[str, Any]] = {}
+    grid: dict[str, tuple[Any, ...]] = {}
+    seeds: Count = 1
+    jobs: Count = 1
+    timeout_s: Annotated[float, Field(gt=0)] | None = None
+    retries: Annotated[int, Field(ge=0)] = 1
+    scheduler: str = "auto"
+    report: str | None = "03_evaluate"
+
+
 class Config(Section):
     """All settings of one run. `name` is the run's folder in outputs/; `notebooks` are those that p2m run executes."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "base"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")] = "base"
     seed: int = 0
     notebooks: tuple[str, ...] = ("01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict")
     synth: SynthConfig = SynthConfig()
@@ -260,42 +272,10 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
+    sweep: SweepConfig = SweepConfig()
 
 
 # ------------------------------------------------------------------------------------------------ reading
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as in YAML 1.2 and Python, and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# PyYAML follows YAML 1.1, which wants a dot and a signed exponent, and takes 12:30 for 750, 2020-01-01 for a date,
-# and on, off, yes and no for true and false.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag.rsplit(":", 1)[-1] in ("null", "merge")]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^([Tt]rue|TRUE|[Ff]alse|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?((\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?|\.(inf|Inf)|\.(nan|NaN))$"),
-    list("-+0123456789."),
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """The writer to `_Loader`: quotes the texts that it would take for numbers."""
-
-    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -317,11 +297,23 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
             values["name"] = path.stem
     for override in overrides:
         _merge(values, _parse_override(override), "--set", origin)
+    return _checked(values, origin, str(source or "defaults"))
+
+
+def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
+    """The config with other values of some settings, {"train.lr": 1e-4}.   Raises InputError that names the source."""
+    merged, origin = config.model_dump(mode="json"), {}
+    for field, value in values.items():
+        _merge(merged, _nested(field, value), source, origin)
+    return _checked(merged, origin, source)
+
+
+def _checked(values: dict[str, Any], origin: dict[str, str], source: str) -> Config:
     try:
         # By way of JSON, in which strict typing admits a list for a tuple but no text for a number.
         return Config.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
-        raise _explain(error, origin, str(source or "defaults")) from None
+        raise _explain(error, origin, source) from None
 
 
 def find_config(source: str | Path) -> Path:
@@ -343,7 +335,7 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The file and its parents, oldest first."""
     chain: list[tuple[Path, dict[str, Any]]] = []
     while True:
-        values = _read_yaml(path)
+        values = read_yaml(path)
         parent = values.pop("based_on", None)
         chain.insert(0, (path, values))
         if parent is None:
@@ -359,33 +351,17 @@ def _read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
             raise InputError(child, "based_on", f"there is no {path}", "name a file relative to this one")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(path, "", " ".join(str(error).split()), "correct the YAML") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(path, "", "holds no 'name: value' lines at its top", "see configs/base.yaml")
-    return values
-
-
-def parse_value(field: str, text: str) -> Any:
-    """The value that a text from the command line means, read as YAML: 1e-4, [1, 2], null, true, a word."""
-    try:
-        return yaml.load(text, Loader=_Loader) if text.strip() else ""
-    except yaml.YAMLError as error:
-        raise InputError("--set", field, " ".join(str(error).split()), "quote the value") from None
-
-
 def _parse_override(text: str) -> dict[str, Any]:
     """The text "train.lr=1e-4" as {"train": {"lr": 0.0001}}."""
     field, equals, value_text = text.partition("=")
     field = field.strip()
     if not equals or not all(field.split(".")):
         raise InputError("--set", text, "is not of the form a.b=value", "for example --set train.lr=1e-4")
-    value = parse_value(field, value_text)
+    return _nested(field, parse_value(field, value_text))
+
+
+def _nested(field: str, value: Any) -> dict[str, Any]:
+    """The field "train.lr" and its value as {"train": {"lr": value}}."""
     for part in reversed(field.split(".")):
         value = {part: value}
     return value
@@ -473,7 +449,7 @@ def save_config(config: Config, path: str | Path) -> Path:
     """Write every setting as YAML, whole or not at all; `load_config` of it gives the same `config`."""
     path = Path(path)
     values = config.model_dump(mode="json")
-    write_text(path, yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+    write_text(path, dump_yaml(values))
     return path
 
 
@@ -497,36 +473,3 @@ def shown(path: str | Path) -> str:
 def run_folder(config: Config) -> Path:
     """outputs/<name>: everything that a run writes."""
     return PROJECT_ROOT / "outputs" / config.name
-
-
-def provenance() -> dict[str, Any]:
-    """What a result depends on besides its config: commit, versions, machine. For the run's folder."""
-    return {
-        "git": _git_state(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "packages": {name: version for name in MAIN_PACKAGES if (version := _version(name))},
-    }
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a checkout or without git."""
-    try:
-        answers = [
-            subprocess.run(
-                ["git", "-C", str(PROJECT_ROOT), *words], capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": answers[0], "dirty": bool(answers[1])}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -18,15 +19,28 @@ from p2m_core.errors import InputError
 
 JOBS_AHEAD = 4  # a worker: enough to keep it busy, and few, so that a million jobs need no memory
 CONNECT_S = 5
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # what linear algebra heeds
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does; in another thread than the main one nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
     """Processes started inside use one thread for linear algebra: with one worker a core, more only get in the way."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         yield
     finally:
@@ -51,13 +65,14 @@ def map_jobs(
 
     Args:    function: a module-level function; what it raises ends the run.   workers: 1 runs in this
              process.   title: of the progress bar.   total: number of jobs where `jobs` has no length.
-             scheduler: "tcp://host:port" of a Dask scheduler, whose workers run the jobs in place of processes here.
+             scheduler: "tcp://host:port" of a Dask scheduler, whose workers run the jobs in place of processes here;
+             "local" for Dask's LocalCluster, "slurm" for dask-jobqueue's SLURMCluster, each of so many workers.
     Raises:  InputError if no scheduler answers there, or if it is lost.
     """
     if total is None and hasattr(jobs, "__len__"):
         total = len(jobs)
     if scheduler:
-        results = _on_cluster(function, jobs, scheduler)
+        results = _on_cluster(function, jobs, scheduler, workers)
     elif workers > 1:
         results = _in_processes(function, jobs, workers)
     else:
@@ -85,18 +100,40 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Iterator[Any]:
+def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str, workers: int) -> Iterator[Any]:
     try:
         from distributed import Client
-    except ImportError:
-        problem = "needs the package distributed"
-        raise InputError("--scheduler", scheduler, problem, "pip install -e .[cluster]") from None
-    try:
-        client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        problem, remedy = f"no Dask scheduler answers: {error}", "start one with `dask scheduler`, or work without"
-        raise InputError("--scheduler", scheduler, problem, remedy) from None
 
+        cluster = _start_cluster(scheduler, workers)
+    except ImportError as error:
+        package = "dask-jobqueue" if error.name == "dask_jobqueue" else "distributed"
+        remedy = "pip install dask-jobqueue" if package == "dask-jobqueue" else "pip install -e .[cluster]"
+        raise InputError("--scheduler", scheduler, f"needs the package {package}", remedy) from None
+    with cluster:
+        try:
+            client = Client(getattr(cluster, "scheduler_address", scheduler), timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            problem, remedy = f"no Dask scheduler answers: {error}", "start one with `dask scheduler`, or work without"
+            raise InputError("--scheduler", scheduler, problem, remedy) from None
+        yield from _with_client(client, function, jobs, scheduler)
+
+
+def _start_cluster(scheduler: str, workers: int) -> AbstractContextManager:
+    """The cluster that "local" and "slurm" mean; nothing for an address."""
+    if scheduler == "local":
+        from distributed import LocalCluster
+
+        return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    if scheduler == "slurm":
+        from dask_jobqueue import SLURMCluster
+
+        cluster = SLURMCluster()  # queue, cores, memory: in ~/.config/dask/jobqueue.yaml
+        cluster.scale(jobs=workers)
+        return cluster
+    return nullcontext()
+
+
+def _with_client(client: Any, function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Iterator[Any]:
     lost = InputError("--scheduler", scheduler, "was lost", "start it again; the same command goes on from here")
 
     def window() -> int:  # workers may come and go

@@ -1,19 +1,22 @@
 """The notebooks, executed in order by papermill, with what papermill leaves out.
 
 Parameters are checked before any kernel starts, the kernel is this very interpreter, each notebook has a time limit,
-an interrupted cell may still write its checkpoint, and outputs/<name>/run.json says what was done and written.
+an interrupted cell may still write its checkpoint, and outputs/<name>/run.json says what was done and written. The
+same call again keeps the notebooks that would do the same once more.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError
@@ -28,20 +32,28 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from p2m_core import config as settings
-from p2m_core.config import Config, config_hash, load_config, provenance, run_folder, save_config
+from p2m_core.config import Config, SweepConfig, config_hash, load_config, resolve, run_folder, save_config
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, write_json
+from p2m_core.files import atomic_path, sha256, write_json
+from p2m_core.jobs import stop_on_sigterm
+from p2m_core.provenance import data_hashes, provenance
 
 COMMON = ("config", "overrides")  # the names that every notebook's parameters cell holds
 LISTED_FILES = 12  # a folder with more new files is reported by their number
-
+LOCK_NAME = "run.lock"
+PREPARES = "01_preprocess"  # writes what several runs may share, so one of them at a time executes it
 CHECKPOINT_S = 60.0  # what an interrupted cell gets to write its checkpoint
 
 
 @dataclass
 class NotebookResult:
-    """What became of one notebook. `status`: ok, failed, timeout, interrupted or not run; `report`: what its cells
-    tagged "report" printed."""
+    """What became of one notebook.
+
+    status    ok, failed, timeout, interrupted or not run; kept: it was ok already, and not executed again
+    report    what its cells tagged "report" printed
+    key       hash of its source, parameters and settings      state  hashes of the files that it read and wrote
+    number    of its execution, counted over the run's folder  code   commit, and the diff's file
+    """
 
     name: str
     status: str = "not run"
@@ -50,6 +62,11 @@ class NotebookResult:
     written: list[str] = field(default_factory=list)
     report: str = ""
     error: str = ""
+    kept: bool = False
+    key: str = ""
+    number: int = 0
+    state: dict[str, str] = field(default_factory=dict)
+    code: dict[str, Any] | None = None
 
 
 class NotebookError(RuntimeError):
@@ -89,14 +106,20 @@ def run_notebooks(
     timeout_s: float | None = None,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
+    fresh: bool = False,
+    wait_s: float = 0,
 ) -> list[NotebookResult]:
     """Execute notebooks in order; the executed copies and run.json go to the run's folder.
+
+    A notebook that ended well is kept if its source, parameters and settings, the data, weights and photos that these
+    name, and what it wrote are unchanged, and none before it was executed since.
 
     Args:    config: name or file, as for `load_config`, or a Config, of which a copy in the run's folder is passed on.
              notebooks: stems ("02_train") or paths; those that the config names where None.
              parameters: {"epochs": 3} for each notebook that knows the name, {"02_train.epochs": 3} for one.
              timeout_s: limit for each notebook.   out: folder of the executed copies, outputs/<name>/notebooks
-             where None.   overrides: as for `load_config`, passed on to every notebook.
+             where None.   overrides: as for `load_config`, passed on to every notebook.   fresh: keep none.
+             wait_s: how long to wait for another process that runs them.
     Returns: one result a notebook.
     Raises:  InputError before any kernel starts; NotebookError at the first notebook that fails, after run.json.
     """
@@ -107,31 +130,36 @@ def run_notebooks(
     saved = folder / "config.yaml"
     common = _common_parameters(config, overrides, saved)
     plan = plan_parameters(files, parameters or {}, common)
-    save_config(loaded, saved)
     out = folder / "notebooks" if out is None else settings.resolve(out)
-    results = [NotebookResult(file.stem) for file in files]
-    report = {
-        "name": loaded.name,
-        "config": common["config"],
-        "overrides": list(common["overrides"]),
-        "config_hash": config_hash(loaded),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "provenance": provenance(),
-    }
-    watched = [folder, *map(settings.resolve, (loaded.synth.out, loaded.data.store))]
-    try:
-        with tqdm(total=len(files), desc="notebooks", unit="notebook", dynamic_ncols=True) as bar:
-            for file, result in zip(files, results, strict=True):
-                bar.set_postfix_str(result.name)
-                before = _snapshot(watched)
-                try:
-                    _run_one(file, out / file.name, plan[file], timeout_s, result, bar)
-                finally:
-                    result.written = _changed(before, _snapshot(watched), watched[1:])
-                bar.update()
-    finally:
-        report["seconds"] = round(sum(result.seconds for result in results), 1)
-        write_json(folder / "run.json", report | {"notebooks": [asdict(result) for result in results]})
+    with _only_one(folder, wait_s), stop_on_sigterm():
+        history = read_history(folder)
+        results = [NotebookResult(file.stem, key=_key(file, plan[file], loaded)) for file in files]
+        others = [record for name, record in sorted(history.items()) if name not in {r.name for r in results}]
+        executed = max((record.number for record in history.values()), default=0)
+        save_config(loaded, saved)
+        report = {
+            "name": loaded.name,
+            "config": common["config"],
+            "overrides": list(common["overrides"]),
+            "config_hash": config_hash(loaded),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "provenance": provenance(folder),
+        }
+        try:
+            with tqdm(total=len(files), desc="notebooks", unit="notebook", dynamic_ncols=True) as bar:
+                for k, (file, result) in enumerate(zip(files, results, strict=True)):
+                    bar.set_postfix_str(result.name)
+                    if not fresh and _is_current(result, history):
+                        results[k] = replace(history[result.name], kept=True)
+                    else:
+                        executed += 1
+                        result.number, result.code = executed, report["provenance"]["git"]
+                        history[result.name] = result
+                        _execute(file, out / file.name, plan[file], loaded, timeout_s, result, bar)
+                        _write_report(folder, report, others + results)  # before the next: a run may be killed
+                    bar.update()
+        finally:
+            _write_report(folder, report | {"data": data_hashes(loaded)}, others + results)
     return results
 
 
@@ -257,7 +285,126 @@ def _check_type(file: Path, name: str, value: Any, default: Any) -> None:
     raise InputError(file, name, problem, f"the default is {default!r}")
 
 
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+def read_history(folder: Path) -> dict[str, NotebookResult]:
+    """The notebooks of a run's run.json by name; empty where there is none, or one of another version."""
+    try:
+        entries = json.loads((folder / "run.json").read_text())["notebooks"]
+        return {entry["name"]: NotebookResult(**entry | {"kept": False}) for entry in entries}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def is_finished(config: Config, parameters: Mapping[str, Any] | None = None) -> bool:
+    """Whether `run_notebooks` would keep every notebook of a config."""
+    folder = run_folder(config)
+    history, files = read_history(folder), find_notebooks(config.notebooks)
+    plan = plan_parameters(files, parameters or {}, _common_parameters(config, (), folder / "config.yaml"))
+    return all(_is_current(NotebookResult(file.stem, key=_key(file, plan[file], config)), history) for file in files)
+
+
+def _key(file: Path, parameters: Mapping[str, Any], config: Config) -> str:
+    """Hash of what a notebook is told: its source, parameters and settings."""
+    told = config_hash(config.model_copy(update={"notebooks": (), "sweep": SweepConfig()}))
+    own = {name: value for name, value in parameters.items() if name not in COMMON}
+    return hashlib.sha256(json.dumps([sha256(file), own, told], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_current(wanted: NotebookResult, history: Mapping[str, NotebookResult]) -> bool:
+    """Whether a notebook was executed to the end, and would find and write the same again."""
+    record = history.get(wanted.name)
+    if record is None or record.status != "ok" or record.key != wanted.key:
+        return False
+    if any(other.number > record.number for name, other in history.items() if name < wanted.name):
+        return False  # one that it may read from was executed since
+    return all(_fingerprint(settings.resolve(path)) == digest for path, digest in record.state.items())
+
+
+def _named_paths(config: Config, parameters: Mapping[str, Any]) -> list[Path]:
+    """The data, weights and photos that settings and parameters name, and the run's own weights."""
+    folder = run_folder(config)
+    named = [resolve(text) for text in _texts([config.model_dump(), parameters]) if {"/", "."} & set(text)]
+    outside = [path for path in dict.fromkeys(named) if not path.is_relative_to(folder) and path.exists()]
+    return outside + list(folder.glob("weights.safetensors"))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in nested dictionaries and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
+def _fingerprint(path: Path) -> str:
+    """What changes when a file or folder changes: bytes of a file, of a run's weights, of a store's manifest, which has
+    its files' hashes; else names, sizes and times of all files below; "" of what is not there."""
+    marks = [path] if path.is_file() else [path / "weights.safetensors", path / "manifest.json"]
+    for file in marks:
+        if file.is_file():
+            return sha256(file)[:16]
+    if not path.is_dir():
+        return ""
+    listing = sorted((str(file), *state) for file, state in _snapshot([path]).items())
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path, wait_s: float) -> Iterator[None]:
+    """Refuse to run in a folder in which another process runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_NAME, timeout=wait_s)
+    try:
+        lock.acquire()
+    except Timeout:
+        remedy = "wait for it, or choose another name"
+        raise InputError(folder, LOCK_NAME, "another process runs notebooks here", remedy) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _turn(file: Path, config: Config) -> contextlib.AbstractContextManager:
+    """Wait for runs that prepare the same raw data, so that no two write one set or store."""
+    if file.stem != PREPARES:
+        return contextlib.nullcontext()
+    folder = settings.PROJECT_ROOT / "outputs"
+    return FileLock(folder / f".{resolve(config.data.raw).name}.lock")
+
+
+def _write_report(folder: Path, report: dict[str, Any], entries: Sequence[NotebookResult]) -> None:
+    seconds = round(sum(entry.seconds for entry in entries), 1)
+    write_json(folder / "run.json", report | {"seconds": seconds, "notebooks": [asdict(entry) for entry in entries]})
+
+
 # ------------------------------------------------------------------------------------------------ one notebook
+
+
+def _execute(
+    file: Path,
+    copy: Path,
+    parameters: dict[str, Any],
+    config: Config,
+    timeout_s: float | None,
+    result: NotebookResult,
+    bar: tqdm,
+) -> None:
+    """`_run_one` in its turn; `result` then also tells what was written, and where all that was read stands."""
+    folder, sets = run_folder(config), [resolve(config.synth.out), resolve(config.data.store)]
+    with _turn(file, config):
+        before = _snapshot([folder, *sets])
+        try:
+            _run_one(file, copy, parameters, timeout_s, result, bar)
+        finally:
+            changed = _changed(before, _snapshot([folder, *sets]))
+            result.written = _listed(changed, sets)
+        own = [path for path in changed if path.is_relative_to(folder)]
+        paths = [copy, *own, *_named_paths(config, parameters)]
+        result.state = {settings.shown(path): _fingerprint(path) for path in paths}
 
 
 def _run_one(
@@ -345,21 +492,28 @@ def _brace(path: Path) -> str:
 
 
 def _snapshot(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Time and size of each file below the folders."""
+    """Time and size of each file below the folders, without locks and other hidden files."""
     files: dict[Path, tuple[int, int]] = {}
     for folder in folders:
         for parent, _, names in os.walk(folder):
             for name in names:
+                if name.startswith(".") or name.endswith((".lock", ".log")):
+                    continue
                 with contextlib.suppress(FileNotFoundError):  # a temporary one
                     state = (path := Path(parent, name)).stat()
                     files[path] = (state.st_mtime_ns, state.st_size)
     return files
 
 
-def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any], sets: Sequence[Path]) -> list[str]:
-    """New and changed files, relative to the root; a folder of many, or a set of many folders, is one entry."""
+def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[Path]:
+    """New and changed files."""
+    return sorted(path for path, state in after.items() if before.get(path) != state)
+
+
+def _listed(changed: Sequence[Path], sets: Sequence[Path]) -> list[str]:
+    """Files relative to the root; a folder of many, or a set of many folders, is one entry."""
     by_folder: dict[Path, list[Path]] = {}
-    for path in sorted(path for path, state in after.items() if before.get(path) != state):
+    for path in changed:
         by_folder.setdefault(path.parent, []).append(path)
     for whole in sets:
         inside = [folder for folder in by_folder if folder.is_relative_to(whole)]

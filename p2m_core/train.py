@@ -26,12 +26,13 @@ from tqdm.auto import tqdm
 
 from p2m_core.chamfer import chosen_backend
 from p2m_core.checkpoint import initialise, save_weights
-from p2m_core.config import Config, provenance, run_folder, save_config, shown
+from p2m_core.config import Config, run_folder, save_config, shown
 from p2m_core.data.store import open_store
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, write_json
 from p2m_core.losses import TERMS, MeshLoss, Truth
 from p2m_core.model import Pixel2Mesh, count_parameters
+from p2m_core.provenance import provenance
 from p2m_core.raster import draw_mesh, encode_picture
 
 LOCK_NAME = "train.lock"
@@ -357,7 +358,7 @@ def train_locked(config: Config, folder: Path) -> Path:
     if not (folder / "config.yaml").exists() or trainer.step == 0:
         save_config(config, folder / "config.yaml")
         about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
-        write_json(folder / "provenance.json", provenance() | about)
+        write_json(folder / "provenance.json", provenance(folder) | about)
     try:
         run_steps(trainer)
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from p2m_core import __version__, cli
 from p2m_core.config import PROJECT_ROOT, Config
 from p2m_core.errors import InputError
 
-COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "convert", "doctor", "demo")
+COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "sweep", "diff", "convert", "doctor", "demo")
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_help_has_an_example_that_parses_and_a_default_for_every_option(command,
             assert "default: " in action.help, action.dest
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("convert", "doctor", "demo", "run")])
+@pytest.mark.parametrize(
+    "command", [name for name in COMMANDS if name not in ("convert", "diff", "doctor", "demo", "run")]
+)
 def test_shown_defaults_are_the_configs(command, capsys):
     shown = " ".join(help_of(command, capsys).split())
     for option in cli.OPTIONS[getattr(cli, command)]:
@@ -151,6 +153,12 @@ def test_predict_passes_boxes_and_photos(calls):
         (["predict", "a.jpg", "--box", "3,2,1,4"], "--box: 3,2,1,4: has no area"),
         (["predict", "a.jpg", "b.jpg", "--box", "1,2,3,4"], "given with several photos"),
         (["run", "-p", "epochs"], "not of the form name=value"),
+        (["sweep", "--grid", "train.lr"], "--grid: train.lr: is not of the form a.b=v1,v2"),
+        (["sweep", "--grid", "train.lr=1,x"], "train.lr: input should be a valid number"),
+        (["sweep", "--seeds", "0"], "sweep.seeds: "),
+        (["sweep"], "nothing varies"),
+        (["evaluate", "--run", "x", "--data", "y"], "--run: x: has settings of its own"),
+        (["diff", "no-such-run", "another"], "no-such-run: is no run"),
         (["run", "-c", "face-lit"], "did you mean face-lite?"),
     ],
 )
@@ -193,10 +201,30 @@ def test_run_passes_everything_on(monkeypatch, capsys):
         return [pipeline.NotebookResult("02_train", "ok", 1.25, "x", ["a/b", "c"])]
 
     monkeypatch.setattr(pipeline, "run_notebooks", run_notebooks)
-    words = "run -c tiny 02_train -p epochs=3 -p 02_train.rate=1e-2 --timeout 9 --set seed=1".split()
+    words = "run -c tiny 02_train -p epochs=3 -p 02_train.rate=1e-2 --timeout 9 --set seed=1 --fresh".split()
     assert cli.main(words) == 0
-    assert seen == [("tiny", ["02_train"], {"epochs": 3, "02_train.rate": 0.01}, 9.0, ["seed=1"])]
+    assert seen == [("tiny", ["02_train"], {"epochs": 3, "02_train.rate": 0.01}, 9.0, ["seed=1"], True)]
     assert capsys.readouterr().out.split() == ["02_train", "ok", "1.2", "s", "a/b", "c"]
+
+
+def test_sweep_reads_the_grid_and_tells_failures(monkeypatch, capsys):
+    seen = []
+
+    def stand_in(config, parameters):
+        seen.append((config.sweep, parameters))
+        return types.SimpleNamespace(failed=["x"] * (config.sweep.jobs - 1))
+
+    monkeypatch.setitem(sys.modules, "p2m_core.sweep", types.SimpleNamespace(sweep=stand_in))
+    words = ["sweep", "--grid", "train.lr=1e-4,3e-4", "model.hidden=[8, 8],[4, 4]", "train.device=cpu", "--seeds", "3"]
+    assert cli.main([*words, "-p", "samples=4", "--timeout", "60"]) == 0
+    wanted, parameters = seen.pop()
+    assert wanted.grid == {
+        "train.lr": (1e-4, 3e-4),
+        "model.hidden": ([8, 8], [4, 4]),
+        "train.device": ("cpu",),
+    }
+    assert (wanted.seeds, wanted.timeout_s, parameters) == (3, 60.0, {"samples": 4})
+    assert cli.main([*words, "--jobs", "2"]) == 1
 
 
 @pytest.mark.parametrize("command", ["run", "demo"])

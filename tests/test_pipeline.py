@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from p2m_core import config as settings
@@ -110,7 +111,8 @@ def test_what_tagged_cells_print_is_the_report(root):
 def test_a_set_of_many_folders_is_one_line(root):
     made = {root / "data" / "set" / str(k) / name: (1, 1) for k in range(20) for name in ("a.png", "a.dat")}
     other = {root / "outputs" / "x.txt": (1, 1)}
-    assert pipeline._changed({}, made | other, [root / "data" / "set"]) == ["outputs/x.txt", "data/set/ (40 files)"]
+    changed = pipeline._changed({}, made | other)
+    assert pipeline._listed(changed, [root / "data" / "set"]) == ["outputs/x.txt", "data/set/ (40 files)"]
 
 
 def test_the_source_notebook_stays_as_it_was(root):
@@ -162,7 +164,8 @@ def test_a_kernel_that_dies_is_reported(root):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
-def test_an_interrupted_cell_may_write_its_checkpoint(root):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupted_cell_may_write_its_checkpoint(root, number):
     cell = """import time
 from p2m_core.config import load_config, run_folder
 folder = run_folder(load_config(config, overrides))
@@ -181,7 +184,7 @@ except KeyboardInterrupt:
         deadline = time.monotonic() + 60
         while not (folder / "started.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.rstrip().endswith("goes on from here")
@@ -309,3 +312,140 @@ def test_parameters_are_read_with_their_types(root):
         "detach": False,
         "limit": None,
     }
+
+
+# --- what is kept ---
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Names of the notebooks that are executed, without a kernel: each writes NAME.txt with what it was given."""
+    names = []
+
+    def run(file, copy, parameters, timeout_s, result, bar):
+        folder = settings.PROJECT_ROOT / "outputs" / "tiny"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text("")
+        (folder / f"{file.stem}.txt").write_text(json.dumps(parameters))
+        names.append(file.stem)
+        result.status = "ok"
+
+    monkeypatch.setattr(pipeline, "_run_one", run)
+    return names
+
+
+def run_tiny(executed: list, *notebooks: str, **more) -> list[str]:
+    """What is executed of a run of the root's notebooks."""
+    executed.clear()
+    results = run_notebooks("tiny", list(notebooks) or None, **more)
+    assert [result.name for result in results if not result.kept] == executed
+    assert {result.status for result in results} == {"ok"}
+    return list(executed)
+
+
+@pytest.fixture
+def three(root, executed):
+    """The root with three notebooks that have run, one after another, in two calls."""
+    for name in ("01_a", "02_b", "03_c"):
+        add(root, name)
+    assert run_tiny(executed, "01_a", "02_b") == ["01_a", "02_b"]
+    assert run_tiny(executed, "03_c") == ["03_c"]
+    assert run_tiny(executed) == []
+    return root
+
+
+def test_finished_notebooks_are_kept_and_stay_in_the_report(three, executed):
+    folder = three / "outputs" / "tiny"
+    assert run_tiny(executed, "02_b") == []
+    entries = json.loads((folder / "run.json").read_text())["notebooks"]
+    assert {entry["name"]: (entry["status"], entry["number"]) for entry in entries} == {
+        "01_a": ("ok", 1),
+        "02_b": ("ok", 2),
+        "03_c": ("ok", 3),
+    }
+    assert run_tiny(executed, fresh=True) == ["01_a", "02_b", "03_c"]
+    assert pipeline.is_finished(load_config("tiny"))
+    assert not pipeline.is_finished(load_config("tiny"), {"epochs": 7})
+
+
+def test_a_changed_source_parameter_or_setting_executes_it_and_what_comes_after(three, executed):
+    add(three, "02_b", "print('new')")
+    assert run_tiny(executed) == ["02_b", "03_c"]
+    assert run_tiny(executed, parameters={"03_c.epochs": 9}) == ["03_c"]
+    assert run_tiny(executed, parameters={"03_c.epochs": 9}) == []
+    assert run_tiny(executed) == ["03_c"]
+    assert run_tiny(executed, overrides=["train.lr=0.5"]) == ["01_a", "02_b", "03_c"]
+    # Which notebooks there are, and how a sweep would run them, changes none of them.
+    assert run_tiny(executed, "03_c", overrides=["train.lr=0.5", "sweep.jobs=2", "notebooks=[03_c]"]) == []
+
+
+def test_one_executed_alone_makes_those_after_it_old(three, executed):
+    assert run_tiny(executed, "01_a", fresh=True) == ["01_a"]
+    assert run_tiny(executed, "03_c") == ["03_c"]
+    assert run_tiny(executed) == ["02_b", "03_c"]
+
+
+def test_what_was_written_must_be_as_it_was(three, executed):
+    folder = three / "outputs" / "tiny"
+    (folder / "02_b.txt").unlink()
+    assert run_tiny(executed) == ["02_b", "03_c"]
+    (folder / "notebooks" / "03_c.ipynb").write_text("other")
+    assert run_tiny(executed) == ["03_c"]
+    (folder / "run.json").write_text("{")
+    assert run_tiny(executed) == ["01_a", "02_b", "03_c"]
+
+
+@pytest.mark.parametrize("form", ["file", "folder", "store", "run"])
+def test_what_settings_and_parameters_name_must_be_as_it_was(root, executed, form):
+    named = root / "data" / "named"
+    inside = {"file": named, "folder": named / "a" / "b", "store": named / "manifest.json"}
+    file = inside.get(form, named / "weights.safetensors")
+    file.parent.mkdir(parents=True)
+    file.write_text("1")
+    add(root, "01_a")
+    overrides = [f"predict.photos=[{json.dumps(str(named))}]"]
+    assert run_tiny(executed, overrides=overrides) == ["01_a"]
+    assert run_tiny(executed, overrides=overrides) == []
+    if form in ("store", "run"):  # known by its mark alone
+        (named / "log.txt").write_text("x")
+        assert run_tiny(executed, overrides=overrides) == []
+    file.write_text("22")
+    assert run_tiny(executed, overrides=overrides) == ["01_a"]
+    assert run_tiny(executed, overrides=overrides) == []
+
+
+def test_a_failed_notebook_is_executed_again_and_those_before_are_kept(root, executed, monkeypatch):
+    add(root, "01_a")
+    add(root, "02_b")
+    fake = pipeline._run_one
+
+    def fail(file, copy, parameters, timeout_s, result, bar):
+        fake(file, copy, parameters, timeout_s, result, bar)
+        if file.stem == "02_b":
+            result.status = "failed"
+            raise NotebookError("no")
+
+    monkeypatch.setattr(pipeline, "_run_one", fail)
+    with pytest.raises(NotebookError):
+        run_notebooks("tiny")
+    monkeypatch.setattr(pipeline, "_run_one", fake)
+    assert run_tiny(executed) == ["02_b"]
+
+
+def test_two_runs_in_one_folder_the_second_refuses(root, no_kernel):
+    add(root, "01_a")
+    folder = root / "outputs" / "tiny"
+    folder.mkdir(parents=True)
+    with FileLock(folder / "run.lock"), pytest.raises(InputError, match=r"run\.lock: another process runs notebooks"):
+        run_notebooks("tiny")
+
+
+def test_of_runs_that_share_raw_data_one_at_a_time_prepares_them(root, executed):
+    add(root, "01_preprocess")
+    lock = FileLock(root / "outputs" / ".synthetic.lock")
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            future = pool.submit(run_notebooks, "tiny")
+            with pytest.raises(TimeoutError):
+                future.result(timeout=1)
+        assert future.result(timeout=60)[0].status == "ok"
