@@ -578,7 +578,7 @@ class FolderStore:
         if (self.manifest.get("kind"), self.manifest.get("version")) != ("folder", VERSION):
             raise InputError(path, "kind", "is no folder set of this version", f"{REMAKE}, or mend data.kind")
         self.camera = self.manifest["model"]["camera"]
-        self.unit = "m" if self.camera == "perspective" else "half the crop's side"
+        self.unit = "m" if self.camera == "perspective" else "(half the crop's side)"
         if config.model.camera != self.camera:
             raise InputError("config", "model.camera", f"is {config.model.camera}", f"the store wants {self.camera}")
         for name, value in self.manifest["model"].items():
