@@ -17,7 +17,7 @@ import platform
 import tempfile
 import time
 import zipfile
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from set_300w_lp import photo_files
@@ -32,18 +32,37 @@ from p2m_core.synthetic.writer import write_dataset
 LIMIT, ALL = 33_000, 2 * sum(SUBSETS.values())
 
 
-def one_photo(job: tuple[Sample, int], poses: int) -> dict[str, bytes]:
-    """The files of a photo, in a worker."""
-    return photo_files(*job, poses)
+@dataclass(frozen=True)
+class Photo:
+    """A photo to write into a zip of its own, so that a stopped run goes on."""
+
+    out: Path
+    sample: Sample
+    number: int
+    poses: int
+
+
+def write_photo(photo: Photo) -> Path:
+    """The zip of a photo, in a worker."""
+    if not photo.out.exists():
+        with atomic_path(photo.out) as temporary, zipfile.ZipFile(temporary, "w") as file:
+            for name, content in photo_files(photo.sample, photo.number, photo.poses).items():
+                file.writestr(f"300W_LP/{name}", content)
+    return photo.out
 
 
 def write_zip(path: Path, samples: list[Sample], photos: int, poses: int, workers: int) -> None:
     """The set as one zip, as one has it from its page."""
-    jobs = [(samples[number % len(samples)], number) for number in range(photos)]
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
-        for files in map_jobs(partial(one_photo, poses=poses), jobs, workers, "photos"):
-            for name, content in files.items():
-                file.writestr(f"300W_LP/{name}", content)
+    jobs = [
+        Photo(path.parent / "photos" / f"{number:05d}.zip", samples[number % len(samples)], number, poses)
+        for number in range(photos)
+    ]
+    parts = sorted(map_jobs(write_photo, jobs, workers, "photos"))
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as whole:
+        for part in parts:
+            with zipfile.ZipFile(part) as file:
+                for name in file.namelist():
+                    whole.writestr(name, file.read(name))
 
 
 def report(store: Store, seconds: float, zip_bytes: int) -> None:
