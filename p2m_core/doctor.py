@@ -234,8 +234,10 @@ def _other_sets(raw: Path) -> Iterator[Row]:
 
 
 def count_samples(place: str | Path) -> int:
-    """How many .mat files in a folder or zip, and in the folders in it, have an image beside them."""
-    return sum(image is not None for _, image in scan(place))
+    """How many .mat files, or meshes and points of a folder set, have an image beside them in a folder or zip."""
+    return sum(image is not None for _, image in scan(place)) or (
+        len(folder_set.scan(place)[0]) if is_folder_set(place) else 0
+    )
 
 
 def subset_counts(mats: list[Path]) -> list[str]:

@@ -133,6 +133,8 @@ GOOD = "camera: perspective\nfocal: 100\ncentre: [60, 60]\ntranslation: [0, 0, -
     [
         ("camera: fisheye", "camera: input should be 'image', 'orthographic' or 'perspective'"),
         ("scale: 3", "camera: field required"),
+        ("camera: image\nscale: 2", "scale: has no meaning for the camera image"),
+        (GOOD + "shift: [1, 2]", "shift: has no meaning for the camera perspective"),
         ("camera: image\nscael: 3", "scael: extra inputs are not permitted"),
         ("camera: perspective\ncentre: [1, 2]", "focal: is missing, which a perspective camera needs"),
         ("camera: perspective\nfocal: 100", "centre: is missing"),
@@ -156,6 +158,8 @@ def test_bad_cameras_are_refused(tmp_path, text, problem):
     assert "\n" not in str(caught.value)
     path.write_text(GOOD)
     assert read_camera(path).focal_px == (100, 100)
+    path.write_text("camera: orthographic\nscale: 1e-3")
+    assert read_camera(path).scale == 1e-3
 
 
 @pytest.mark.parametrize(
