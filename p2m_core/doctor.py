@@ -113,14 +113,18 @@ def check_folder(path: Path) -> list[str]:
     """What a folder set holds, and what is wrong with some of its samples; previews go to outputs/doctor/NAME.png."""
     entries, problems = folder_set.scan(path)
     lines = [f"{len(entries)} samples, a folder set", *map(str, problems)]
-    samples: list[tuple[folder_set.Entry, folder_set.Sample]] = []
+    sound: list[tuple[folder_set.Entry, folder_set.Sample]] = []
+    odd: list[tuple[folder_set.Entry, folder_set.Sample]] = []
     looked_at = [entries[k] for k in np.unique(np.linspace(0, len(entries) - 1, LOOKED_AT).astype(int)) if entries]
     for entry in looked_at:
         try:
-            samples.append((entry, folder_set.read_sample(entry)))
-            lines += folder_set.complaints(*samples[-1])
+            sample = folder_set.read_sample(entry)
+            complaints = folder_set.complaints(entry, sample)
+            (odd if complaints else sound).append((entry, sample))
+            lines += complaints
         except InputError as error:
             lines.append(str(error))
+    samples = [*odd, *sound]
     lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
     if samples:
         depths = [s.points[:, 2].mean() for _, s in samples if s.camera.camera == "perspective"]
@@ -129,9 +133,9 @@ def check_folder(path: Path) -> list[str]:
                 f"they lie {np.mean(depths):.3g} from the camera on average: so model.mesh_offset's z should be"
             )
         picture = resolve(f"outputs/doctor/{path.resolve().name}.png")
-        shown = [samples[k] for k in np.unique(np.linspace(0, len(samples) - 1, PREVIEWS).astype(int))]
+        shown = samples[:PREVIEWS]  # those with complaints first
         save_picture(picture, previews([sample for _, sample in shown]))
-        lines.append(f"written: {picture}")
+        lines.append(f"written: {picture}, of {', '.join(entry.image.stem for entry, _ in shown)}")
     return lines
 
 
@@ -181,6 +185,7 @@ def check_samples(folder: Path) -> list[str]:
             samples.append(sample)
         except InputError as error:
             lines.append(str(error))
+    samples = [*odd, *sound]
     lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
     if not samples:
         return lines
@@ -229,8 +234,10 @@ def _other_sets(raw: Path) -> Iterator[Row]:
 
 
 def count_samples(place: str | Path) -> int:
-    """How many .mat files in a folder or zip, and in the folders in it, have an image beside them."""
-    return sum(image is not None for _, image in scan(place))
+    """How many .mat files, or meshes and points of a folder set, have an image beside them in a folder or zip."""
+    return sum(image is not None for _, image in scan(place)) or (
+        len(folder_set.scan(place)[0]) if is_folder_set(place) else 0
+    )
 
 
 def subset_counts(mats: list[Path]) -> list[str]:

@@ -33,7 +33,7 @@ COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}
 BATCH = 8
 PICTURED, PHOTO_PX = 6, 448
 PROTOCOL = (
-    "cd-f1@p2m: squared distances in ({unit})², all vertices of the last level and all stored points; CD is the sum of "
+    "cd-f1@p2m: squared distances in {unit}², all vertices of the last level and all stored points; CD is the sum of "
     "both means; F1 in percent, at 1e-4 (0.01 {unit}) and 2e-4 (0.014 {unit})"
 )
 

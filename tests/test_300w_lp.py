@@ -13,7 +13,9 @@ from p2m_core.data.splits import SPLITS
 from p2m_core.data.store import Store, build_store, sample_rows
 from p2m_core.errors import InputError
 from p2m_core.faces.formats import read_mat
+from p2m_core.figures import raw_samples
 from p2m_core.metrics import nme68_2d, nme_dense_2d
+from p2m_core.synthetic.compare import pose_and_expression, set_landmarks
 from p2m_core.synthetic.face_model import MIRROR_68
 
 
@@ -125,6 +127,15 @@ def test_depth_is_taken_from_the_model(lp_set, synthetic_set, head, face_model):
     for points in (flat, solid):  # depth too, up to where it begins
         off = points[..., 2] - own[..., 2]
         assert np.abs(off - off.mean(1, keepdims=True)).mean() < 0.05 * SET_PX
+
+
+def test_the_notebooks_figures_take_landmarks_without_depth(lp_set, face_model):
+    landmarks, yaw = set_landmarks(lp_set)
+    assert landmarks.shape == (2 * LP_PHOTOS * LP_POSES, 68, 3)
+    assert np.isfinite(landmarks).all()
+    assert np.isfinite(yaw).all()
+    pose_and_expression(lp_set, face_model.mean[face_model.landmark_idx])
+    assert raw_samples(lp_set, 4, 60).std() > 10
 
 
 def test_splits_are_not_empty(lp_store):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.io
 from conftest import zipped
+from folder_sets import write_set
 
 from p2m_core import doctor
 from p2m_core.cli import main
@@ -135,12 +136,14 @@ def test_a_set_may_lie_in_its_zip(lp_set, tmp_path):
     zipped(lp_set, raw / "300W-LP.zip", "300W_LP")
     (raw / "AFLW2000-3D.zip").write_bytes(b"no zip")
     zipped(lp_set / "AFW", raw / "more.zip")
+    write_set(raw / "mine", "image", 2)
     found = rows(tmp_path)
     assert (found["300W-LP"].status, found["300W-LP"].detail) == ("there", "72 samples")
     assert found["300W-LP"].path == raw / "300W-LP.zip"
     assert found["AFLW2000-3D"].status == "incomplete"
     assert "is no whole zip file" in found["AFLW2000-3D"].detail
     assert found["more.zip"].detail == "9 samples"
+    assert found["mine"].detail == "2 samples"
     lines = doctor.check(raw / "300W-LP.zip")
     assert lines[:2] == [
         "72 samples",

@@ -133,6 +133,8 @@ GOOD = "camera: perspective\nfocal: 100\ncentre: [60, 60]\ntranslation: [0, 0, -
     [
         ("camera: fisheye", "camera: input should be 'image', 'orthographic' or 'perspective'"),
         ("scale: 3", "camera: field required"),
+        ("camera: image\nscale: 2", "scale: has no meaning for the camera image"),
+        (GOOD + "shift: [1, 2]", "shift: has no meaning for the camera perspective"),
         ("camera: image\nscael: 3", "scael: extra inputs are not permitted"),
         ("camera: perspective\ncentre: [1, 2]", "focal: is missing, which a perspective camera needs"),
         ("camera: perspective\nfocal: 100", "centre: is missing"),
@@ -156,6 +158,8 @@ def test_bad_cameras_are_refused(tmp_path, text, problem):
     assert "\n" not in str(caught.value)
     path.write_text(GOOD)
     assert read_camera(path).focal_px == (100, 100)
+    path.write_text("camera: orthographic\nscale: 1e-3")
+    assert read_camera(path).scale == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -364,7 +368,7 @@ def test_the_whole_way_by_the_commands(sets, home, tiny_backbone, tmp_path, caps
     assert main(["evaluate", *words]) == 0
     told = capsys.readouterr().out
     assert "cd-f1@p2m" in told
-    assert ("(m)²" if kind == "opencv" else "(half the crop's side)²") in told
+    assert ("in m²," if kind == "opencv" else "(half the crop's side)²") in told
     table = json.loads(next((home / "outputs" / "mine" / "evaluation").rglob("metrics.json")).read_text())
     assert all(np.isfinite(row["CD x1000"]) for row in table["table"])
 
@@ -381,7 +385,8 @@ def test_a_sound_set_has_no_complaint(sets, home):
         if kind in ("perspective", "opencv"):
             depth = float(lines[3].split("lie ")[1].split(" ")[0])
             assert depth == pytest.approx(-0.9, abs=0.03)
-        assert lines[-1] == f"written: {home / 'outputs' / 'doctor' / kind}.png"
+        names = ", ".join(f"body{k:02d}" for k in (2, 0, 1, 3, 4, 5))
+        assert lines[-1] == f"written: {home / 'outputs' / 'doctor' / kind}.png, of {names}"
         assert read_image(home / "outputs" / "doctor" / f"{kind}.png").shape == (448, 6 * 224, 3)
 
 

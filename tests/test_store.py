@@ -17,6 +17,7 @@ from p2m_core.data.augment import compose, crop_image, draw_matrix
 from p2m_core.data.splits import SPLITS
 from p2m_core.data.store import CropDataset, Store, TruthDecoder, build_store
 from p2m_core.errors import InputError
+from p2m_core.evaluate import boxes_from, mean_face_at_crop
 from p2m_core.faces.formats import save_face_model
 from p2m_core.faces.linear_model import FaceModel
 from p2m_core.faces.registration import face_template
@@ -506,6 +507,9 @@ def test_crops_around_the_detected_face(tiny_settings, raw, store, tmp_path, mon
     np.testing.assert_allclose(found.truth_px(2), store.truth_px(2), atol=1e-4)
     assert not np.allclose(table["crop"][2], store.table["crop"][2], atol=1)
     assert f"cut around the detected face: {SET_COUNT} of {SET_COUNT}" in found.summary()
+    rows = found.rows("all")
+    assert (boxes_from(found, rows), boxes_from(store, rows)) == ("detection", "the truth")
+    np.testing.assert_allclose(box_of(mean_face_at_crop(found, rows)), table["box_px"], atol=1e-3)
     assert not store.table["detected"].any()
     np.testing.assert_allclose(store.table["box_px"], box_of(store.table["landmarks_px"]), atol=1e-4)
 

@@ -34,14 +34,13 @@ import cv2
 import numpy as np
 import torch
 import trimesh
-import yaml
 from pydantic import Field, ValidationError
 from scipy.spatial import cKDTree
 from torch import nn
 from torch.utils.data import Dataset
 
 from p2m_core.camera import apply_affine, box_of, crop_matrix, ndc_to_px, perspective_to_px, px_to_ndc
-from p2m_core.config import Config, DataConfig, ModelConfig, Section, resolve
+from p2m_core.config import Config, DataConfig, ModelConfig, Section, parse_value, resolve
 from p2m_core.data import archive
 from p2m_core.data.aflw2000 import MASK_SUFFIX, read_image
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
@@ -69,6 +68,11 @@ REMAKE = "run p2m preprocess again"
 SEEN_PX = 128
 _Y_UP = np.array([1.0, -1.0, 1.0])
 _OPENCV = np.array([1.0, -1.0, -1.0])
+_UNUSED = {
+    "image": {"axes", "rotation", "translation", "scale", "shift", "focal", "centre"},
+    "orthographic": {"focal", "centre"},
+    "perspective": {"scale", "shift"},
+}
 _log = logging.getLogger(__name__)
 
 Three = tuple[float, float, float]
@@ -121,13 +125,18 @@ class Camera(Section):
 def read_camera(path: Path) -> Camera:
     """A camera file.   Raises InputError naming the field that is missing or wrong."""
     remedy = "see data/README.md for the form of camera files"
+    content = archive.read_bytes(path)
     try:
-        camera = Camera.model_validate_json(json.dumps(yaml.safe_load(archive.read_bytes(path)), default=str))
+        values = parse_value(str(path), content.decode())
+        camera = Camera.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(path, ".".join(map(str, first["loc"])), first["msg"].lower(), remedy) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(path, "", f"is no YAML: {' '.join(str(error).split())}", remedy) from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:  # an InputError too
+        problem = getattr(error, "problem", str(error))
+        raise InputError(path, "", f"is no YAML: {' '.join(str(problem).split())}", remedy) from None
+    if unused := sorted(_UNUSED[camera.camera] & camera.model_fields_set):
+        raise InputError(path, unused[0], f"has no meaning for the camera {camera.camera}", remedy)
     missing = [name for name in ("focal", "centre") if camera.camera == "perspective" and getattr(camera, name) is None]
     if missing:
         raise InputError(path, missing[0], "is missing, which a perspective camera needs", remedy)
@@ -578,7 +587,7 @@ class FolderStore:
         if (self.manifest.get("kind"), self.manifest.get("version")) != ("folder", VERSION):
             raise InputError(path, "kind", "is no folder set of this version", f"{REMAKE}, or mend data.kind")
         self.camera = self.manifest["model"]["camera"]
-        self.unit = "m" if self.camera == "perspective" else "half the crop's side"
+        self.unit = "m" if self.camera == "perspective" else "(half the crop's side)"
         if config.model.camera != self.camera:
             raise InputError("config", "model.camera", f"is {config.model.camera}", f"the store wants {self.camera}")
         for name, value in self.manifest["model"].items():

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from p2m_core.camera import umeyama
 from p2m_core.config import resolve
 from p2m_core.data.aflw2000 import find_samples, read_sample
+from p2m_core.faces.fit import guess_depth
+from p2m_core.synthetic.face_model import load_head_model
 
 # Where AFLW2000-3D's landmark arrays (3DDFA's test lists) may lie; they are research-only and so not in the repository.
 REAL_FOLDERS = ("data/raw/AFLW2000-3D-landmarks", "../shared/aflw2000-landmarks")
@@ -41,8 +43,11 @@ def set_landmarks(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     paths = find_samples(folder)
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), READ_AT_MOST)).astype(int))
     samples = [read_sample(paths[k]) for k in chosen]
-    landmarks = np.stack([sample.landmarks_px for sample in samples]) * [1.0, -1.0, 1.0]
-    return landmarks, np.degrees([sample.pose[1] for sample in samples])
+    landmarks = np.stack([sample.landmarks_px for sample in samples])
+    angles = np.stack([sample.pose[:3] for sample in samples])
+    if (flat := np.isnan(landmarks).any((1, 2))).any():  # 300W-LP's have no depth
+        landmarks[flat] = guess_depth(load_head_model().face_model(), landmarks[flat], angles[flat])
+    return landmarks * [1.0, -1.0, 1.0], np.degrees(angles[:, 1])
 
 
 def aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
