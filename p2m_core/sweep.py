@@ -213,13 +213,16 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
 
 def write_comparison(config: Config, runs: Sequence[Run]) -> None:
     """Execute the notebook `sweep.report` over the weights of some runs; a failure is a line in the log."""
-    from p2m_core.pipeline import NotebookError, run_notebooks
+    from p2m_core.pipeline import NotebookError, find_notebooks, read_parameters, run_notebooks
 
     first, *others = [shown(run_folder(run.config)) for run in runs]
     values = {"name": _sweep_name(config), "evaluate.weights": first}
-    own = with_values(config.model_copy(update={"sweep": SweepConfig()}), values, "sweep")
     try:
-        run_notebooks(own, [config.sweep.report], {"checkpoints": others}, config.sweep.timeout_s)
+        [file] = find_notebooks([config.sweep.report])
+        parameters = {"checkpoints": others} if "checkpoints" in read_parameters(file) else {}
+        values |= {} if parameters else {"evaluate.checkpoints": others}
+        own = with_values(config.model_copy(update={"sweep": SweepConfig()}), values, "sweep")
+        run_notebooks(own, [file], parameters, config.sweep.timeout_s)
     except (InputError, NotebookError) as error:
         _log.warning("no comparing report: %s", error)
 
