@@ -1,6 +1,6 @@
 """Many runs of one config: variants, a grid, seeds. Each run is a process of its own that executes the notebooks.
 
-outputs/NAME-sweep/  config.yaml   sweep.csv, sweep.md   a row a run; by variant with intervals over the seeds
+outputs/NAME-sweep/  sweep.yaml    sweep.csv, sweep.md   a row a run; by variant with intervals over the seeds
                      notebooks/    the comparing report
                      RUN/          a run's folder, see pipeline.py; run.log: what it printed
 
@@ -180,7 +180,7 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
     scheduler = _choose_scheduler(wanted)
     here = scheduler in (None, "local")
     threads = int(os.environ.get(THREADS[0]) or max(1, (os.cpu_count() or 1) // wanted.jobs))
-    limit_s = wanted.timeout_s and len(config.notebooks) * wanted.timeout_s + GRACE_S
+    limit_s = wanted.timeout_s and (1 + len(config.notebooks)) * wanted.timeout_s + GRACE_S  # one to wait its turn
     jobs = [
         Job(
             label=run.label,
@@ -198,7 +198,7 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
         if run not in finished
     ]
     with _only_one(folder), _stopping(folder / "stop", jobs):
-        save_config(config, folder / "config.yaml")
+        save_config(config, folder / "sweep.yaml")
         for outcome in map_jobs(execute, jobs, wanted.jobs, config.name, scheduler=scheduler):
             outcomes[outcome.label] = outcome
             write_tables(folder, runs, outcomes)
