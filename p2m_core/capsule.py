@@ -20,16 +20,17 @@ from p2m_core.files import write_text
 
 # What a table of runs shows of `read_metrics`, and under which name.
 HEADLINES = {
-    "nme68_2d.network.plain": "nme68-2d, %",
-    "nme68_2d.network.balanced": "nme68-2d balanced, %",
-    "surface.nme-dense-3d@template, %.network": "nme-dense-3d, %",
-    "surface.CD x1000.network": "CD x1000",
+    "nme68_2d.run.plain": "nme68-2d, %",
+    "nme68_2d.run.balanced": "nme68-2d balanced, %",
+    "surface.run.nme-dense-3d@template, %": "nme-dense-3d, %",
+    "surface.run.CD x1000": "CD x1000",
     "table.run.mean of categories.CD x1000": "CD x1000",
     "table.run.mean of categories.F1 at 1e-4": "F1 at 1e-4",
     "training.val_error": "val_error",
     "training.steps": "steps",
     "training.exploded": "exploded steps, %",
 }
+OF_RUN = "run"  # what the run's own weights are called, whatever the run's name
 EXPLODED = 10.0  # a step whose loss is that many times the first one's
 TOLERANCE = 1e-3  # relative, and absolute: what another machine's arithmetic may change
 SHOWN_ROWS = 20
@@ -85,11 +86,12 @@ def _numbers(content: Any, run: Path, name: str = "") -> Iterator[tuple[str, flo
     """Finite numbers in nested dictionaries and lists; a list's rows are named by their texts, or their places."""
     if isinstance(content, dict):
         for key, value in content.items():
+            key = OF_RUN if key in ("network", run.name, shown(run)) else key
             yield from _numbers(value, run, f"{name}.{key}" if name else str(key))
     elif isinstance(content, list):
         for place, row in enumerate(content):
             texts = [value for value in row.values() if isinstance(value, str)] if isinstance(row, dict) else []
-            texts = ["run" if text == shown(run) else text for text in texts] or [str(place)]
+            texts = [OF_RUN if text in (run.name, shown(run)) else text for text in texts] or [str(place)]
             yield from _numbers(row, run, f"{name}.{'.'.join(texts)}")
     elif isinstance(content, int | float) and not isinstance(content, bool) and math.isfinite(content):
         yield name, content

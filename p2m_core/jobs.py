@@ -104,6 +104,7 @@ def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: 
     try:
         from distributed import Client
 
+        logging.getLogger("distributed").setLevel(logging.WARNING)  # it tells of every connection
         cluster = _start_cluster(scheduler, workers)
     except ImportError as error:
         package = "dask-jobqueue" if error.name == "dask_jobqueue" else "distributed"

@@ -1,6 +1,6 @@
 """Many runs of one config: variants, a grid, seeds. Each run is a process of its own that executes the notebooks.
 
-outputs/NAME-sweep/  config.yaml   sweep.csv, sweep.md   a row a run; by variant with intervals over the seeds
+outputs/NAME-sweep/  sweep.yaml    sweep.csv, sweep.md   a row a run; by variant with intervals over the seeds
                      notebooks/    the comparing report
                      RUN/          a run's folder, see pipeline.py; run.log: what it printed
 
@@ -180,7 +180,7 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
     scheduler = _choose_scheduler(wanted)
     here = scheduler in (None, "local")
     threads = int(os.environ.get(THREADS[0]) or max(1, (os.cpu_count() or 1) // wanted.jobs))
-    limit_s = wanted.timeout_s and len(config.notebooks) * wanted.timeout_s + GRACE_S
+    limit_s = wanted.timeout_s and (1 + len(config.notebooks)) * wanted.timeout_s + GRACE_S  # one to wait its turn
     jobs = [
         Job(
             label=run.label,
@@ -198,7 +198,7 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
         if run not in finished
     ]
     with _only_one(folder), _stopping(folder / "stop", jobs):
-        save_config(config, folder / "config.yaml")
+        save_config(config, folder / "sweep.yaml")
         for outcome in map_jobs(execute, jobs, wanted.jobs, config.name, scheduler=scheduler):
             outcomes[outcome.label] = outcome
             write_tables(folder, runs, outcomes)
@@ -213,13 +213,16 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
 
 def write_comparison(config: Config, runs: Sequence[Run]) -> None:
     """Execute the notebook `sweep.report` over the weights of some runs; a failure is a line in the log."""
-    from p2m_core.pipeline import NotebookError, run_notebooks
+    from p2m_core.pipeline import NotebookError, find_notebooks, read_parameters, run_notebooks
 
     first, *others = [shown(run_folder(run.config)) for run in runs]
     values = {"name": _sweep_name(config), "evaluate.weights": first}
-    own = with_values(config.model_copy(update={"sweep": SweepConfig()}), values, "sweep")
     try:
-        run_notebooks(own, [config.sweep.report], {"checkpoints": others}, config.sweep.timeout_s)
+        [file] = find_notebooks([config.sweep.report])
+        parameters = {"checkpoints": others} if "checkpoints" in read_parameters(file) else {}
+        values |= {} if parameters else {"evaluate.checkpoints": others}
+        own = with_values(config.model_copy(update={"sweep": SweepConfig()}), values, "sweep")
+        run_notebooks(own, [file], parameters, config.sweep.timeout_s)
     except (InputError, NotebookError) as error:
         _log.warning("no comparing report: %s", error)
 

@@ -181,7 +181,7 @@ def test_a_failed_run_is_tried_again_and_stops_no_other(root):
     # The same again: what is done is kept, what failed is tried again.
     again = sweep(load_config("stub", [*wanted, "sweep.retries=0"]), {"steps": 2})
     assert list(again.table["attempts"]) == [0, 0, 1]
-    assert list(again.table["score.network"].dropna()) == list(first.table["score.network"].dropna())
+    assert list(again.table["score.run"].dropna()) == list(first.table["score.run"].dropna())
     starts = [json.loads(path.read_text())[2] for path in sorted(again.folder.glob("*/state.json"))]
     assert starts == [1, 3, 2]
 
