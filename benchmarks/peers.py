@@ -72,7 +72,7 @@ def run_mediapipe(photos: list[np.ndarray], boxes: list[np.ndarray]) -> list[np.
     settings = {"static_image_mode": True, "max_num_faces": 4, "refine_landmarks": False}
     found: list[np.ndarray | None] = []
     with mediapipe.solutions.face_mesh.FaceMesh(**settings) as mesh:
-        for photo, box in zip(photos, boxes):  # noqa: B905, may run on Python 3.9
+        for photo, box in zip(photos, boxes):
             height, width = photo.shape[:2]
             # Its coordinates are shares of the picture's sides: 0 is the outer edge of the first pixel, whose centre
             # is our 0. z is in the scale of x, and away from the viewer.
@@ -95,7 +95,7 @@ def run_dlib(photos: list[np.ndarray], boxes: list[np.ndarray]) -> tuple[list[np
         return np.array([[p.x, p.y] for p in predictor(photo, rectangle).parts()], np.float64)
 
     own, given, count = [], [], 0
-    for photo, box in zip(photos, boxes):  # noqa: B905
+    for photo, box in zip(photos, boxes):
         given.append(points_in(photo, dlib.rectangle(*(int(side) for side in box))))
         faces = [points_in(photo, rectangle) for rectangle in detector(photo, DETECTOR_UPSAMPLED)]
         count += bool(faces)
@@ -114,7 +114,7 @@ def predict(folder: Path, out: Path) -> None:
     own, given, count = run_dlib(photos, boxes)
     out.mkdir(parents=True, exist_ok=True)
     there = [mesh is not None for mesh in meshes]
-    lost = [name for name, ok in zip(names, there) if not ok]  # noqa: B905
+    lost = [name for name, ok in zip(names, there) if not ok]
     write(out / "mediapipe.npz", [n for n in names if n not in lost], [m for m in meshes if m is not None], lost)
     write(out / "dlib.npz", names, own)
     write(out / "dlib-true-box.npz", names, given)
@@ -144,7 +144,7 @@ def main() -> None:
         return
     places = [str(args.folder.resolve()), str(args.out.resolve())]
     python = make_environment(args.out.resolve() / ".venv")
-    sys.exit(subprocess.run([python, __file__, *places, "--inside"]).returncode)
+    sys.exit(subprocess.run([python, __file__, *places, "--inside"], check=False).returncode)
 
 
 if __name__ == "__main__":
