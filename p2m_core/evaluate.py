@@ -45,6 +45,7 @@ from p2m_core.report import Evaluation, Kind, write_report
 from p2m_core.synthetic.compare import attribute_table
 
 LEAST_OF_A_GROUP = 5
+MOST_SURFACES = 500  # nearest neighbours of a surface take longer than the network
 # Attributes of synthetic faces to slice by; for numbers, where each group begins.
 ATTRIBUTES = {
     "woman": [(0, "man"), (1, "woman")],
@@ -54,6 +55,7 @@ ATTRIBUTES = {
     "glasses": None, "beard": None, "headwear": None, "occluder": None, "mask": None, "expression": None, "light": None,
     "photo": None,
 }  # fmt: skip
+LABELS = {"woman": "sex", "melanin": "skin", "visible": "visibility"}
 UP = np.array([1, -1, 1])
 FLOOR, IN_BOX, NOISE = "mean face, true pose (floor)", "mean face in the box", "re-annotated by hand (noise)"
 
@@ -316,7 +318,9 @@ def slice_table(systems: list[System], truth: np.ndarray, store: Store, rows: np
                 values = pd.cut(values, edges, labels=order, right=False)
             for name in order or sorted(values.unique(), key=str):
                 member = (values == name).to_numpy()
-                masks.append((attribute, str(name), np.broadcast_to(member[:, None], hidden.shape)))
+                masks.append(
+                    (LABELS.get(attribute, attribute), str(name), np.broadcast_to(member[:, None], hidden.shape))
+                )
     lines = [slice_line(apart, *mask) for mask in masks if mask[2].any(1).sum() >= LEAST_OF_A_GROUP]
     columns = ["attribute", "group", "samples", *apart, "95% low", "95% high", "against the rest", "low", "high"]
     return pd.DataFrame(lines, columns=columns)
@@ -347,13 +351,14 @@ def slice_line(apart: dict[str, np.ndarray], attribute: str, group: str, mask: n
 
 
 def surface_table(systems: list[System], store: Store, rows: np.ndarray) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """The finest level against the true vertices of the finest template level, mean over samples; and the mean error
-    of each vertex (V,), percent of the face size, by system."""
+    """The finest level against the true vertices of the finest template level, mean over at most MOST_SURFACES samples,
+    evenly over all; and the mean error of each vertex (V,), percent of the face size, by system."""
     lines, sums = {}, {}
     solid = [system for system in systems if system.solid]
     surfaces = [system for system in solid if system.vertices_px]
     scores: dict[str, list[dict[str, float]]] = {system.name: [] for system in surfaces}
-    for k, index in enumerate(tqdm(rows, desc="surfaces", unit="sample")):
+    for k in tqdm(np.unique(np.linspace(0, len(rows) - 1, MOST_SURFACES).astype(int)), desc="surfaces", unit="sample"):
+        index = rows[k]
         true, landmarks = store.truth_px(index), store.table["landmarks_px"][index]
         for system in surfaces:
             if system.found[k]:
@@ -364,6 +369,8 @@ def surface_table(systems: list[System], store: Store, rows: np.ndarray) -> tupl
     for system in solid:
         points, true = system.landmarks_px[system.found], truth[system.found]
         lines[system.name] = pd.DataFrame(scores.get(system.name, [])).mean().to_dict()
+        if system.name in sums:
+            lines[system.name]["surfaces"] = len(scores[system.name])
         lines[system.name]["identity variance"] = identity_variance(points, true) if len(true) > 1 else np.nan
     maps = {name: total / len(scores[name]) for name, total in sums.items()}
     return pd.DataFrame.from_dict(lines, orient="index"), maps

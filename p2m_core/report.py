@@ -243,6 +243,13 @@ def _top(result: Evaluation, columns: pd.DataFrame) -> float:
     return 1.06 * max(highest, others[others < 2.2 * highest].max(initial=0))
 
 
+def _name_those_above(axes: Axes, top: float, parts: int | None = None) -> None:
+    """Say in the legend of which lines nothing is seen; of their first `parts` points, if that is given."""
+    for line in axes.get_lines():
+        if len(line.get_ydata()) and np.nanmin(line.get_ydata()[:parts]) > top:
+            line.set_label(f"{line.get_label()}: above")
+
+
 def ced_figure(result: Evaluation) -> Figure:
     """Cumulative error curves of all systems."""
     figure = Figure(figsize=(9.2, 4.2), layout="constrained")
@@ -281,6 +288,7 @@ def yaw_figure(result: Evaluation) -> Figure:
     top = _top(result, drawn)
     for edge in (30, 60):
         axes.axvline(edge, color="#cccccc", linewidth=0.8, zorder=0)
+    _name_those_above(axes, top)
     axes.set(xlim=(0, max(92, yaw.max() + 2)), ylim=(0, top), xlabel="|yaw|, degrees", ylabel="nme68-2d, %")
     _titled(axes, result, "Error by the head's turn" + (", each sample" if few else ", means and 95% intervals"))
     _legend(figure)
@@ -307,7 +315,9 @@ def budget_figure(result: Evaluation) -> Figure:
     parts, styles = list(together.columns), line_styles(result)
     for name, row in together.iterrows():
         axes.plot(parts, row.to_numpy(), marker="o", markersize=4, label=name, **styles[name])
-    axes.set(ylabel="nme68-2d, %", ylim=(0, _top(result, together.T)))
+    top = _top(result, together.T)
+    _name_those_above(axes, top, parts=len(parts) - 1)
+    axes.set(ylabel="nme68-2d, %", ylim=(0, top))
     axes.set_xticks(range(len(parts)), [parts[0], *("+ " + part for part in parts[1:])])
     _titled(axes, result, "Where the error comes from: one part after another made true")
     _legend(figure)
