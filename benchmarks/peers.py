@@ -33,7 +33,7 @@ DETECTOR_UPSAMPLED = 1  # as dlib's own example does
 def make_environment(folder: Path) -> Path:
     """The Python of an environment with the peers, made at the first call; a stopped installation goes on."""
     python, done = folder / "bin" / "python", folder / ".installed"
-    if not done.exists() or done.read_text().split() != list(" ".join(PACKAGES).split()):
+    if not done.exists() or done.read_text().split() != list(PACKAGES):
         print(f"installing {', '.join(PACKAGES)} into {folder}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
@@ -135,10 +135,13 @@ def write(path: Path, names: list[str], points: list[np.ndarray], not_found: lis
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("folder", type=Path, help="samples in AFLW2000-3D's format")
+    options.add_argument("folder", type=Path, nargs="?", help="samples in AFLW2000-3D's format")
     options.add_argument("out", type=Path, nargs="?", default=Path("outputs/peers"), help="default: %(default)s")
     options.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # in the peers' environment
     args = options.parse_args()
+    if args.folder is None:  # as `make bench` calls it
+        print("peers: name a folder of samples to run MediaPipe and dlib on, see --help")
+        return
     if args.inside:
         predict(args.folder, args.out)
         return

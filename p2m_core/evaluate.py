@@ -369,11 +369,10 @@ def surface_table(systems: list[System], store: Store, rows: np.ndarray) -> tupl
     for system in solid:
         points, true = system.landmarks_px[system.found], truth[system.found]
         lines[system.name] = pd.DataFrame(scores.get(system.name, [])).mean().to_dict()
-        if system.name in sums:
-            lines[system.name]["surfaces"] = len(scores[system.name])
+        lines[system.name]["surfaces"] = len(scores.get(system.name, []))
         lines[system.name]["identity variance"] = identity_variance(points, true) if len(true) > 1 else np.nan
     maps = {name: total / len(scores[name]) for name, total in sums.items()}
-    return pd.DataFrame.from_dict(lines, orient="index"), maps
+    return pd.DataFrame.from_dict(lines, orient="index").astype({"surfaces": int}), maps
 
 
 def surface_scores(

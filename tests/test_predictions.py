@@ -209,3 +209,27 @@ def test_a_pickle_runs_nothing(tmp_path, template):
     (tmp_path / "x.txt").write_text("a\n")
     with pytest.raises(InputError, match="is damaged"):
         read_predictions(tmp_path / "x.npy", NAMES, template)
+
+
+# --- the script that runs the peers: all but the peers themselves ---
+
+
+def test_the_script_reads_a_set_and_writes_what_we_read(synthetic_set, tmp_path, template, points):
+    import peers
+
+    from p2m_core.camera import box_of
+    from p2m_core.data.aflw2000 import find_samples, read_sample
+
+    samples = peers.read_folder(synthetic_set)
+    ours = [read_sample(path) for path in find_samples(synthetic_set)]
+    assert [name for name, *_ in samples] == [sample.name for sample in ours]
+    assert [photo for _, photo, _ in samples] == [sample.image_path for sample in ours]
+    np.testing.assert_allclose([box for *_, box in samples], [box_of(s.landmarks_px) for s in ours], atol=1e-3)
+    near, far = points[0], points[0] + 80
+    assert peers.nearest([far, near], box_of(points[0])) == 1
+    peers.write(tmp_path / "x.npz", NAMES[:2], list(points[:2]), NAMES[2:])
+    found = read_predictions(tmp_path / "x.npz", NAMES, template)
+    np.testing.assert_array_equal(found.landmarks_px[:2], points[:2])
+    assert np.isnan(found.landmarks_px[2]).all()
+    with pytest.raises(SystemExit, match="has no sample"):
+        peers.read_folder(tmp_path)
