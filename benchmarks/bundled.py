@@ -51,7 +51,8 @@ def with_truth(store: Store, weights: str, count: int) -> None:
     predicted = np.stack([mesh.vertices_px for mesh in meshes]).astype(np.float64)
     template, mean = store.template, store.template.vertices.astype(np.float64)
     marks = {name: np.stack([template.landmarks(x) for x in v]) for name, v in (("net", predicted), ("truth", truth))}
-    box = nme68_2d(mean_face_at_crop(store, rows), marks["truth"]).mean()
+    scale, shift = mean_face_at_crop(store, rows)
+    box = nme68_2d(scale[:, None] * template.landmarks(mean) * UP + shift[:, None], marks["truth"]).mean()
     own = nme68_2d(marks["net"], marks["truth"]).mean()
     print(f"{len(rows)} samples of {store.folder.name}, flip averaging, true boxes:")
     print(f"nme68-2d {own:.2f}%, the mean face in the box {box / own:.1f} times that")

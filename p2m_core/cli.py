@@ -24,12 +24,17 @@ CONTINUE = "stopped; the same command goes on from here"
 
 @dataclass(frozen=True)
 class Option:
-    """An option that stands for a setting. `words`: what may stand there in place of a path, None if it is no path."""
+    """An option that stands for a setting.
+
+    words: what may stand there in place of a path, None if it is no path.   again: the setting, a list, that what is
+    given when the option is repeated goes to.
+    """
 
     flag: str
     field: str
     help: str
     words: tuple[str, ...] | None = None
+    again: str = ""
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -74,7 +79,7 @@ def train(args: argparse.Namespace) -> Any:
 
 
 def evaluate(args: argparse.Namespace) -> Any:
-    """measure weights: of faces beside the mean face's floor, of objects by chamfer distance and F1"""
+    """measure weights, and other systems' predictions, of faces beside the mean face's floor; or weights of objects"""
     if args.run:
         from p2m_core.capsule import check_run
 
@@ -183,7 +188,7 @@ EXAMPLES: dict[Callable[[argparse.Namespace], Any], str] = {
     synth: "p2m synth data/raw/faces --count 500 --workers 2",
     preprocess: "p2m preprocess data/raw/AFLW2000-3D --face-model fit",
     train: "p2m train -c face-lite --epochs 5 --set name=trial",
-    evaluate: "p2m evaluate --weights bundled --data data/processed/faces",
+    evaluate: "p2m evaluate --weights bundled --weights run --predictions mediapipe.npz --data data/processed/faces",
     predict: "p2m predict photo.jpg --out meshes --box 120,80,310,290",
     run: "p2m run -c demo 04_inspect 05_predict",
     sweep: "p2m sweep -c face-lite --grid train.lr=1e-4,3e-4 model.backbone=resnet18,resnet50 --jobs 2",
@@ -219,8 +224,28 @@ OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
         Option("--init-from", "train.init_from", "weights to start from", ("bundled", "null")),
     ],
     evaluate: [
-        Option("--weights", "evaluate.weights", "weights to measure", ("run", "bundled")),
+        Option(
+            "--weights",
+            "evaluate.weights",
+            "weights to measure, repeatable",
+            ("run", "bundled"),
+            "evaluate.checkpoints",
+        ),
         Option("--data", "evaluate.store", "store to measure on, data.store where null", ("null",)),
+        Option(
+            "--predictions",
+            "evaluate.predictions",
+            "npz, npy, txt, obj or folder of another system's points, repeatable",
+            (),
+            "evaluate.predictions",
+        ),
+        Option(
+            "--mapping",
+            "evaluate.mapping",
+            "how their points are the 68 landmarks, or 68 numbers, or a file; for all or once each",
+            ("auto", "dlib68", "mediapipe468", "template"),
+            "evaluate.mapping",
+        ),
     ],
     sweep: [
         Option("--seeds", "sweep.seeds", "runs of each variant, seeds from the config's on"),
@@ -284,11 +309,15 @@ class _Setting(argparse.Action):
         if values is None:  # a positional that was not given
             return
         words = self.option.words
-        if words is not None and values not in words:
+        listed = self.option.again == "evaluate.mapping" and "," in values
+        if words is not None and values not in words and not listed:
             # A path on the command line counts from where the user is, one in a config from the project's root.
             values = str(Path(values).absolute())
         as_yaml = values if words is None or values == "null" else json.dumps(values)
-        namespace.values = namespace.values | {self.option.field: as_yaml}
+        field, again = self.option.field, self.option.again
+        if again and (again == field or field in namespace.values):
+            field, as_yaml = again, json.dumps([*json.loads(namespace.values.get(again, "[]")), values])
+        namespace.values = namespace.values | {field: as_yaml}
 
 
 def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namespace], Any]) -> None:

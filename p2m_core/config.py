@@ -222,9 +222,17 @@ class TrainConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """What is measured, and with which weights ("run": those of this run). store: null is data.store."""
+    """What is measured, and with which weights ("run": those of this run). store: null is data.store.
+
+    checkpoints: further weights to stand in the same tables. predictions: files or folders of other systems' landmarks
+    or vertices, see predictions.py. mapping: how their points are the 68 landmarks, for all of them or one each: "auto"
+    (by their number), "dlib68", "mediapipe468", "template", a list such as "0,7,12+13,...", or a file with one.
+    """
 
     weights: str = "run"
+    checkpoints: tuple[str, ...] = ()
+    predictions: tuple[str, ...] = ()
+    mapping: tuple[str, ...] = ("auto",)
     split: Literal["train", "val", "test", "all"] = "test"
     store: str | None = None
     flip: bool = True

@@ -62,14 +62,13 @@ class ObjectEvaluation:
 
 
 def find_checkpoints(config: Config, checkpoints: Sequence[str | Path]) -> dict[str, Path]:
-    """Weights files by a short name: those of evaluate.weights, then the given ones, each once.
+    """Weights files by a short name: those of evaluate.weights and .checkpoints, then the given ones, each once.
 
     Args:    checkpoints: "run" (this run's), run folders, or .safetensors files.
     Raises:  InputError if one is missing.
     """
-    sources = [
-        run_folder(config) if str(source) == "run" else source for source in (config.evaluate.weights, *checkpoints)
-    ]
+    named = (config.evaluate.weights, *config.evaluate.checkpoints, *checkpoints)
+    sources = [run_folder(config) if str(source) == "run" else source for source in named]
     paths = [weights_path(source) for source in sources]
     return {shown(path.parent if path.name == "weights.safetensors" else path): path for path in paths}
 
@@ -83,6 +82,9 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
     settings = config.evaluate
     if settings.flip:
         raise InputError("config", "evaluate.flip", "is true, but objects have no mirror image", "set it to false")
+    if settings.predictions:
+        problem = "is set, but predictions of other systems are of faces"
+        raise InputError("config", "evaluate.predictions", problem, "take it out, or evaluate faces")
     sources = find_checkpoints(config, checkpoints)
     store = open_store(config, settings.store)
     rows = store.rows(settings.split)

@@ -66,10 +66,14 @@ def rec_umeyama(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray) -> n
     Returns: (N,) mean distance after the best similarity of each pred onto its gt, in percent of the
              distance of the outer eye corners.
     """
-    aligned = _aligned(pred, gt)
-    left, right = (np.asarray(gt_landmarks, np.float64)[:, idx] for idx in OUTER_EYE_CORNERS_IDX)
-    distance = np.linalg.norm(aligned - gt, axis=-1).mean(-1)
-    return distance / np.linalg.norm(left - right, axis=-1) * 100
+    distance = np.linalg.norm(_aligned(pred, gt) - gt, axis=-1).mean(-1)
+    return distance / _eye_distance(gt_landmarks) * 100
+
+
+def _eye_distance(landmarks: np.ndarray) -> np.ndarray:
+    """The 3D distance of the outer eye corners, (N, 68, 3) -> (N,)."""
+    left, right = (np.asarray(landmarks, np.float64)[:, idx] for idx in OUTER_EYE_CORNERS_IDX)
+    return np.linalg.norm(left - right, axis=-1)
 
 
 # --- summaries ------------------------------------------------------------------------------------
@@ -114,14 +118,65 @@ def cumulative_error(values: np.ndarray, threshold: float) -> tuple[np.ndarray, 
     return errors, share, float(np.clip(1 - errors / threshold, 0, None).mean())
 
 
-def bootstrap_interval(values: np.ndarray, seed: int, level: float = 0.95, rounds: int = 2000) -> tuple[float, float]:
+def bootstrap_interval(
+    values: np.ndarray, seed: int, level: float = 0.95, rounds: int = 2000, weights: np.ndarray | None = None
+) -> tuple[float, float]:
     """The interval of the mean over samples drawn with replacement (percentile bootstrap).
 
     Args:    values: (N,).   seed: of the draws.   level: share of the drawn means inside.   rounds: draws.
+             weights: (N,) for a weighted mean, such as the numbers of points that each value is the mean of.
+    Returns: low, high.
+    Source:  Efron and Tibshirani, 1993, section 13.3.
     """
-    values = np.asarray(values, np.float64)
+    means = _drawn_means(np.asarray(values, np.float64), np.random.default_rng(seed), rounds, weights)
+    return _inner(means, level)
+
+
+def paired_difference(ours: np.ndarray, theirs: np.ndarray, seed: int, level: float = 0.95) -> dict[str, float]:
+    """Whether one system is better than another on the same samples, by the paired bootstrap.
+
+    Both are drawn together, so that what makes a sample hard for both drops out.
+
+    Args:    ours, theirs: (N,) errors of the same samples; those without a finite pair are left out.
+    Returns: {"difference": mean of ours - theirs, below 0 where ours are better; "95% low", "95% high" of it (of
+             `level`); "better on, %": share of the samples where ours are smaller; "samples": pairs}.
+    """
+    difference = np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)
+    difference = difference[np.isfinite(difference)]
+    low, high = bootstrap_interval(difference, seed, level) if len(difference) else (float("nan"),) * 2
+    return {
+        "difference": _mean(difference),
+        f"{level:.0%} low": low,
+        f"{level:.0%} high": high,
+        "better on, %": 100 * _mean(difference < 0),
+        "samples": len(difference),
+    }
+
+
+def group_difference(group: np.ndarray, rest: np.ndarray, seed: int, level: float = 0.95, rounds: int = 2000) -> dict:
+    """Whether a system serves a group worse than the others: mean of the group less mean of the rest.
+
+    Args:    group, rest: (N,), (M,) errors of different samples, each drawn by itself.
+    Returns: {"difference", "low", "high"}: above 0 where the group is served worse.
+    """
     rng = np.random.default_rng(seed)
-    means = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(rounds)])
+    group, rest = np.asarray(group, np.float64), np.asarray(rest, np.float64)
+    low, high = _inner(_drawn_means(group, rng, rounds) - _drawn_means(rest, rng, rounds), level)
+    return {"difference": _mean(group) - _mean(rest), "low": low, "high": high}
+
+
+def _drawn_means(
+    values: np.ndarray, rng: np.random.Generator, rounds: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Means of samples drawn with replacement, (rounds,)."""
+    if not len(values):
+        raise ValueError("there are no values to draw from")
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
+    draws = (rng.integers(len(values), size=len(values)) for _ in range(rounds))
+    return np.array([(values[idx] * weights[idx]).sum() / weights[idx].sum() for idx in draws])
+
+
+def _inner(means: np.ndarray, level: float) -> tuple[float, float]:
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -284,9 +339,7 @@ def rec_icp(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray, rounds: 
     Args:    pred, gt: (N, V, 3) and (N, W, 3), V = W for the start.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
     Returns: (N,) percent.
     """
-    from scipy.spatial import cKDTree
-
-    eyes = np.linalg.norm(gt_landmarks[:, 36] - gt_landmarks[:, 45], axis=-1)
+    eyes = _eye_distance(gt_landmarks)
     errors = []
     for moved, true in zip(_aligned(pred, gt), np.asarray(gt, np.float64), strict=True):
         tree = cKDTree(true)

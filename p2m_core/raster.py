@@ -366,7 +366,7 @@ def _fit_square(picture: np.ndarray, size_px: int) -> tuple[np.ndarray, float, t
     return square, scale, (left + (scale - 1) / 2, top + (scale - 1) / 2)
 
 
-def _caption(pictures: list[np.ndarray], captions: list[str], maximum: float | None) -> np.ndarray:
+def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float | None) -> np.ndarray:
     """Pictures in a row with captions below; a colour bar beside the last caption if `maximum` is given."""
     size, gap = pictures[0].shape[0], 6
     font = ImageFont.load_default(max(10, size // 22))
@@ -411,10 +411,10 @@ def static_picture(specimen: Specimen, size_px: int = 320) -> np.ndarray:
     ]
     captions = [specimen.name, "mesh on the photo", "mesh", "turned by 45°"]
     if specimen.truth_px is None:
-        return _caption(pictures, captions, None)
+        return caption_row(pictures, captions, None)
     error = specimen.error_percent()
     maximum = error_scale(error)
     colors = error_colors(error, maximum)
     pictures.append(draw_turned(mesh.levels[-1], mesh.faces, 0, size_px, colors))
     captions.append(f"error, mean {error.mean():.2g} % of face size")
-    return _caption(pictures, captions, maximum)
+    return caption_row(pictures, captions, maximum)

@@ -104,6 +104,19 @@ def test_words_in_place_of_a_path_stay_words(calls, word, value):
     assert calls["train"][0].train.init_from == value
 
 
+def test_options_given_again_make_lists(calls, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = "--weights run --weights bundled --weights a.safetensors --predictions a.npz --predictions b"
+    assert cli.main(["evaluate", *words.split(), "--mapping", "dlib68", "--mapping", "0,1+2"]) == 0
+    settings = calls["evaluate"][0].evaluate
+    assert settings.weights == "run"
+    assert settings.checkpoints == ("bundled", str(tmp_path / "a.safetensors"))
+    assert settings.predictions == (str(tmp_path / "a.npz"), str(tmp_path / "b"))
+    assert settings.mapping == ("dlib68", "0,1+2")
+    cli.main(["evaluate", "--mapping", "my.txt"])
+    assert calls["evaluate"][0].evaluate.mapping == (str(tmp_path / "my.txt"),)
+
+
 def test_a_schedulers_address_stays_one(calls):
     cli.main(["synth", "--start", "4000", "--scheduler", "tcp://10.0.0.1:8786", "--backgrounds", "null"])
     [synth] = calls["write_dataset"]

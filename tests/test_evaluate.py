@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,24 @@ from p2m_core.config import load_config, run_folder
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.store import build_store
 from p2m_core.errors import InputError
-from p2m_core.evaluate import evaluate, mean_face_at_crop, normal_error_deg, predict_store, specimen
+from p2m_core.evaluate import (
+    FLOOR,
+    IN_BOX,
+    NOISE,
+    baselines_of,
+    evaluate,
+    find_weights,
+    normal_error_deg,
+    predict_store,
+    specimen,
+)
 from p2m_core.facemesh import FaceMesh
 from p2m_core.metrics import nme68_2d
 from p2m_core.predict import open_network, predict
+from p2m_core.report import to_markdown, write_tables
 
-SYSTEMS = ["network", "mean face, true pose (floor)", "mean face in the box"]
+NET = "tiny"  # the short run's name
+SYSTEMS = [NET, FLOOR, IN_BOX]
 FILES = {
     "nme68_2d.csv",
     "budget.csv",
@@ -25,10 +38,33 @@ FILES = {
     "samples.csv",
     "metrics.json",
     "ced.png",
+    "nme68_3d.csv",
+    "paired.csv",
+    "pose.csv",
+    "surface.csv",
+    "report.md",
+    "tables.tex",
+    "yaw.png",
+    "budget.png",
+    "groups.png",
+    "error_maps.png",
+    "worst_cases.png",
     "best.png",
     "median.png",
     "worst.png",
 }
+
+
+@pytest.fixture
+def pictures():
+    """For tests that want figures and pictures too."""
+
+
+@pytest.fixture(autouse=True)
+def only_tables(request, monkeypatch):
+    """Without `pictures`, the tables alone are written."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(evaluate_module, "write_report", lambda result, *_: write_tables(result))
 
 
 @pytest.fixture
@@ -62,9 +98,9 @@ def perfect(monkeypatch, store):
 
 def test_the_truth_scores_perfectly(settings, perfect):
     result = evaluate(settings("evaluate.split=all"))
-    assert result.nme.loc["network", "plain"] == pytest.approx(0, abs=1e-5)
-    assert result.samples["network"].max() == pytest.approx(0, abs=1e-5)
-    surface = result.surface.loc["network"]
+    assert result.nme.loc[NET, "plain"] == pytest.approx(0, abs=1e-5)
+    assert result.samples[NET].max() == pytest.approx(0, abs=1e-5)
+    surface = result.surface.loc[NET]
     assert surface[["nme-dense-2d@template, %", "nme-dense-3d@template, %", "CD x1000"]].max() < 1e-3
     assert surface["normals off by, deg"] < 0.1
     assert surface[["F1 at 1e-4 (10 px)", "F1 at 2e-4"]].tolist() == [100, 100]
@@ -77,25 +113,35 @@ def test_slices_cover_every_sample_once_an_attribute(settings, store):
     slices = result.slices
     raw = pd.read_csv(next(Path(store.manifest["raw"]).glob("*/attributes.csv")), keep_default_na=False)
     merged = result.samples.merge(raw, on="name")
-    glasses = merged.groupby("glasses")["network"].agg(["mean", "size"])
+    glasses = merged.groupby("glasses")[NET].agg(["mean", "size"])
     for name, row in glasses[glasses["size"] >= 5].iterrows():
         [found] = slices[(slices.attribute == "glasses") & (slices.group == name)].to_dict("records")
-        assert found["count"] == row["size"]
-        assert found["network"] == pytest.approx(row["mean"], rel=1e-5)
-        assert found["95% low"] <= found["network"] <= found["95% high"]
+        assert found["samples"] == row["size"]
+        assert found[NET] == pytest.approx(row["mean"], rel=1e-5)
+        assert found["95% low"] <= found[NET] <= found["95% high"]
     women = merged["woman"].sum()
-    assert slices.set_index("group")["count"].get("woman", women) == women
-    landmarks = slices[slices.attribute == "landmarks"].set_index("group")
-    assert landmarks["count"].sum() == 68 * len(merged)
-    mean = (landmarks["network"] * landmarks["count"]).sum() / landmarks["count"].sum()
-    assert mean == pytest.approx(result.nme.loc["network", "plain"], rel=1e-5)
+    assert slices.set_index("group")["samples"].get("woman", women) == women
+    landmarks = slices[slices.attribute == "landmarks"].set_index("group")[NET]
+    hidden = store.table["hidden"].mean()
+    assert landmarks["hidden"] * hidden + landmarks["seen"] * (1 - hidden) == pytest.approx(
+        result.nme.loc[NET, "plain"], rel=1e-5
+    )
+    rest = merged.loc[merged["glasses"] != "none", NET]
+    line = slices[(slices.attribute == "glasses") & (slices.group == "none")].iloc[0]
+    if len(rest) >= 5:
+        assert line["against the rest"] == pytest.approx(line[NET] - rest.mean(), rel=1e-4)
+        assert line["low"] <= line["against the rest"] <= line["high"]
+    assert set(slices["attribute"]) >= {"sex", "age", "skin"}
 
 
 def test_the_budget_begins_with_the_nme_and_ends_at_nothing(settings):
     result = evaluate(settings("evaluate.split=all"))
-    assert result.budget.loc["as it is"].tolist() == pytest.approx([result.nme.loc["network", "plain"]] * 2)
-    assert result.budget.loc["true shape", "together"] == pytest.approx(0, abs=1e-6)
-    assert 0 < result.about["identity variance"] < 3
+    assert result.budget.loc[NET]["as it is"].tolist() == pytest.approx([result.nme.loc[NET, "plain"]] * 2)
+    assert result.budget.loc[(NET, "together"), "true shape"] == pytest.approx(0, abs=1e-6)
+    floor = result.budget.loc[(FLOOR, "together")]
+    assert floor.iloc[:-1].tolist() == pytest.approx([floor.iloc[0]] * 4)  # its pose is true already
+    assert 0 < result.surface.loc[NET, "identity variance"] < 3
+    assert result.surface.loc[FLOOR, "identity variance"] == pytest.approx(0, abs=1e-9)
 
 
 def test_depth_is_left_open(settings, perfect, monkeypatch):
@@ -110,7 +156,7 @@ def test_depth_is_left_open(settings, perfect, monkeypatch):
         ]
 
     monkeypatch.setattr(evaluate_module, "predict_store", nearer)
-    surface = evaluate(settings("evaluate.split=all")).surface.loc["network"]
+    surface = evaluate(settings("evaluate.split=all")).surface.loc[NET]
     assert surface["nme-dense-3d@template, %"] < 1e-3
     assert surface["F1 at 1e-4 (10 px)"] == 100
 
@@ -134,18 +180,18 @@ def test_a_prediction_beside_the_truth_is_that_far_off(settings, perfect, monkey
 
     monkeypatch.setattr(evaluate_module, "predict_store", beside)
     result = evaluate(settings("evaluate.split=all"))
-    np.testing.assert_allclose(result.samples["network"], 500 / store.face_size_px(), rtol=1e-4)
-    assert result.surface.loc["network", "normals off by, deg"] < 0.1
+    np.testing.assert_allclose(result.samples[NET], 500 / store.face_size_px(), rtol=1e-4)
+    assert result.surface.loc[NET, "normals off by, deg"] < 0.1
 
 
 # --- tables and files ---
 
 
-def test_tables_and_files_of_a_short_run(settings, store):
-    config = settings()
+def test_tables_and_files_of_a_short_run(settings, store, pictures):
+    config = settings("evaluate.split=all")
     result = evaluate(config)
-    rows = store.rows("test")
-    assert result.folder == run_folder(config) / "evaluation" / "store-test"
+    rows = store.rows("all")
+    assert result.folder == run_folder(config) / "evaluation" / "store-all"
     names = {path.name for path in result.folder.iterdir()}
     assert names >= FILES
     assert not [name for name in names if "partial" in name]
@@ -153,22 +199,34 @@ def test_tables_and_files_of_a_short_run(settings, store):
     assert list(result.samples) == ["name", "yaw_deg", *SYSTEMS]
     assert result.samples["name"].tolist() == store.table["name"][rows].tolist()
     np.testing.assert_allclose(result.nme["plain"], result.samples[SYSTEMS].mean())
+    assert result.nme["samples"].tolist() == [len(rows)] * 3
     assert (result.nme["95% low"] <= result.nme["plain"]).all()
     assert (result.nme["plain"] <= result.nme["95% high"]).all()
     yaw = abs(result.samples["yaw_deg"])
     for name, inside in {"0-30": yaw <= 30, "30-60": (yaw > 30) & (yaw <= 60), "60-90": yaw > 60}.items():
         np.testing.assert_allclose(result.nme[name], result.samples.loc[inside, SYSTEMS].mean(), equal_nan=True)
     assert result.about["samples"] == len(rows)
-    assert "split test" in result.about["data"]
+    assert "split all" in result.about["data"]
     assert "nme68-2d" in result.about["protocol"]
     read = pd.read_csv(result.folder / "nme68_2d.csv", index_col=0)
     np.testing.assert_allclose(read, result.nme, equal_nan=True)
     read = pd.read_csv(result.folder / "samples.csv")
-    np.testing.assert_allclose(read["network"], result.samples["network"])
-    for name in ("ced.png", "best.png", "worst.png"):
+    np.testing.assert_allclose(read[NET], result.samples[NET])
+    for name in (name for name in FILES if name.endswith(".png")):
         assert read_image(result.folder / name).std() > 10
     text = str(result)
-    assert all(name in text for name in [*SYSTEMS, *result.samples["name"], str(result.folder)])
+    assert all(name in text for name in [*SYSTEMS, "pose-mae", str(result.folder)])
+    markdown = (result.folder / "report.md").read_text()
+    assert to_markdown(result.nme) in markdown
+    assert f"| {NET} | {result.nme.loc[NET, '0-30']:.2f} |" in markdown
+    latex = (result.folder / "tables.tex").read_text()
+    assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == len(result.tables)
+    assert f"{NET} & {result.nme.loc[NET, '0-30']:.2f} &" in latex
+
+
+def test_few_samples_are_listed(settings):
+    result = evaluate(settings("evaluate.split=test"))
+    assert all(name in str(result) for name in result.samples["name"])
 
 
 def test_the_metrics_are_json_that_others_read(settings):
@@ -191,10 +249,10 @@ def test_the_networks_errors_are_those_of_its_landmarks(settings, store, tiny_ru
     meshes = predict_store(open_network(tiny_run), store, rows, flip=True, batch=2)
     landmarks = np.stack([mesh.landmarks_px for mesh in meshes])
     expected = oracles.nme(landmarks, store.table["landmarks_px"][rows].astype(float), 2)
-    np.testing.assert_allclose(result.samples["network"], expected, rtol=1e-4)
+    np.testing.assert_allclose(result.samples[NET], expected, rtol=1e-4)
     plain = evaluate(settings("evaluate.flip=false"))
     assert plain.about["flip averaging"] is False
-    assert abs(plain.samples["network"] - result.samples["network"]).max() > 1e-6
+    assert abs(plain.samples[NET] - result.samples[NET]).max() > 1e-6
 
 
 def test_another_store_and_split(settings, store, tmp_path, tiny_settings):
@@ -245,7 +303,12 @@ def test_a_specimen_lies_on_the_stored_crop(store, tiny_run):
 
 def test_the_mean_face_in_the_box_fills_it(store):
     rows = store.rows("all")
-    placed = mean_face_at_crop(store, rows)
+    truth = store.table["landmarks_px"].astype(float)
+    floor, in_box = baselines_of(store, rows, truth, None)
+    placed = in_box.landmarks_px
+    for system in (floor, in_box):  # landmarks and surface of a baseline are one face
+        surface = np.stack([system.vertices_px(k) for k in range(len(rows))])
+        np.testing.assert_allclose(store.template.landmarks(surface), system.landmarks_px, atol=1e-3)
     np.testing.assert_allclose(box_of(placed), box_of(store.table["landmarks_px"][rows]), atol=1e-3)
     assert (placed[:, 30, 2] > placed[:, 0, 2]).all()  # nose before the ears
     assert (placed[:, 8, 1] > placed[:, 27, 1]).all()
@@ -259,10 +322,82 @@ def test_normals_by_angle():
     c, s = np.cos(0.3), np.sin(0.3)
     turned = flat @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T
     faces = np.array([[0, 1, 2]])
-    assert normal_error_deg(flat[None], turned[None], faces) == pytest.approx(np.degrees(0.3), abs=1e-3)
-    assert normal_error_deg(np.stack([flat, flat]), np.stack([turned, flat]), faces) == pytest.approx(
-        np.degrees(0.15), abs=0.05
-    )
+    assert normal_error_deg(flat, turned, faces) == pytest.approx(np.degrees(0.3), abs=1e-3)
+
+
+# --- other systems beside ours ---
+
+
+@pytest.fixture
+def peer(store, tmp_path):
+    """Made-up predictions: the truth, beside it by 3 and 4 px, in 2D; on one sample no face was found."""
+    names, points = store.table["name"], store.table["landmarks_px"][..., :2] + np.float32([3, 4])
+    path = tmp_path / "them.npz"
+    np.savez(path, names=names[1:], points=points[1:], not_found=names[:1])
+    return path
+
+
+def test_peers_and_checkpoints_stand_in_every_table(settings, store, peer, tiny_run, tmp_path, pictures):
+    other = tmp_path / "other.safetensors"
+    shutil.copy(tiny_run / "weights.safetensors", other)
+    vertices = np.stack([store.truth_px(index) for index in range(len(store))])
+    np.savez(tmp_path / "truth.npz", names=store.table["name"], points=vertices)
+    result = evaluate(settings("evaluate.split=all"), [other, tiny_run], [peer, tmp_path / "truth.npz"])
+    assert list(result.nme.index) == [NET, "other", "them", "truth", FLOOR, IN_BOX]
+    assert list(result.kinds.values()) == ["network"] * 2 + ["peer"] * 2 + ["baseline"] * 2
+    np.testing.assert_allclose(result.samples["them"][1:], 500 / store.face_size_px()[1:], rtol=1e-4)
+    assert np.isnan(result.samples["them"][0])
+    assert result.nme["samples"].tolist() == [24, 24, 23, 24, 24, 24]
+    assert result.nme.loc["them", "plain"] == pytest.approx(np.nanmean(result.samples["them"]))
+    # the same weights under another name
+    assert result.paired.loc[f"{NET} - other", ["difference", "95% low", "95% high"]].tolist() == [0, 0, 0]
+    pair = (result.samples[NET] - result.samples["them"]).to_numpy()
+    assert result.paired.loc[f"{NET} - them", "difference"] == pytest.approx(np.nanmean(pair))
+    assert result.paired.loc[f"{NET} - them", "samples"] == 23
+    # what has no depth is not in the tables that want it; what is our template is a surface too
+    for table in (result.nme_3d, result.pose, result.surface):
+        assert list(table.index) == [NET, "other", "truth", FLOOR, IN_BOX]
+    assert result.surface.loc["truth", "CD x1000"] < 1e-6
+    assert set(result.error_maps) == {NET, "other", "truth", FLOOR, IN_BOX}
+    assert {"them", "other"} < set(result.slices)
+    assert "no face found on 1" in result.about["them"]
+    assert read_image(result.folder / "worst_cases.png").shape[1] > 5 * 260
+
+
+def test_peers_by_settings_and_their_faults(settings, peer, tmp_path):
+    result = evaluate(settings("evaluate.split=all", f"evaluate.predictions=[{peer}]", "evaluate.mapping=[dlib68]"))
+    assert "them" in result.nme.index
+    for more, match in {
+        "evaluate.mapping=[dlib68, auto]": "has 2 entries for 1 predictions",
+        "evaluate.mapping=[mediapipe468]": "the mapping asks for number 454",
+    }.items():
+        with pytest.raises(InputError, match=match):
+            evaluate(settings("evaluate.split=all", f"evaluate.predictions=[{peer}]", more))
+    with pytest.raises(InputError, match="is set without predictions"):
+        evaluate(settings("evaluate.mapping=[dlib68]"))
+    np.savez(tmp_path / f"{NET}.npz", **np.load(peer))
+    with pytest.raises(InputError, match=f"{NET}: names two systems"):
+        evaluate(settings("evaluate.split=all"), (), [tmp_path / f"{NET}.npz"])
+
+
+def test_weights_have_short_names(settings, tiny_run, tmp_path):
+    config = settings("evaluate.checkpoints=[bundled]")
+    other = tmp_path / NET / "weights.safetensors"
+    other.parent.mkdir()
+    shutil.copy(tiny_run / "weights.safetensors", other)
+    assert list(find_weights(config, ["bundled", other, tiny_run])) == [NET, "bundled", str(other)]
+
+
+def test_a_second_annotation_makes_the_noise_and_a_second_table(settings, store, monkeypatch):
+    rows = store.rows("all")
+    again = store.table["landmarks_px"][rows][..., :2].astype(float) + [0, 2]
+    monkeypatch.setattr(evaluate_module, "reannotated_px", lambda truth: again)
+    result = evaluate(settings("evaluate.split=all"))
+    np.testing.assert_allclose(result.samples[NOISE], 200 / store.face_size_px()[rows], rtol=1e-4)
+    np.testing.assert_allclose(result.nme_reannotated.loc[NOISE], result.nme.loc[NOISE], rtol=1e-4)
+    assert list(result.nme_reannotated.index) == list(result.nme.index) == [*SYSTEMS, NOISE]
+    assert result.nme_reannotated.loc[NET, "plain"] != pytest.approx(result.nme.loc[NET, "plain"], rel=1e-4)
+    assert (result.folder / "nme68_2d_reannotated.csv").exists()
 
 
 # --- when it cannot be measured ---

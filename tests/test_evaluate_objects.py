@@ -137,6 +137,9 @@ def test_refusals(config, home):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
     with pytest.raises(InputError, match=r"evaluate\.flip: is true"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"flip": True})}))
+    more = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"predictions": ("x.npz",)})})
+    with pytest.raises(InputError, match=r"evaluate\.predictions: is set"):
+        evaluate_objects(more)
     with pytest.raises(InputError, match=r"evaluate\.split: val has no view"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"split": "val"})}))
 
@@ -144,6 +147,8 @@ def test_refusals(config, home):
 def test_each_checkpoint_counts_once(config, home):
     path, _ = write_weights(config, home / "outputs/trial/weights.safetensors")
     assert find_checkpoints(config, ["run", path, path.parent]) == {"outputs/trial": path}
+    more = load_config(None, ["name=trial", "evaluate.checkpoints=[bundled]"])
+    assert len(find_checkpoints(more, ["run"])) == 2
 
 
 def test_views_with_points_are_two_rows(config):

@@ -131,6 +131,44 @@ def test_bootstrap_interval_covers_the_mean():
     assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(50), rel=0.15)
 
 
+def test_weights_make_a_weighted_mean():
+    values, weights = np.array([1.0, 2, 3, 10]), np.array([1, 1, 1, 0])
+    assert metrics.bootstrap_interval(values, 0, weights=weights + 1) != metrics.bootstrap_interval(values, 0)
+    low, high = metrics.bootstrap_interval(np.repeat(values, 20), 0, weights=np.repeat(weights, 20))
+    assert 1 < low < 2 < high < 3  # the fourth counts nothing
+    with pytest.raises(ValueError, match="no values"):
+        metrics.bootstrap_interval([], 0)
+
+
+def test_pairs_see_what_means_hide():
+    """The hardness of samples, alike for both, drops out: a small constant gain is certain."""
+    rng = np.random.default_rng(11)
+    theirs = rng.gamma(2, 3, 40)
+    ours = theirs - 0.1 + rng.normal(0, 0.05, 40)
+    pair = metrics.paired_difference(ours, theirs, seed=0)
+    assert pair["difference"] == pytest.approx((ours - theirs).mean())
+    assert pair["95% low"] < pair["difference"] < pair["95% high"] < 0
+    assert pair["better on, %"] == 100 * (ours < theirs).mean()
+    swapped = metrics.paired_difference(theirs, ours, seed=0)
+    assert [swapped[name] for name in ("95% low", "95% high")] == pytest.approx([-pair["95% high"], -pair["95% low"]])
+    alone = metrics.group_difference(ours, theirs, seed=0)  # as if they were other samples
+    assert alone["low"] < 0 < alone["high"]
+
+
+def test_pairs_need_both():
+    pair = metrics.paired_difference([1, np.nan, 3, 2], [2, 5, np.inf, 4], seed=0)
+    assert (pair["difference"], pair["samples"]) == (-1.5, 2)
+    assert metrics.paired_difference([np.nan], [1], seed=0)["samples"] == 0
+
+
+def test_a_groups_difference_covers_the_true_one():
+    rng, inside = np.random.default_rng(12), 0
+    for seed in range(60):
+        found = metrics.group_difference(rng.normal(3, 1, 50), rng.normal(2, 2, 90), seed, level=0.9, rounds=200)
+        inside += found["low"] < 1 < found["high"]
+    assert 46 <= inside <= 60
+
+
 def test_pose_mae_by_hand():
     gt = np.array([[0, 0, 0], [10, -20, 30], [0, 99.5, 0]])
     table = metrics.pose_mae(gt + [[0, 6, 0], [2, 0, 0], [50, 50, 50]], gt)
@@ -189,6 +227,19 @@ def test_golden_reannotation(aflw_landmarks, landmarks, pred, gt, yaw_file):
     table = metrics.yaw_bins(metrics.nme68_2d(landmarks[pred], landmarks[gt]), np.load(aflw_landmarks / yaw_file))
     assert list(table["counts"].values()) == COUNTS[yaw_file]
     assert row(table) == pytest.approx(GOLDEN[pred, gt, yaw_file], abs=5e-5)
+
+
+def test_the_second_annotation_is_found_by_the_first(aflw_landmarks, landmarks):
+    from p2m_core.data.annotations import reannotated_px
+
+    some = [1636, 28, 0]
+    published = landmarks["original"][some] - [1, 1, 0]  # as our reader gives them
+    again = reannotated_px(published, aflw_landmarks)
+    np.testing.assert_allclose(again, landmarks["re"][some] - 1)
+    noise = metrics.nme68_2d(again, published)
+    np.testing.assert_allclose(noise, metrics.nme68_2d(landmarks["re"], landmarks["original"])[some], rtol=1e-5)
+    assert reannotated_px(published + 1, aflw_landmarks) is None  # of another set
+    assert reannotated_px(published, aflw_landmarks.parent) is None  # no arrays there
 
 
 def test_golden_mean_face(aflw_landmarks, landmarks):
