@@ -137,8 +137,8 @@ def test_refusals(config, home):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
     with pytest.raises(InputError, match=r"evaluate\.flip: is true"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"flip": True})}))
+    more = config.evaluate.model_copy(update={"predictions": ("x.npz",)})
     with pytest.raises(InputError, match=r"evaluate\.predictions: is set"):
-        more = config.evaluate.model_copy(update={"predictions": ("x.npz",)})
         evaluate_objects(config.model_copy(update={"evaluate": more}))
     with pytest.raises(InputError, match=r"evaluate\.split: val has no view"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"split": "val"})}))
