@@ -9,9 +9,9 @@ OUT/dlib-true-box.npz  dlib's 68 points in the true landmarks' box on every phot
 OUT/peers.json         versions, the folder, and on how many photos each detector found the face
 
 MediaPipe is given no box: photos in which it finds no face are named in `not_found`, and count as such. Of several
-faces the one nearest to the sample's is taken. Both are wheels of PyPI for Python 3.9 to 3.12 on x86-64 (MediaPipe
-0.10.14 wants numpy below 2, hence an environment of its own in outputs/peers/.venv, 1.1 GB). dlib's model comes with face-recognition-models;
-it was trained on iBUG 300-W, whose licence excludes commercial use.
+faces the one nearest to the sample's is taken. Both are wheels of PyPI for Python 3.9 to 3.12 on x86-64; MediaPipe
+0.10.14 wants numpy below 2, hence an environment of its own in outputs/peers/.venv, 1.1 GB. dlib's model comes with
+face-recognition-models; it was trained on iBUG 300-W, whose licence excludes commercial use.
 """
 
 from __future__ import annotations
