@@ -9,9 +9,9 @@ OUT/dlib-true-box.npz  dlib's 68 points in the true landmarks' box on every phot
 OUT/peers.json         versions, the folder, and on how many photos each detector found the face
 
 MediaPipe is given no box: photos in which it finds no face are named in `not_found`, and count as such. Of several
-faces the one nearest to the sample's is taken. Both are wheels of PyPI for Python 3.9 to 3.12 on x86-64 (MediaPipe
-0.10.14 wants numpy below 2, hence an environment of its own, 1.1 GB). dlib's model comes with face-recognition-models;
-it was trained on iBUG 300-W, whose licence excludes commercial use.
+faces the one nearest to the sample's is taken. Both are wheels of PyPI for Python 3.9 to 3.12 on x86-64; MediaPipe
+0.10.14 wants numpy below 2, hence an environment of its own in outputs/peers/.venv, 1.1 GB. dlib's model comes with
+face-recognition-models; it was trained on iBUG 300-W, whose licence excludes commercial use.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 PACKAGES = ("mediapipe==0.10.14", "numpy<2", "dlib-bin==20.0.1.post1", "face-recognition-models==0.3.0", "scipy")
+ENVIRONMENT = Path(__file__).resolve().parents[1] / "outputs" / "peers" / ".venv"  # one for all folders
 MODEL = "shape_predictor_68_face_landmarks.dat"
 DETECTOR_UPSAMPLED = 1  # as dlib's own example does
 
@@ -146,7 +147,7 @@ def main() -> None:
         predict(args.folder, args.out)
         return
     places = [str(args.folder.resolve()), str(args.out.resolve())]
-    python = make_environment(args.out.resolve() / ".venv")
+    python = make_environment(ENVIRONMENT)
     sys.exit(subprocess.run([python, __file__, *places, "--inside"], check=False).returncode)
 
 

@@ -137,9 +137,9 @@ def test_refusals(config, home):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
     with pytest.raises(InputError, match=r"evaluate\.flip: is true"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"flip": True})}))
-    more = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"predictions": ("x.npz",)})})
+    more = config.evaluate.model_copy(update={"predictions": ("x.npz",)})
     with pytest.raises(InputError, match=r"evaluate\.predictions: is set"):
-        evaluate_objects(more)
+        evaluate_objects(config.model_copy(update={"evaluate": more}))
     with pytest.raises(InputError, match=r"evaluate\.split: val has no view"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"split": "val"})}))
 
