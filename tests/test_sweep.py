@@ -11,13 +11,19 @@ import numpy as np
 import psutil
 import pytest
 import scipy.stats
+import torch
+from conftest import ROOT
 from stub_project import make_project, results, start
 
 from p2m_core import config as settings
 from p2m_core import sweep as module
 from p2m_core.config import Config, SweepConfig, load_config, run_folder, with_values
 from p2m_core.errors import InputError
+from p2m_core.faces.registration import face_template
+from p2m_core.losses import MeshLoss
+from p2m_core.model import Pixel2Mesh
 from p2m_core.sweep import Outcome, plan_runs, sweep, write_tables
+from p2m_core.template import Template, ellipsoid
 
 STEPS = 16
 RUNNING = ["sweep", "-c", "stub", "--grid", "train.lr=0.5", "--seeds", "2", "--jobs", "2"]
@@ -273,3 +279,30 @@ def test_a_run_whose_process_is_killed_is_tried_again(root):
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-2000:]
     assert_all_totals(root)
+
+
+# --- the ablation ---
+
+
+@pytest.mark.parametrize("name", ["ablation", "ablation-objects"])
+def test_every_variant_of_the_ablation_makes_a_network_and_a_loss(name, face_model):
+    runs = plan_runs(load_config(ROOT / "configs" / f"{name}.yaml", ["sweep.seeds=1"]))
+    assert runs[0].label == "base"
+    assert len({run.config.data.store for run in runs}) < len(runs)
+    for run in runs:
+        config, kind = run.config, run.config.template
+        assert config.train.minutes <= 3
+        if config.data.kind == "faces":
+            template = face_template(face_model, kind.rings, kind.levels)[0]
+        else:
+            template = Template.load(ROOT / kind.file, kind.levels) if kind.file else ellipsoid(kind.levels)
+        model = Pixel2Mesh(config.model, template).eval()
+        with torch.no_grad():
+            prediction = model(torch.rand(1, 3, config.model.input_px, config.model.input_px))
+        assert [x.shape[1] for x in prediction.levels] == list(template.counts)
+        MeshLoss(config.loss, template)
+
+
+def test_the_ablation_has_twelve_variants_at_most():
+    names = ("ablation", "ablation-objects")
+    assert sum(len(load_config(ROOT / "configs" / f"{name}.yaml").sweep.variants) for name in names) <= 12
