@@ -133,7 +133,7 @@ def test_refusals(config, home):
     with pytest.raises(InputError, match="there are no such weights"):
         evaluate_objects(config)
     write_weights(config, home / "outputs/trial/weights.safetensors")
-    with pytest.raises(InputError, match=r"model\.camera: is crop: these are weights of faces"):
+    with pytest.raises(InputError, match=r"model\.camera: is crop, but the data want perspective"):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
     with pytest.raises(InputError, match=r"evaluate\.flip: is true"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"flip": True})}))
