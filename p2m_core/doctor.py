@@ -185,7 +185,6 @@ def check_samples(folder: Path) -> list[str]:
             samples.append(sample)
         except InputError as error:
             lines.append(str(error))
-    samples = [*odd, *sound]
     lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
     if not samples:
         return lines
