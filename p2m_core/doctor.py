@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, find_samples, read_image, read_sample, unpaired
+from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, Sample, find_samples, read_image, read_sample, unpaired
 from p2m_core.errors import InputError
-from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, load_face_model
+from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, find_face_model, load_face_model
+from p2m_core.faces.linear_model import FaceModel
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
-POSE_LIMIT_PERCENT = 1.0  # of the face size, between the files' landmarks and those rebuilt from their coefficients
+ORIGIN_LIMIT_PX = 0.5  # mean offset of rebuilt landmarks; counting pixels from another number moves all by 1
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 _3DDFA_PAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
@@ -84,39 +85,30 @@ def report(root: str | Path) -> list[Row]:
     ]
 
 
-def check(path: str | Path) -> list[str]:
+def check(path: str | Path, face_model: str = "auto") -> list[str]:
     """Look into a data set or a face model: counts, what can be read, and whether pose and landmarks belong together.
 
     Args:    path: a folder of samples, or a face model's folder or file.
+             face_model: as in data.face_model, to rebuild the samples' landmarks with.
     Returns: lines to read; those on what is wrong name file, field and remedy.
     Raises:  InputError if there is nothing to check.
     """
     path = Path(path)
-    if path.is_file() or (path / SHAPE_FILE).exists():
+    if path.is_file() or find_face_model(path):
         return check_face_model(path)
-    return check_samples(path)
+    return check_samples(path, face_model)
 
 
 def check_face_model(path: Path) -> list[str]:
     """What a face model holds, and how the template registers on it."""
-    from p2m_core.faces.registration import face_template
+    from p2m_core.faces.registration import registration_report, report_lines
 
-    model = load_face_model(path)
-    template, _ = face_template(model)
-    landmarks = np.linalg.norm(template.landmarks(template.vertices) - model.mean[model.landmark_idx], axis=1)
-    sizes = f"{len(model.mean)} vertices, {len(model.triangles)} triangles"
-    directions = f"{model.shape_basis.shape[2]} shape and {model.expression_basis.shape[2]} expression directions"
-    share = 100 * landmarks.mean() / np.ptp(model.mean[model.landmark_idx][:, 0])
-    return [
-        f"{model.name}: {sizes}, {directions}",
-        *(f"template level {k}: {row}" for k, row in enumerate(template.report(), 1)),
-        f"the 68 landmarks lie {share:.2f} % of the face's width from the finest level on average",
-    ]
+    return report_lines(registration_report(load_face_model(path)))
 
 
-def check_samples(folder: Path) -> list[str]:
+def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     """Counts, and a closer look at some samples of a set in AFLW2000-3D's format."""
-    from p2m_core.data.store import choose_face_model, sample_rows
+    from p2m_core.data.store import choose_face_model
 
     mats = find_samples(folder)
     lines = [f"{len(mats)} samples", *map(str, unpaired(folder))]
@@ -136,21 +128,53 @@ def check_samples(folder: Path) -> list[str]:
     lines.append(
         f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
     )
-    model, fit, name = choose_face_model("auto", folder)
+    model, fit, name = choose_face_model(face_model, folder)
+    return lines + (_fitted(samples, model) if fit else check_pose_convention(samples, model, name))
+
+
+def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
+    """How near our face model comes to the samples' landmarks."""
+    from p2m_core.data.store import REBUILT_LIMIT_PERCENT
+    from p2m_core.faces.fit import fit_landmarks
+
+    landmarks = np.stack([sample.landmarks_px for sample in samples])
+    residual = fit_landmarks(model, landmarks, [sample.size[0] for sample in samples]).residual_percent
+    what = "our face model fitted to the landmarks: nme68-3d"
+    lines = [f"{what} {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}"]
+    worst = samples[int(residual.argmax())].name
+    return lines + [f"{worst}: its landmarks are no face's"] * bool(residual.max() > REBUILT_LIMIT_PERCENT * 4)
+
+
+def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) -> list[str]:
+    """Whether pose, coefficients and this face model give the samples' own landmarks."""
+    from p2m_core.data.store import REBUILT_LIMIT_PERCENT, has_coefficients, rebuilt_landmarks
+    from p2m_core.metrics import nme68_3d
+
     counts = model.shape_basis.shape[2], model.expression_basis.shape[2]
-    fitting = [s for s in samples if fit or (len(s.shape), len(s.expression)) == counts]
+    fitting = [sample for sample in samples if has_coefficients(sample, model)]
+    lines = []
     if len(fitting) < len(samples):
-        lines.append(f"{len(samples) - len(fitting)} samples have other numbers of coefficients than {name}")
+        lines.append(f"{len(samples) - len(fitting)} samples have fewer coefficients than {name}, {counts}")
     if not fitting:
         return lines
-    residual = sample_rows(fitting, model, fit)["residual_percent"]
-    what = "our face model fitted to the landmarks" if fit else "landmarks rebuilt from pose and coefficients"
-    lines.append(f"{what}: nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}")
-    if not fit and residual.mean() > POSE_LIMIT_PERCENT:
+    cut = sorted({(len(s.shape), len(s.expression)) for s in fitting} - {counts})
+    if cut:
+        lines.append(f"of {cut[-1][0]} shape and {cut[-1][1]} expression coefficients, {name} has the first {counts}")
+    rebuilt, _, _ = rebuilt_landmarks(fitting, model)
+    landmarks = np.stack([sample.landmarks_px for sample in fitting])
+    residual, (dx, dy) = nme68_3d(rebuilt, landmarks), (rebuilt - landmarks)[..., :2].mean((0, 1))
+    lines.append(
+        "pose convention: landmarks rebuilt from coefficients against pt3d_68: "
+        f"nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}; "
+        f"offset {dx:+.2f}, {dy:+.2f} px"
+    )
+    if residual.mean() > REBUILT_LIMIT_PERCENT:
         worst = fitting[int(residual.argmax())].name
         lines.append(
             f"pose, coefficients and landmarks do not belong together, see {worst}: another convention or model?"
         )
+    elif max(abs(dx), abs(dy)) > ORIGIN_LIMIT_PX:
+        lines.append("all landmarks are moved alike: do pose and pt3d_68 count pixels from different numbers?")
     return lines
 
 
@@ -182,6 +206,8 @@ def count_samples(folder: str | Path) -> int:
 
 def _face_model(path: Path, name: str, *texts: str) -> Row:
     missing = [file for file in (SHAPE_FILE, EXPRESSION_FILE) if not (path / file).is_file()]
+    if missing and (other := find_face_model(path)) and other.name != SHAPE_FILE:
+        return Row(name, "there", other.name, path, *texts)
     status = {0: "there", 1: "incomplete", 2: "missing"}[len(missing)]
     return Row(name, status, f"{missing[0]} is missing" if len(missing) == 1 else "", path, *texts)
 
