@@ -162,19 +162,19 @@ def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) ->
         lines.append(f"of {cut[-1][0]} shape and {cut[-1][1]} expression coefficients, {name} has the first {counts}")
     rebuilt, _, _ = rebuilt_landmarks(fitting, model)
     landmarks = np.stack([sample.landmarks_px for sample in fitting])
-    residual, (dx, dy) = nme68_3d(rebuilt, landmarks), (rebuilt - landmarks)[..., :2].mean((0, 1))
+    residual, offset = nme68_3d(rebuilt, landmarks), (rebuilt - landmarks)[..., :2].mean((0, 1))
     lines.append(
         "pose convention: landmarks rebuilt from coefficients against pt3d_68: "
         f"nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}; "
-        f"offset {dx:+.2f}, {dy:+.2f} px"
+        f"offset {offset[0]:+.2f}, {offset[1]:+.2f} px"
     )
-    if residual.mean() > REBUILT_LIMIT_PERCENT:
+    if abs(offset).max() > ORIGIN_LIMIT_PX and nme68_3d(rebuilt - [*offset, 0], landmarks).mean() < residual.mean() / 2:
+        lines.append("all landmarks are moved alike: do pose and pt3d_68 count pixels from different numbers?")
+    elif residual.mean() > REBUILT_LIMIT_PERCENT:
         worst = fitting[int(residual.argmax())].name
         lines.append(
             f"pose, coefficients and landmarks do not belong together, see {worst}: another convention or model?"
         )
-    elif max(abs(dx), abs(dy)) > ORIGIN_LIMIT_PX:
-        lines.append("all landmarks are moved alike: do pose and pt3d_68 count pixels from different numbers?")
     return lines
 
 
