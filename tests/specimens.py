@@ -3,15 +3,18 @@ model, written in each format that such models come in."""
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
 import numpy as np
 import scipy.io
+import scipy.sparse as sp
 
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.faces.formats import save_face_model
 from p2m_core.faces.linear_model import FaceModel
+from p2m_core.template import mesh_edges
 
 
 def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,3 +174,29 @@ def write_3ddfa_v2(folder: Path, model: FaceModel) -> Path:
 
 
 FACE_MODEL_WRITERS = {"basel": write_basel, "face3d": write_face3d, "3ddfa_v2": write_3ddfa_v2}
+
+
+def shuffled(model: FaceModel, size: int | None = None) -> FaceModel:
+    """The same surface with its vertices in another order; with a size, of so many vertices, put into its triangles.
+
+    Our own model becomes one of the Basel model's size, 53215 vertices, whose faces are the same.
+    """
+    count, faces = len(model.mean), model.triangles
+    operator = sp.identity(count, format="csr")
+    if size:
+        pairs = mesh_edges(faces)
+        middles = sp.csr_matrix((np.full(2 * len(pairs), 0.5), (np.arange(len(pairs)).repeat(2), pairs.ravel())))
+        operator = sp.vstack([operator, middles]).tocsr()
+        _, faces = subdivide(model.mean, faces)
+        split, left = faces[: size - operator.shape[0]], faces[size - operator.shape[0] :]
+        new = operator.shape[0] + np.arange(len(split))
+        centres = sp.csr_matrix((np.full(3 * len(split), 1 / 3), (np.arange(len(split)).repeat(3), split.ravel())))
+        operator = sp.vstack([operator, centres @ operator]).tocsr()
+        a, b, c = split.T
+        faces = np.concatenate([left, *(np.stack([i, j, new], 1) for i, j in ((a, b), (b, c), (c, a)))])
+    order = np.random.default_rng(0).permutation(operator.shape[0])
+    place = order.argsort()  # where each vertex goes
+    points = model.sampled(operator[order])
+    return dataclasses.replace(
+        model, **vars(points), triangles=place[faces], landmark_idx=place[model.landmark_idx], name="shuffled"
+    )
