@@ -153,7 +153,13 @@ def diff(args: argparse.Namespace) -> Any:
 
 
 def convert(args: argparse.Namespace) -> Any:
-    """turn weights of older ports, or of the official network, into weights of this project"""
+    """turn weights of older ports or of the official network, or a face model, into files of this project"""
+    if args.new.suffix == ".npz":
+        from p2m_core.faces.formats import convert_face_model
+
+        if args.template or args.set or args.incomplete:
+            raise InputError(args.new, "", "is a face model's name, which takes no options", "leave them away")
+        return convert_face_model(args.old, args.new)
     from p2m_core.convert import convert
 
     return convert(args.old, args.new, args.template, args.set, args.incomplete)
@@ -170,7 +176,10 @@ def doctor(args: argparse.Namespace) -> Any:
         overlaps = audit({str(path): read_list(path, args.images) for path in args.splits}, args.workers)
         print(*overlaps or ["no image is in two places"], sep="\n")
         return 1 if overlaps else None
-    return report(PROJECT_ROOT) if args.path is None else check(args.path)
+    if args.path is None:
+        return report(PROJECT_ROOT)
+    words = ("auto", "synthetic", "fit")
+    return check(args.path, args.face_model if args.face_model in words else str(Path(args.face_model).absolute()))
 
 
 def demo(args: argparse.Namespace) -> Any:
@@ -340,13 +349,16 @@ def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namesp
         sub.add_argument(
             "path", nargs="?", type=Path, metavar="PATH", help="a set or face model (default: all of data/)"
         )
+        text = "folder or file of a face model, or synthetic or fit, to check a set with (default: auto)"
+        sub.add_argument("--face-model", metavar="MODEL", default="auto", help=text)
         text = "lists of images, or folders, to look for overlaps within and between (default: none)"
         sub.add_argument("--splits", nargs="+", type=Path, metavar="LIST", default=[], help=text)
         sub.add_argument("--images", type=Path, help="folder of the lists' images (default: that of each list)")
         sub.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
     if command is convert:
-        sub.add_argument("old", type=Path, metavar="OLD", help="a .pth, .pt, or a pickle of arrays (default: none)")
-        sub.add_argument("new", type=Path, metavar="NEW", help="the .safetensors to write (default: none)")
+        sub.add_argument("old", type=Path, metavar="OLD", help="weights, or a face model (default: none)")
+        text = "the .safetensors to write, or for a face model the .npz (default: none)"
+        sub.add_argument("new", type=Path, metavar="NEW", help=text)
         sub.add_argument("--template", type=Path, help=".npz, .dat, .obj it was trained on (default: none)")
         text = "go on although tensors are missing or unexpected (default: fail and list them)"
         sub.add_argument("--incomplete", action="store_true", help=text)

@@ -13,17 +13,28 @@ from p2m_core.camera import apply_affine, crop_matrix
 from p2m_core.config import resolve
 from p2m_core.data import archive
 from p2m_core.data import folder as folder_set
-from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, find_samples, origin, read_image, read_sample, scan, unpaired
+from p2m_core.data.aflw2000 import (
+    FLIPPED,
+    SUBSETS,
+    Sample,
+    find_samples,
+    origin,
+    read_image,
+    read_sample,
+    scan,
+    unpaired,
+)  # fmt: skip
 from p2m_core.data.augment import crop_image
 from p2m_core.data.folder import is_folder_set
 from p2m_core.errors import InputError
 from p2m_core.export import save_picture
-from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, load_face_model
+from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, find_face_model, load_face_model
+from p2m_core.faces.linear_model import FaceModel
 from p2m_core.figures import contact_sheet
 from p2m_core.raster import draw_landmarks, draw_mesh
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
-POSE_LIMIT_PERCENT = 1.0  # of the face size, between the files' landmarks and those rebuilt from their coefficients
+ORIGIN_LIMIT_PX = 0.5  # mean offset of rebuilt landmarks; counting pixels from another number moves all by 1
 PREVIEWS, PREVIEW_MARGIN, PREVIEW_POINTS = 6, 1.5, 600
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -94,19 +105,20 @@ def report(root: str | Path) -> list[Row]:
     ]
 
 
-def check(path: str | Path) -> list[str]:
+def check(path: str | Path, face_model: str = "auto") -> list[str]:
     """Look into a data set or a face model: counts, what can be read, and whether pose and landmarks belong together.
 
     Args:    path: a folder or zip of samples, a folder set, or a face model's folder or file.
+             face_model: as in data.face_model, to rebuild the samples' landmarks with.
     Returns: lines to read; those on what is wrong name file, field and remedy.
     Raises:  InputError if there is nothing to check.
     """
     path = Path(path)
-    if (path.is_file() and not archive.is_set(path)) or (path / SHAPE_FILE).exists():
+    if (path.is_file() and not archive.is_set(path)) or find_face_model(path):
         return check_face_model(path)
     if is_folder_set(path):
         return check_folder(path)
-    return check_samples(path)
+    return check_samples(path, face_model)
 
 
 def check_folder(path: Path) -> list[str]:
@@ -155,24 +167,14 @@ def previews(samples: list[folder_set.Sample], size_px: int = 224) -> np.ndarray
 
 def check_face_model(path: Path) -> list[str]:
     """What a face model holds, and how the template registers on it."""
-    from p2m_core.faces.registration import face_template
+    from p2m_core.faces.registration import registration_report, report_lines
 
-    model = load_face_model(path)
-    template, _ = face_template(model)
-    landmarks = np.linalg.norm(template.landmarks(template.vertices) - model.mean[model.landmark_idx], axis=1)
-    sizes = f"{len(model.mean)} vertices, {len(model.triangles)} triangles"
-    directions = f"{model.shape_basis.shape[2]} shape and {model.expression_basis.shape[2]} expression directions"
-    share = 100 * landmarks.mean() / np.ptp(model.mean[model.landmark_idx][:, 0])
-    return [
-        f"{model.name}: {sizes}, {directions}",
-        *(f"template level {k}: {row}" for k, row in enumerate(template.report(), 1)),
-        f"the 68 landmarks lie {share:.2f} % of the face's width from the finest level on average",
-    ]
+    return report_lines(registration_report(load_face_model(path)))
 
 
-def check_samples(folder: Path) -> list[str]:
+def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     """Counts, and a closer look at some samples of a set in AFLW2000-3D's format."""
-    from p2m_core.data.store import choose_face_model, sample_rows
+    from p2m_core.data.store import choose_face_model
 
     mats = find_samples(folder)
     lines = [f"{len(mats)} samples", *subset_counts(mats), *map(str, unpaired(folder))]
@@ -192,17 +194,48 @@ def check_samples(folder: Path) -> list[str]:
     lines.append(
         f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
     )
-    model, fit, name = choose_face_model("auto", archive.top(folder))
+    model, fit, name = choose_face_model(face_model, archive.top(folder))
+    return lines + (_fitted(samples, model) if fit else check_pose_convention(samples, model, name))
+
+
+def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
+    """How near our face model comes to the samples' landmarks."""
+    from p2m_core.data.store import REBUILT_LIMIT_PERCENT, sample_rows
+
+    residual = sample_rows(samples, model, fit=True)["residual_percent"]
+    what = "our face model fitted to the landmarks: nme68-3d"
+    lines = [f"{what} {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}"]
+    worst = samples[int(residual.argmax())].name
+    return lines + [f"{worst}: its landmarks are no face's"] * bool(residual.max() > REBUILT_LIMIT_PERCENT * 4)
+
+
+def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) -> list[str]:
+    """Whether pose, coefficients and this face model give the samples' own landmarks."""
+    from p2m_core.data.store import REBUILT_LIMIT_PERCENT, has_coefficients, rebuilt_landmarks
+    from p2m_core.metrics import nme68_3d
+
     counts = model.shape_basis.shape[2], model.expression_basis.shape[2]
-    fitting = [s for s in samples if fit or (len(s.shape), len(s.expression)) == counts]
+    fitting = [sample for sample in samples if has_coefficients(sample, model)]
+    lines = []
     if len(fitting) < len(samples):
-        lines.append(f"{len(samples) - len(fitting)} samples have other numbers of coefficients than {name}")
+        lines.append(f"{len(samples) - len(fitting)} samples have fewer coefficients than {name}, {counts}")
     if not fitting:
         return lines
-    residual = sample_rows(fitting, model, fit)["residual_percent"]
-    what = "our face model fitted to the landmarks" if fit else "landmarks rebuilt from pose and coefficients"
-    lines.append(f"{what}: nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}")
-    if not fit and residual.mean() > POSE_LIMIT_PERCENT:
+    cut = sorted({(len(s.shape), len(s.expression)) for s in fitting} - {counts})
+    if cut:
+        lines.append(f"of {cut[-1][0]} shape and {cut[-1][1]} expression coefficients, {name} has the first {counts}")
+    rebuilt, _, _ = rebuilt_landmarks(fitting, model)
+    landmarks = np.stack([sample.landmarks_px for sample in fitting])
+    landmarks = np.where(np.isnan(landmarks), rebuilt, landmarks)  # some files lack depth
+    residual, offset = nme68_3d(rebuilt, landmarks), (rebuilt - landmarks)[..., :2].mean((0, 1))
+    lines.append(
+        "pose convention: landmarks rebuilt from coefficients against pt3d_68: "
+        f"nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}; "
+        f"offset {offset[0]:+.2f}, {offset[1]:+.2f} px"
+    )
+    if abs(offset).max() > ORIGIN_LIMIT_PX and nme68_3d(rebuilt - [*offset, 0], landmarks).mean() < residual.mean() / 2:
+        lines.append("all landmarks are moved alike: do pose and pt3d_68 count pixels from different numbers?")
+    elif residual.mean() > REBUILT_LIMIT_PERCENT:
         worst = fitting[int(residual.argmax())].name
         lines.append(
             f"pose, coefficients and landmarks do not belong together, see {worst}: another convention or model?"
@@ -248,6 +281,8 @@ def subset_counts(mats: list[Path]) -> list[str]:
 
 def _face_model(path: Path, name: str, *texts: str) -> Row:
     missing = [file for file in (SHAPE_FILE, EXPRESSION_FILE) if not (path / file).is_file()]
+    if missing and (other := find_face_model(path)) and other.name != SHAPE_FILE:
+        return Row(name, "there", other.name, path, *texts)
     status = {0: "there", 1: "incomplete", 2: "missing"}[len(missing)]
     return Row(name, status, f"{missing[0]} is missing" if len(missing) == 1 else "", path, *texts)
 

@@ -1,10 +1,20 @@
-"""A made-up face with four levels over a checkered photo: what viewers and exports are tested with."""
+"""A made-up face with four levels over a checkered photo, which viewers and exports are tested with; and a made-up face
+model, written in each format that such models come in."""
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
+from pathlib import Path
+
 import numpy as np
+import scipy.io
+import scipy.sparse as sp
 
 from p2m_core.facemesh import FaceMesh, Specimen
+from p2m_core.faces.formats import save_face_model
+from p2m_core.faces.linear_model import FaceModel
+from p2m_core.template import mesh_edges
 
 
 def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,3 +97,106 @@ def made_up(
     box = np.concatenate([landmarks[:, :2].min(0), landmarks[:, :2].max(0)])
     mesh = FaceMesh(vertices[-1], all_faces[-1], vertices, tuple(all_faces), landmarks, box)
     return Specimen(name, mesh, photo(height, width), place(relief(discs[-1], 1.25), 0.30) if truth else None)
+
+
+# --- face models, in the formats that users have them in -------------------------------------------
+
+
+def face_sheet(shape_count: int = 5, expression_count: int = 3, rings: int = 24) -> FaceModel:
+    """A face of 1801 vertices to lay a template on, seen from outside at +z; micrometres. Its directions are smooth."""
+    disc, faces = hexagonal_disc(rings)
+    mean = relief(disc) * 9e4
+    rng = np.random.default_rng(0)
+    waves = np.stack(
+        [np.sin(mean @ rng.normal(size=3) * 3e-5 + k) for k in range(3 * (shape_count + expression_count))]
+    )
+    directions = waves.reshape(-1, 3, len(mean)).transpose(2, 1, 0).astype(np.float32)
+    places = np.stack([np.cos(np.arange(68.0)), np.sin(np.arange(68.0))], 1) * np.linspace(0.1, 0.7, 68)[:, None]
+    places[[0, 16]] = [[-0.8, 0], [0.8, 0]]  # the jaw's ends
+    places[27:36] = [0, 1] * np.linspace(0.3, -0.1, 9)[:, None]  # the nose
+    return FaceModel(
+        mean=mean.astype(np.float32),
+        shape_basis=np.ascontiguousarray(directions[..., :shape_count]),
+        expression_basis=np.ascontiguousarray(directions[..., shape_count:]),
+        shape_sigma=np.linspace(900, 100, shape_count),
+        expression_sigma=np.linspace(300, 100, expression_count),
+        triangles=faces,
+        landmark_idx=np.linalg.norm(disc[:, None] - places, axis=2).argmin(0),
+        name="sheet",
+    )
+
+
+def write_basel(folder: Path, model: FaceModel) -> Path:
+    """Model_Shape.mat and Model_Exp.mat."""
+    save_face_model(folder, model)
+    return folder / "Model_Shape.mat"
+
+
+def write_face3d(folder: Path, model: FaceModel) -> Path:
+    """BFM.mat as face3d's script makes it: a struct, doubles, indices from 1, wound the other way, texture beside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = model.mean.size, -1
+    struct = {
+        "shapeMU": model.mean.reshape(-1, 1).astype(np.float64) - 5,
+        "shapePC": model.shape_basis.reshape(flat).astype(np.float64),
+        "shapeEV": model.shape_sigma.reshape(-1, 1),
+        "expMU": np.full((model.mean.size, 1), 5.0),
+        "expPC": model.expression_basis.reshape(flat).astype(np.float64),
+        "expEV": model.expression_sigma.reshape(-1, 1),
+        "texMU": np.zeros((model.mean.size, 1)),
+        "tri": (model.triangles[:, ::-1].T + 1).astype(np.float64),
+        "tri_mouth": np.ones((3, 4)),
+        "kpt_ind": (model.landmark_idx[None] + 1).astype(np.uint16),
+    }
+    scipy.io.savemat(folder / "BFM.mat", {"model": struct})
+    return folder / "BFM.mat"
+
+
+def write_3ddfa_v2(folder: Path, model: FaceModel) -> Path:
+    """bfm_noneck_v3.pkl, tri.pkl and param_mean_std_62d_120x120.pkl; the deviations are of 40 and 10 directions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = model.mean.size, -1
+    content = {
+        "u": model.mean.reshape(-1, 1),
+        "w_shp": model.shape_basis.reshape(flat),
+        "w_exp": model.expression_basis.reshape(flat),
+        "tri": np.zeros((3, 7), np.int64),  # outdated: tri.pkl is the one
+        "keypoints": (3 * model.landmark_idx[:, None] + [0, 1, 2]).ravel(),
+    }
+    deviations = np.concatenate([np.ones(12), model.shape_sigma, model.expression_sigma])
+    for name, value in (
+        ("bfm_noneck_v3.pkl", content),
+        ("tri.pkl", model.triangles.T.astype(np.int32)),
+        ("param_mean_std_62d_120x120.pkl", {"mean": 0 * deviations, "std": deviations}),
+    ):
+        (folder / name).write_bytes(pickle.dumps(value, protocol=4))
+    return folder / "bfm_noneck_v3.pkl"
+
+
+FACE_MODEL_WRITERS = {"basel": write_basel, "face3d": write_face3d, "3ddfa_v2": write_3ddfa_v2}
+
+
+def shuffled(model: FaceModel, size: int | None = None) -> FaceModel:
+    """The same surface with its vertices in another order; with a size, of so many vertices, put into its triangles.
+
+    Our own model becomes one of the Basel model's size, 53215 vertices, whose faces are the same.
+    """
+    count, faces = len(model.mean), model.triangles
+    operator = sp.identity(count, format="csr")
+    if size:
+        pairs = mesh_edges(faces)
+        middles = sp.csr_matrix((np.full(2 * len(pairs), 0.5), (np.arange(len(pairs)).repeat(2), pairs.ravel())))
+        operator = sp.vstack([operator, middles]).tocsr()
+        _, faces = subdivide(model.mean, faces)
+        split, left = faces[: size - operator.shape[0]], faces[size - operator.shape[0] :]
+        new = operator.shape[0] + np.arange(len(split))
+        centres = sp.csr_matrix((np.full(3 * len(split), 1 / 3), (np.arange(len(split)).repeat(3), split.ravel())))
+        operator = sp.vstack([operator, centres @ operator]).tocsr()
+        a, b, c = split.T
+        faces = np.concatenate([left, *(np.stack([i, j, new], 1) for i, j in ((a, b), (b, c), (c, a)))])
+    order = np.random.default_rng(0).permutation(operator.shape[0])
+    place = order.argsort()  # where each vertex goes
+    points = model.sampled(operator[order])
+    return dataclasses.replace(
+        model, **vars(points), triangles=place[faces], landmark_idx=place[model.landmark_idx], name="shuffled"
+    )

@@ -1,11 +1,16 @@
 import dataclasses
+import json
+import pickle
 
 import numpy as np
 import pytest
 import scipy.io
+from specimens import FACE_MODEL_WRITERS, face_sheet
+from test_legacy import Bomb
 
+from p2m_core.cli import main
 from p2m_core.errors import InputError
-from p2m_core.faces.formats import load_face_model, read_mat, save_face_model, write_mat
+from p2m_core.faces.formats import convert_face_model, load_face_model, read_mat, save_face_model, write_mat
 from p2m_core.faces.linear_model import FaceModel
 
 ARRAYS = [field.name for field in dataclasses.fields(FaceModel) if field.name != "name"]
@@ -148,3 +153,116 @@ def test_a_bad_field_is_named(folder, file, field, value, problem):
     with pytest.raises(InputError, match=problem) as caught:
         load_face_model(folder)
     assert (caught.value.path, caught.value.field) == (str(folder / file), field)
+
+
+# --- every format ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sheet():
+    return face_sheet(40, 10)  # as many directions as 3DDFA_V2 has
+
+
+@pytest.mark.parametrize("kind", FACE_MODEL_WRITERS)
+def test_every_format_gives_the_same_model_and_becomes_one_npz(tmp_path, sheet, kind, capsys):
+    path = FACE_MODEL_WRITERS[kind](tmp_path / kind, sheet)
+    new = tmp_path / "new" / "bfm.npz"
+    assert main(["convert", str(path), str(new)]) == 0
+    for where in (path, path.parent, new, new.parent):  # a file, or the folder that it is found in
+        loaded = load_face_model(where)
+        for name in ARRAYS:
+            expected = getattr(sheet, name)
+            np.testing.assert_allclose(getattr(loaded, name), expected, rtol=1e-6, atol=1e-2, err_msg=name)
+            assert getattr(loaded, name).dtype == expected.dtype, name
+    shape, expression = sheet.shape_sigma, -sheet.expression_sigma
+    np.testing.assert_allclose(loaded.vertices(shape, expression), sheet.vertices(shape, expression), atol=0.05)
+    report = json.loads(new.with_suffix(".json").read_text())
+    assert report["made_of"] == path.name
+    assert report["model"]["vertices"] == 1801
+    printed = capsys.readouterr().out
+    assert f"{report['landmarks_mm']['mean']:.2f} mm" in printed
+    assert str(new) in printed
+    assert sorted(path.name for path in new.parent.iterdir()) == ["bfm.json", "bfm.npz"]
+
+
+def test_a_model_that_cannot_be_registered_is_not_converted(tmp_path, sheet):
+    away = dataclasses.replace(sheet, mean=sheet.mean * np.float32([-1, 1, -1]))
+    with pytest.raises(InputError, match="miss the mean face"):
+        convert_face_model(FACE_MODEL_WRITERS["basel"](tmp_path / "away", away), tmp_path / "new" / "bfm.npz")
+    assert not (tmp_path / "new").exists()
+    assert main(["convert", str(tmp_path / "away"), str(tmp_path / "a.npz"), "--incomplete"]) == 2
+
+
+def rewrite(path, **changes):
+    """A pickled dictionary with other entries; None drops one."""
+    content = pickle.loads(path.read_bytes()) | changes
+    path.write_bytes(pickle.dumps({k: v for k, v in content.items() if v is not None}, protocol=4))
+
+
+def test_the_pickle_without_its_neighbours(tmp_path, sheet):
+    path = FACE_MODEL_WRITERS["3ddfa_v2"](tmp_path, sheet)
+    (tmp_path / "tri.pkl").unlink()
+    rewrite(path, tri=sheet.triangles.T)  # as the slim file has it
+    np.testing.assert_array_equal(load_face_model(path).triangles, sheet.triangles)
+    # More directions than standard deviations: the first ones are taken.
+    deviations = np.concatenate([np.ones(12), sheet.shape_sigma, sheet.expression_sigma[:4]])
+    rewrite(tmp_path / "param_mean_std_62d_120x120.pkl", std=deviations)
+    loaded = load_face_model(path)
+    assert (loaded.shape_basis.shape[2], loaded.expression_basis.shape[2]) == (40, 4)
+    np.testing.assert_array_equal(loaded.expression_basis, sheet.expression_basis[..., :4])
+    (tmp_path / "param_mean_std_62d_120x120.pkl").unlink()
+    with pytest.raises(InputError, match=r"param_mean_std_62d_120x120\.pkl: is missing: bfm_noneck_v3\.pkl holds no"):
+        load_face_model(path)
+
+
+@pytest.mark.parametrize("name", ["bfm_noneck_v3.pkl", "tri.pkl", "param_mean_std_62d_120x120.pkl"])
+def test_a_face_model_that_would_run_code_is_refused_and_runs_nothing(tmp_path, sheet, name):
+    trace = tmp_path / "trace"
+    path = FACE_MODEL_WRITERS["3ddfa_v2"](tmp_path, sheet)
+    held = pickle.loads((tmp_path / name).read_bytes())
+    bad = {**held, "more": Bomb(trace)} if isinstance(held, dict) else [held, Bomb(trace)]
+    (tmp_path / name).write_bytes(pickle.dumps(bad))
+    with pytest.raises(InputError, match=r"is not a pickle of numpy arrays: it asks for") as caught:
+        load_face_model(path)
+    assert caught.value.path == str(tmp_path / name)
+    assert not trace.exists()
+    pickle.loads((tmp_path / name).read_bytes())
+    assert trace.exists()  # the file was dangerous
+
+
+def test_bad_fields_of_the_other_formats_are_named(tmp_path, sheet):
+    path = FACE_MODEL_WRITERS["3ddfa_v2"](tmp_path / "v2", sheet)
+    good, places = path.read_bytes(), (3 * sheet.landmark_idx[:, None] + [0, 1, 2]).ravel()
+    for field, value, problem in (
+        ("u", None, "is missing"),
+        ("u", [1, 2], "not made of real numbers"),
+        ("w_shp", np.zeros((5400, 40)), r"not \(5403, components\)"),
+        ("w_exp", np.full((5403, 10), np.inf), "not finite"),
+        ("keypoints", places + 1, "not the places"),
+        ("keypoints", places[:-3], "not the places"),
+        ("keypoints", places + 5403, "outside 0 to 1800"),
+    ):
+        rewrite(path, **{field: value})
+        with pytest.raises(InputError, match=problem) as caught:
+            load_face_model(path)
+        assert (caught.value.path, caught.value.field) == (str(path), field)
+        path.write_bytes(good)
+    face3d = FACE_MODEL_WRITERS["face3d"](tmp_path / "f3d", sheet)
+    struct = scipy.io.loadmat(face3d, simplify_cells=True)["model"]
+    for changed, field, problem in (
+        ({"model": {**struct, "kpt_ind": struct["kpt_ind"] * 0}}, "kpt_ind", "outside 1 to 1801"),
+        ({"model": {k: v for k, v in struct.items() if k != "expEV"}}, "expEV", "is missing"),
+        ({"model": struct["shapeMU"]}, "model", "no single struct"),
+        ({"other": struct}, "model", "no single struct"),
+    ):
+        scipy.io.savemat(face3d, changed)
+        with pytest.raises(InputError, match=problem) as caught:
+            load_face_model(face3d)
+        assert (caught.value.path, caught.value.field) == (str(face3d), field)
+    new = tmp_path / "a.npz"
+    np.savez(new, mean=sheet.mean)
+    with pytest.raises(InputError, match=r"a\.npz: shape_basis: is missing \(give a file that p2m convert"):
+        load_face_model(new)
+    for missing in ("nothing.pkl", "nothing.mat", "nothing.npz", "nothing"):
+        with pytest.raises(InputError, match="is missing"):
+            load_face_model(tmp_path / missing)

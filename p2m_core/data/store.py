@@ -32,7 +32,7 @@ from p2m_core.detect import detect_faces
 from p2m_core.errors import InputError
 from p2m_core.faces import registration
 from p2m_core.faces.fit import fit_landmarks, guess_depth, mean_face_residual
-from p2m_core.faces.formats import load_face_model
+from p2m_core.faces.formats import find_face_model, load_face_model
 from p2m_core.faces.linear_model import FaceModel, LinearPoints
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
 from p2m_core.jobs import map_jobs
@@ -46,6 +46,7 @@ PART_SIZE = 100  # samples that are written, and after a stop kept, together
 REMAKE = "run p2m preprocess again"
 LISTED_SAMPLES = 20
 LEAST_OVERLAP = 0.3  # intersection over union with the landmarks' box: what is found elsewhere is another face
+REBUILT_LIMIT_PERCENT = 1.5  # of the face size; half of the mean face's residual, which a wrong model exceeds
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +61,7 @@ def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]
     bfm = resolve("data/raw/BFM")
     if face_model == "auto":
         own = archive.is_file(raw / "recipe.json")
-        face_model = "synthetic" if own else str(bfm) if (bfm / "Model_Shape.mat").exists() else "fit"
+        face_model = "synthetic" if own else str(bfm) if find_face_model(bfm) else "fit"
     if face_model in ("synthetic", "fit"):
         return load_head_model().face_model(), face_model == "fit", face_model
     return load_face_model(resolve(face_model)), False, face_model
@@ -111,8 +112,8 @@ def write_part(part: Part) -> list[str]:
         try:
             sample = read_sample(path)
             counts = len(sample.shape), len(sample.expression)
-            if not fit and counts != (model.shape_basis.shape[2], model.expression_basis.shape[2]):
-                problem = f"{counts[0]} shape and {counts[1]} expression numbers, not those of {model.name}"
+            if not fit and not has_coefficients(sample, model):
+                problem = f"{counts[0]} shape and {counts[1]} expression numbers, fewer than those of {model.name}"
                 raise InputError(path, "Shape_Para", problem, "choose the set's own face model, or data.face_model=fit")
             image = read_image(sample.image_path)
             box, found = choose_box(image, sample, part.data)
@@ -142,6 +143,23 @@ def write_part(part: Part) -> list[str]:
     return skipped
 
 
+def has_coefficients(sample: Sample, model: FaceModel) -> bool:
+    """Whether a sample has a coefficient for each direction of the model; 3DDFA_V2's has the first ones only."""
+    return len(sample.shape) >= model.shape_basis.shape[2] and len(sample.expression) >= model.expression_basis.shape[2]
+
+
+def rebuilt_landmarks(samples: list[Sample], model: FaceModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Landmarks (N, 68, 3) px that pose and coefficients of the files give; shape (N, K), expression (N, M).
+
+    Coefficients beyond the model's directions are left out.
+    """
+    shape = np.stack([sample.shape[: model.shape_basis.shape[2]] for sample in samples])
+    expression = np.stack([sample.expression[: model.expression_basis.shape[2]] for sample in samples])
+    points = model.landmarks(shape, expression)
+    placed = [model_to_image(p, sample.pose, sample.size[0]) for p, sample in zip(points, samples, strict=True)]
+    return np.stack(placed), shape, expression
+
+
 def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str, np.ndarray]:
     """The table's columns for some samples: coefficients and pose from the files, or of a fit to the landmarks.
 
@@ -156,12 +174,9 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
         found = fit_landmarks(model, landmarks, heights)
         shape, expression, pose, residual = found.shape, found.expression, found.pose, found.residual_percent
     else:
-        shape, expression, pose = (
-            np.stack([getattr(s, name) for s in samples]) for name in ("shape", "expression", "pose")
-        )
-        rebuilt = model_to_image(model.landmarks(shape, expression), pose, heights[:, None])
+        rebuilt, shape, expression = rebuilt_landmarks(samples, model)
         landmarks[flat, :, 2] = rebuilt[flat, :, 2]
-        residual = nme68_3d(rebuilt, landmarks)
+        pose, residual = np.stack([sample.pose for sample in samples]), nme68_3d(rebuilt, landmarks)
     return {
         **{name: np.array([getattr(sample, name) for sample in samples]) for name in ("name", "source", "subset")},
         "flipped": np.array([sample.flipped for sample in samples], np.uint8),
@@ -369,6 +384,8 @@ class Store:
             lines.append(f"300W-LP: {', '.join(of_each)}; {len(np.unique(table['source']))} photos")
         means = f"mean {residual.mean():.2f} %; the unfitted mean face: {mean_face.mean():.2f} %"
         lines.append(f"landmark residual (nme68-3d): {means}")
+        if manifest["face_model"] != "fit" and residual.mean() > REBUILT_LIMIT_PERCENT:
+            lines.append("pose, coefficients and landmarks do not belong together: see p2m doctor with this face model")
         return "\n".join([*lines, f"written: {self.folder}"])
 
     def rows(self, split: str) -> np.ndarray:
