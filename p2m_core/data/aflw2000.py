@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from p2m_core.camera import box_of
 from p2m_core.errors import InputError
@@ -189,12 +189,10 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise InputError(path, "", f"is no readable image: {error}", _REMEDY) from error
 
 
-def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
-    """Read a whole photo.
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a whole photo of a data set, its pixels as stored, to which its landmarks belong.
 
     Args:    path: jpg, png or whatever Pillow reads.
-             upright: turn it as its EXIF tag says. For people's photos, not for data sets, whose
-             landmarks belong to the pixels as stored.
     Returns: (H, W, 3) uint8 RGB.
     Raises:  InputError if it is missing, no image, or truncated.
     """
@@ -204,7 +202,7 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     try:
         # Pillow refuses files that end too early, which OpenCV fills with grey.
         with Image.open(io.BytesIO(path.read_bytes())) as image:
-            return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+            return np.array(image.convert("RGB"))
     except Exception as error:  # decoders raise whatever they stumble over
         raise InputError(path, "", f"is damaged or no image: {error}", "take the original file again") from error
 
