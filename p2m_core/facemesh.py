@@ -18,7 +18,7 @@ class FaceMesh:
     vertices_px  (V, 3) float32, the finest level      faces        (F, 3) int64, of the finest level
     levels       one (V_k, 3) a level, coarse to fine  level_faces  one (F_k, 3) a level
     landmarks_px (68, 3), iBUG order                   box          (4,) x0 y0 x1 y1 that the face was cropped by
-    pose         (7,) pitch, yaw, roll in degrees with AFLW2000-3D's signs; x, y, z of the template's origin, px;
+    pose         (7,) pitch, yaw, roll in degrees with AFLW2000-3D's signs; x, y, z of the template's centroid, px;
                  px per unit of the template. None where nobody has asked for it.
     crop         (S, S, 3) uint8, what the network saw, or None
     doubt        how little the crop looked like a face to the network, see `predict.DOUBT_LIMIT`; 0 where not measured

@@ -37,10 +37,10 @@ __all__ = [
 ]  # fmt: skip
 
 # A crop is cut again around the first prediction unless the two boxes overlap (intersection over union) by so much:
-# true boxes do so in 100% of 580 photos, boxes moved by a tenth of the face in 3% (benchmarks/detection.py).
+# true boxes do so in 100% of 580 photos, boxes moved by a tenth of the face in 3% (benchmarks/boxes.py).
 SAME_BOX = 0.85
 # Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
-# not look like a face: of 182 crops without one 98% lie above, of 128 faces none (benchmarks/doubt.py).
+# not look like a face: of 182 crops without one 98% lie above, of 128 faces none (benchmarks/boxes.py).
 DOUBT_LIMIT = 0.055
 _log = logging.getLogger(__name__)
 
@@ -162,9 +162,9 @@ def pose_of(vertices_px: np.ndarray, template_vertices: np.ndarray) -> np.ndarra
     """The similarity that lays the template nearest to a mesh, as FaceMesh.pose.
 
     Args:    vertices_px: (V, 3) image px, z towards the viewer.   template_vertices: (V, 3), y up.
-    Returns: (7,) pitch, yaw, roll (degrees), x, y, z (px), px per unit.
+    Returns: (7,) pitch, yaw, roll (degrees), x, y, z (px) of the template's centroid, px per unit.
     """
-    scale, rotation, shift = umeyama(template_vertices, to_world(vertices_px))
+    scale, rotation, shift = umeyama(template_vertices - template_vertices.mean(0), to_world(vertices_px))
     return np.concatenate([np.degrees(angles_from_rotation(rotation)), shift * [1, -1, 1], [scale]])
 
 
@@ -323,7 +323,7 @@ def csv_row(specimen: Specimen, path: Path) -> dict:
     mesh = specimen.mesh
     row = {"name": specimen.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
     row |= {name: round(float(value), 2) for name, value in zip(("x0", "y0", "x1", "y1"), mesh.box, strict=True)}
-    return row | {name: round(float(value), 3) for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
+    return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
 
 
 def csv_of(rows: list[dict]) -> str:
