@@ -17,12 +17,12 @@ import numpy as np
 
 from p2m_core.camera import angles_from_rotation, face_size, umeyama
 from p2m_core.config import load_config, resolve
-from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.store import Store, build_store
 from p2m_core.evaluate import mean_face_at_crop, predict_store, truth_aligned_in_depth
 from p2m_core.mesh_quality import intersecting, turned_over
 from p2m_core.metrics import identity_variance, nme68_2d, nme_dense_3d, pose_mae, rec_umeyama
-from p2m_core.predict import find_photos, open_network, predict, sample_photo
+from p2m_core.photos import find_photos, read_photo, sample_photo
+from p2m_core.predict import open_network, predict
 from p2m_core.synthetic.writer import write_dataset
 
 SOUND = 100  # meshes that are searched for triangles through each other
@@ -88,7 +88,7 @@ def agreement(photos: list, weights: str) -> None:
     """Print how far landmarks move under changes that do not move the face."""
     moved: dict[str, list[float]] = {}
     for path in photos:
-        image = read_image(path, upright=True)
+        image = read_photo(path)
         for mesh in predict(image, weights=weights)[:1]:
             [once] = predict(image, mesh.box[None], weights, flip=False)
             [mirrored] = predict(

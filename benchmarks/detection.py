@@ -19,16 +19,8 @@ import numpy as np
 from p2m_core.camera import box_of
 from p2m_core.config import SynthConfig, resolve
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.detect import detect_faces, search
+from p2m_core.detect import FILES, detect_faces, overlap, search
 from p2m_core.synthetic.writer import write_dataset
-
-CASCADES = {"frontal": "haarcascade_frontalface_alt2.xml", "profile": "haarcascade_profileface.xml"}
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes."""
-    inter = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-    return inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter)
 
 
 def main() -> None:
@@ -44,14 +36,14 @@ def main() -> None:
     yaw = np.array([abs(np.degrees(sample.pose[1])) for sample in samples])
     bins = {"0-30": yaw <= 30, "30-60": (yaw > 30) & (yaw <= 60), "60-90": yaw > 60}
     relative, found = (
-        {name: [] for name in CASCADES},
-        {name: np.zeros(len(samples), bool) for name in (*CASCADES, "all")},
+        {name: [] for name in FILES},
+        {name: np.zeros(len(samples), bool) for name in (*FILES, "all")},
     )
     overlaps = []
     for k, sample in enumerate(samples):
         image, truth = read_image(sample.image_path), box_of(sample.landmarks_px)
         grey = cv2.equalizeHist(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-        for name, file in CASCADES.items():
+        for name, file in FILES.items():
             mirrored = name == "profile" and sample.pose[1] < 0
             boxes = search(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey, file, 24)
             target = truth.copy()

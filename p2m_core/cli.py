@@ -99,17 +99,27 @@ def evaluate(args: argparse.Namespace) -> Any:
 
 
 def predict(args: argparse.Namespace) -> Any:
-    """turn photos into meshes: OBJ, PLY, GLB, an overlay picture and an HTML view"""
-    from p2m_core.predict import SAMPLE_PHOTO, predict_files
+    """turn photos into meshes, textured and with pictures, landmarks and an HTML view"""
+    from p2m_core.config import SAVED
+    from p2m_core.predict import SAMPLE_PHOTO, predict_files, timing_table
 
     if args.box and len(args.photos) > 1:
         raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
+    if args.save or args.all:
+        args.values["predict.save"] = json.dumps(list(SAVED) if args.all else args.save.split(","))
+    if args.video:
+        args.values["predict.video"] = "true"
     settings, boxes = _config(args).predict, [_box(text) for text in args.box] or None
     photos = [path if str(path) == SAMPLE_PHOTO else path.absolute() for path in args.photos]
-    specimens, problems = predict_files(photos, args.out, boxes, settings.weights, args.device, settings.flip)
-    for specimen in specimens:
-        print(f"{Path(args.out) / specimen.name}.obj .ply .glb .png .html .json")
-    return 1 if problems else None
+    result = predict_files(photos, args.out, boxes, settings, args.device, keep=False)
+    faces = [row["name"] for row in result.rows if not row["problem"]]
+    kinds = ", ".join(settings.save)
+    print(f"{result.photos} photo(s), {len(faces)} face(s), {len(result.problems)} failed; {args.out}: {kinds}")
+    if len(faces) <= 20:
+        print(*(f"{Path(args.out) / name}.*" for name in faces), sep="\n")
+    if args.timing:
+        print(timing_table(result, settings.workers))
+    return 1 if result.problems else None
 
 
 def run(args: argparse.Namespace) -> Any:
@@ -263,7 +273,12 @@ OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
         Option("--retries", "sweep.retries", "how often a run that failed is tried again"),
         Option("--scheduler", "sweep.scheduler", "auto, pool, local, slurm, or tcp://HOST:PORT of a Dask scheduler"),
     ],
-    predict: [Option("--weights", "predict.weights", "weights to predict with", ("bundled",))],
+    predict: [
+        Option("--weights", "predict.weights", "weights to predict with", ("bundled",)),
+        Option("--detector", "predict.detector", "cascades; fast, for faces that fill the photo; or blazeface"),
+        Option("--passes", "predict.passes", "2 crops again around the first prediction"),
+        Option("--workers", "predict.workers", "processes"),
+    ],
 }
 
 # ------------------------------------------------------------------------------------------------ machinery
@@ -345,6 +360,13 @@ def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namesp
         box_help = "tight box around the 68 landmarks, px; repeatable (default: faces are detected)"
         sub.add_argument("--box", metavar="X0,Y0,X1,Y1", action="append", default=[], help=box_help)
         sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+        kinds = "obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable, turning-levels, html, csv"
+        save_help = f"which files, of {kinds} (setting predict.save, default: {','.join(_default('predict.save'))})"
+        sub.add_argument("--save", metavar="KIND,KIND", help=save_help)
+        sub.add_argument("--all", action="store_true", help="all kinds of files (default: those of --save)")
+        text = "photos are consecutive frames: look for a face where it was (setting predict.video, default: False)"
+        sub.add_argument("--video", action="store_true", help=text)
+        sub.add_argument("--timing", action="store_true", help="print the time of each stage (default: not)")
     if command is doctor:
         sub.add_argument(
             "path", nargs="?", type=Path, metavar="PATH", help="a set or face model (default: all of data/)"

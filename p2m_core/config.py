@@ -238,12 +238,28 @@ class EvaluateConfig(Section):
     flip: bool = True
 
 
+SAVED = (
+    "obj", "ply", "glb", "levels", "json", "pts", "overlay", "crop", "depth", "normals", "turntable", "turning-levels",
+    "html", "csv",
+)  # fmt: skip
+
+
 class PredictConfig(Section):
-    """Photos in, meshes out. photos: files or folders, or "grace_hopper", matplotlib's sample photo."""
+    """Photos in, meshes out. photos: files or folders, or "grace_hopper", matplotlib's sample photo.
+
+    passes: the second crops again around the first prediction. detector: see detect.detect_faces. save: which files,
+    see export.SAVERS; csv is a table of all faces. video: photos are consecutive frames, so that a face is looked for
+    where it was.
+    """
 
     weights: str = "bundled"
     photos: tuple[str, ...] = ("grace_hopper",)
     flip: bool = True
+    passes: Annotated[int, Field(ge=1, le=4)] = 2
+    detector: Literal["cascades", "fast", "blazeface"] = "cascades"
+    save: tuple[Literal[SAVED], ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
+    workers: Count = 1
+    video: bool = False
 
 
 class SweepConfig(Section):

@@ -17,7 +17,11 @@ class FaceMesh:
 
     vertices_px  (V, 3) float32, the finest level      faces        (F, 3) int64, of the finest level
     levels       one (V_k, 3) a level, coarse to fine  level_faces  one (F_k, 3) a level
-    landmarks_px (68, 3), iBUG order                   box          (4,) x0 y0 x1 y1 around the landmarks
+    landmarks_px (68, 3), iBUG order                   box          (4,) x0 y0 x1 y1 that the face was cropped by
+    pose         (7,) pitch, yaw, roll in degrees with AFLW2000-3D's signs; x, y, z of the template's centroid, px;
+                 px per unit of the template. None where nobody has asked for it.
+    crop         (S, S, 3) uint8, what the network saw, or None
+    doubt        how little the crop looked like a face to the network, see `predict.DOUBT_LIMIT`; 0 where not measured
     """
 
     vertices_px: np.ndarray
@@ -26,6 +30,9 @@ class FaceMesh:
     level_faces: tuple[np.ndarray, ...]
     landmarks_px: np.ndarray
     box: np.ndarray
+    pose: np.ndarray | None = None
+    crop: np.ndarray | None = None
+    doubt: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 
 from p2m_core.config import PROJECT_ROOT
-from p2m_core.data.aflw2000 import read_image
 from p2m_core.export import save_picture
 from p2m_core.facemesh import Specimen
 from p2m_core.figures import contact_sheet
-from p2m_core.predict import predict, sample_photo
+from p2m_core.photos import read_photo, sample_photo
+from p2m_core.predict import predict
 from p2m_core.raster import static_picture
 from p2m_core.synthetic.writer import Recipe, draw_sample, take_picture
 
@@ -30,7 +30,7 @@ def synthetic_faces(count: int, recipe: Recipe = FACES) -> np.ndarray:
 
 def overview() -> np.ndarray:
     """A photo's mesh, and a row of synthetic faces (H, W, 3)."""
-    photo = read_image(sample_photo())
+    photo = read_photo(sample_photo())
     above = static_picture(Specimen("Grace Hopper", predict(photo)[0], photo))
     below = synthetic_faces(8)
     height = round(below.shape[0] * above.shape[1] / below.shape[1])

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
-from collections.abc import Sequence
-from functools import lru_cache
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from p2m_core.backbones import fold_batch_norms
-from p2m_core.camera import apply_affine, crop_matrix, invert_affine, ndc_to_px
+from p2m_core.camera import angles_from_rotation, apply_affine, box_of, crop_matrix, invert_affine, ndc_to_px, umeyama
 from p2m_core.checkpoint import load_model, weights_path
-from p2m_core.config import resolve
-from p2m_core.data.aflw2000 import read_image
+from p2m_core.config import PredictConfig
 from p2m_core.data.augment import crop_image
-from p2m_core.detect import detect_faces
+from p2m_core.detect import detect_faces, overlap
 from p2m_core.errors import InputError
-from p2m_core.export import save_mesh, save_overlay, write_html
-from p2m_core.facemesh import FaceMesh, Specimen
-from p2m_core.files import write_json
+from p2m_core.export import POSE_FIELDS, save_specimen
+from p2m_core.facemesh import FaceMesh, Specimen, to_world
+from p2m_core.files import write_text
+from p2m_core.jobs import map_jobs
 from p2m_core.model import Pixel2Mesh
+from p2m_core.photos import SAMPLE_PHOTO, find_photos, read_photo, sample_photo
 
-SAMPLE_PHOTO = "grace_hopper"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+__all__ = [
+    "SAMPLE_PHOTO", "Predictions", "find_photos", "open_network", "predict", "predict_crops", "predict_files",
+    "sample_photo",
+]  # fmt: skip
+
+# A crop is cut again around the first prediction unless the two boxes overlap (intersection over union) by so much:
+# true boxes do so in 100% of 580 photos, boxes moved by a tenth of the face in 3% (benchmarks/boxes.py).
+SAME_BOX = 0.85
+# Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
+# not look like a face: of 182 crops without one 98% lie above, of 128 faces none (benchmarks/boxes.py).
+DOUBT_LIMIT = 0.055
 _log = logging.getLogger(__name__)
 
 
@@ -43,21 +60,28 @@ def open_network(weights: str | Path = "bundled", device: str | None = None) -> 
     return _network(path, path.stat().st_mtime_ns, device)
 
 
-@torch.no_grad()
 def predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool = True) -> list[np.ndarray]:
     """Vertices of every level in normalised crop coordinates.
 
     Args:    crops: (B, S, S, 3) uint8 RGB.   flip: average with the prediction for the mirrored crop.
     Returns: one (B, n_k, 3) a level.
     """
+    return _predict_crops(model, crops, flip)[0]
+
+
+@torch.no_grad()
+def _predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool) -> tuple[list[np.ndarray], np.ndarray]:
+    """`predict_crops`, and each crop's doubt (B,): how far the two predictions lie apart; 0 without flip."""
     device = next(model.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(device).float() / 255
-    levels = [x.cpu().numpy() for x in model(images).levels]
+    levels, doubt = [x.cpu().numpy() for x in model(images).levels], np.zeros(len(crops))
     mirror = model.template.mirror
     if flip and len(mirror):
         mirrored = [x.cpu().numpy() for x in model(images.flip(3)).levels]
-        levels = [(a + b[:, mirror[: a.shape[1]]] * [-1, 1, 1]) / 2 for a, b in zip(levels, mirrored, strict=True)]
-    return [np.float32(x) for x in levels]
+        mirrored = [x[:, mirror[: x.shape[1]]] * [-1, 1, 1] for x in mirrored]
+        doubt = np.linalg.norm((levels[-1] - mirrored[-1])[..., :2], axis=-1).mean(1)
+        levels = [(a + b) / 2 for a, b in zip(levels, mirrored, strict=True)]
+    return [np.float32(x) for x in levels], doubt
 
 
 def predict(
@@ -66,35 +90,58 @@ def predict(
     weights: str | Path = "bundled",
     device: str | None = None,
     flip: bool = True,
+    passes: int = 2,
+    detector: str = "cascades",
 ) -> list[FaceMesh]:
     """The mesh of every face in a photo.
 
     Args:    image: (H, W, 3) uint8 RGB.
              boxes: (K, 4) x0 y0 x1 y1 in px, tight around the 68 landmarks; None looks for faces.
              weights: "bundled" or a weights file.   device: None takes CUDA where there is one.
-             flip: average with the prediction for the mirrored photo (better, twice the time).
+             flip: average with the prediction for the mirrored photo (better, twice the time; and tells the doubt).
+             passes: 2 crops again around the first prediction where the box was not as tight as said.
+             detector: see `detect.detect_faces`.
     Returns: a FaceMesh a box, in the boxes' order, or the largest face first; [] if no face is found.
     Raises:  InputError for an image or boxes of another shape.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError("image", "", f"is {image.dtype} of shape {image.shape}", "give (H, W, 3) uint8 RGB")
-    boxes = detect_faces(image) if boxes is None else np.asarray(boxes, np.float64)
+    boxes = detect_faces(image, detector) if boxes is None else np.asarray(boxes, np.float64)
     if boxes.size == 0:
         return []
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
     model = open_network(weights, device)
     side, margin = model.config.input_px, model.config.margin
-    matrices = [crop_matrix(box, side, margin) for box in boxes]
-    levels = predict_crops(model, np.stack([crop_image(image, matrix, side) for matrix in matrices]), flip)
-    return [
-        face_mesh(model, [level[k] for level in levels], matrix, box)
-        for k, (matrix, box) in enumerate(zip(matrices, boxes, strict=True))
-    ]
+    meshes: list[FaceMesh] = [None] * len(boxes)
+    tight, todo = boxes.copy(), np.arange(len(boxes))
+    for _ in range(passes):
+        matrices = [crop_matrix(tight[k], side, margin) for k in todo]
+        crops = np.stack([crop_image(image, matrix, side) for matrix in matrices])
+        levels, doubt = _predict_crops(model, crops, flip)
+        for i, k in enumerate(todo):
+            meshes[k] = face_mesh(
+                model, [level[i] for level in levels], matrices[i], boxes[k], crops[i], float(doubt[i])
+            )
+        found = np.stack([box_of(mesh.landmarks_px) for mesh in meshes])
+        # A crop of next to nothing could only come of a network that failed.
+        size = (found[:, 2:] - found[:, :2]).min(1)
+        todo = np.array([k for k in todo if size[k] > 1 and overlap(tight[k], found[k]) < SAME_BOX], int)
+        tight[todo] = found[todo]
+        if not len(todo):
+            break
+    return meshes
 
 
-def face_mesh(model: Pixel2Mesh, levels_ndc: list[np.ndarray], matrix: np.ndarray, box: np.ndarray) -> FaceMesh:
+def face_mesh(
+    model: Pixel2Mesh,
+    levels_ndc: list[np.ndarray],
+    matrix: np.ndarray,
+    box: np.ndarray,
+    crop: np.ndarray | None = None,
+    doubt: float = 0.0,
+) -> FaceMesh:
     """A FaceMesh from levels (n_k, 3) in normalised crop coordinates, matrix (2, 3) image px to crop px."""
     back, side, template = invert_affine(matrix), model.config.input_px, model.template
     levels = tuple(np.float32(apply_affine(back, ndc_to_px(level, side))) for level in levels_ndc)
@@ -105,84 +152,196 @@ def face_mesh(model: Pixel2Mesh, levels_ndc: list[np.ndarray], matrix: np.ndarra
         level_faces=template.faces,
         landmarks_px=np.float32(template.landmarks(levels[-1])),
         box=np.float32(box),
+        pose=pose_of(levels[-1], template.vertices),
+        crop=crop,
+        doubt=doubt,
     )
 
 
-def sample_photo() -> Path:
-    """A real photo that may be shown: Grace Hopper, public domain, from matplotlib's wheel."""
-    import matplotlib
+def pose_of(vertices_px: np.ndarray, template_vertices: np.ndarray) -> np.ndarray:
+    """The similarity that lays the template nearest to a mesh, as FaceMesh.pose.
 
-    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-
-
-def find_photos(names: Sequence[str | Path]) -> list[Path]:
-    """Files, and the pictures in folders, relative to the project; "grace_hopper" is `sample_photo`.
-
-    Raises: InputError for one that is missing, or a folder without pictures.
+    Args:    vertices_px: (V, 3) image px, z towards the viewer.   template_vertices: (V, 3), y up.
+    Returns: (7,) pitch, yaw, roll (degrees), x, y, z (px) of the template's centroid, px per unit.
     """
-    photos: list[Path] = []
-    for name in names:
-        path = sample_photo() if str(name) == SAMPLE_PHOTO else resolve(name)
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise InputError(path, "", "holds no picture", f"expected {', '.join(IMAGE_SUFFIXES)}")
-            photos += inside
-        elif path.exists():
-            photos.append(path)
-        else:
-            raise InputError(path, "", "there is no such file", "name photos or folders of photos")
-    return photos
+    scale, rotation, shift = umeyama(template_vertices - template_vertices.mean(0), to_world(vertices_px))
+    return np.concatenate([np.degrees(angles_from_rotation(rotation)), shift * [1, -1, 1], [scale]])
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Predictions:
+    """What came of photos.
+
+    specimens  the faces, unless they were not to be kept     rows      a dict a face or failed photo, as in the CSV
+    problems   one line for each photo that failed            warnings  one line for each face that looks like none
+    seconds    by stage, summed over photos and processes     photos    how many were looked at
+    """
+
+    specimens: list[Specimen] = field(default_factory=list)
+    rows: list[dict] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    photos: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the block's time to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def add(self, other: Predictions) -> None:
+        """Append another's photos to these."""
+        for name in ("specimens", "rows", "problems", "warnings"):
+            getattr(self, name).extend(getattr(other, name))
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.photos += other.photos
 
 
 def predict_files(
     photos: Sequence[str | Path],
     out: str | Path,
     boxes: np.ndarray | None = None,
-    weights: str | Path = "bundled",
+    settings: PredictConfig | None = None,
     device: str | None = None,
-    flip: bool = True,
-) -> tuple[list[Specimen], list[str]]:
-    """Predict photos and write what one takes away, a set of files for each face.
+    keep: bool = True,
+) -> Predictions:
+    """Predict photos and write what one takes away, a set of files for each face: `export.SAVERS` lists them.
 
-    OUT/NAME.obj .ply .glb   the mesh          OUT/NAME.png   the mesh over the photo
-    OUT/NAME.html   to look at, offline        OUT/NAME.json  landmarks and box, px of the photo
-
-    NAME is the photo's, with -2, -3 ... for further faces.
+    Files are named after the photo, with -2, -3 ... for further faces; a photo that fails leaves none.
 
     Args:    photos: see `find_photos`.   boxes: as for `predict`, for a single photo.
-    Returns: the specimens, and one line for each photo that could not be done.
+             settings: save says which files; workers > 1 shares the photos among processes; video takes the photos
+             for consecutive frames.   keep: False for thousands of photos, which would fill the memory.
     """
-    out, specimens, problems, done = Path(out), [], [], set()
-    paths = find_photos(photos)
+    out, settings, paths = Path(out), settings or PredictConfig(), find_photos(photos)
     if boxes is not None and len(paths) != 1:
         raise InputError("--box", "", f"is given with {len(paths)} photos", "give boxes with one photo at a time")
-    for path in paths:
-        try:
-            image = read_image(path, upright=True)
-            meshes = predict(image, boxes, weights, device, flip)
-            if not meshes:
+    if settings.video and settings.workers > 1:
+        raise InputError("predict.workers", "", "is above 1 for a video, whose frames follow each other", "set it to 1")
+    weights_path(settings.weights)  # says once, not for each photo, that there are none
+    job = partial(_predict_file, paths=paths, out=out, boxes=boxes, settings=settings, device=device, keep=keep)
+    start, done = time.perf_counter(), {}
+    if settings.video:
+        results = _predict_video(job, len(paths))
+    elif len(paths) == 1:
+        results = [job(0)]
+    else:
+        results = map_jobs(job, range(len(paths)), settings.workers, "photos")
+    for index, result in results:
+        done[index] = result
+    total = Predictions()
+    for index in range(len(paths)):
+        total.add(done[index])
+    total.seconds["all"] = time.perf_counter() - start
+    for line in [*total.problems, *total.warnings]:
+        _log.warning("%s", line)
+    if "csv" in settings.save and total.rows:
+        write_text(out / "predictions.csv", csv_of(total.rows))
+    return total
+
+
+def _predict_video(job: partial, count: int) -> Iterator[tuple[int, Predictions]]:
+    """Frames one after another: the faces of a frame are looked for where they were in the one before."""
+    last: list[np.ndarray] = []
+
+    def follow(index: int) -> tuple[int, Predictions]:
+        nonlocal last
+        meshes: list[FaceMesh] = []
+        result = job(index, boxes=np.stack(last) if last else None, meshes=meshes)
+        lost = not meshes or any(mesh.doubt > DOUBT_LIMIT for mesh in meshes)
+        last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
+        return result
+
+    yield from map_jobs(follow, range(count), 1, "frames")
+
+
+def _predict_file(
+    index: int,
+    paths: list[Path],
+    out: Path,
+    boxes: np.ndarray | None,
+    settings: PredictConfig,
+    device: str | None,
+    keep: bool,
+    meshes: list[FaceMesh] | None = None,
+) -> tuple[int, Predictions]:
+    """One photo of `predict_files`; what was found is appended to `meshes`."""
+    if multiprocessing.parent_process() is not None:
+        cv2.setNumThreads(1)  # a process a core: more threads only get in the way
+    path, result = paths[index], Predictions(photos=1)
+    meshes = [] if meshes is None else meshes
+    try:
+        taken = {other.stem for other in paths[:index]}
+        if path.stem in taken:
+            raise InputError(path, "", f"another photo is called {path.stem}", "predict it into another folder")
+        with result.timed("read"):
+            photo = read_photo(path)
+        if boxes is None:
+            with result.timed("find faces"):
+                boxes = detect_faces(photo, settings.detector)
+            if not len(boxes):
                 raise InputError(path, "", "no face found", "give its box with --box x0,y0,x1,y1")
-            names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
-            if taken := done.intersection(names):
-                raise InputError(path, "", f"another photo is called {min(taken)}", "predict it into another folder")
-        except InputError as error:
-            problems.append(str(error))
-            _log.warning("%s", error)
-            continue
-        done.update(names)
+        with result.timed("network"):
+            meshes += predict(photo, boxes, settings.weights, device, settings.flip, settings.passes)
+        names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
+        if clash := {other.stem for other in paths if other != path}.intersection(names):
+            raise InputError(path, "", f"another photo is called {min(clash)}", "predict it into another folder")
         for name, mesh in zip(names, meshes, strict=True):
-            specimen = Specimen(name, mesh, image)
-            save_specimen(out, specimen)
-            specimens.append(specimen)
-    return specimens, problems
+            specimen = Specimen(name, mesh, photo)
+            with result.timed("write files"):
+                save_specimen(out, specimen, settings.save)
+            result.rows.append(csv_row(specimen, path))
+            if mesh.doubt > DOUBT_LIMIT:
+                result.warnings.append(doubt_line(specimen, path))
+            if keep:
+                result.specimens.append(specimen)
+    except InputError as error:
+        result.problems.append(str(error))
+        result.rows.append({"photo": path.name, "problem": str(error)})
+    return index, result
 
 
-def save_specimen(out: Path, specimen: Specimen) -> None:
-    """Write the files of one face, see `predict_files`."""
-    for suffix in (".obj", ".ply", ".glb"):
-        save_mesh(out / (specimen.name + suffix), specimen.mesh)
-    save_overlay(out / f"{specimen.name}.png", specimen)
-    write_html(out / f"{specimen.name}.html", specimen)
+def doubt_line(specimen: Specimen, path: Path) -> str:
+    """The warning for a face that looks like none."""
+    box = ",".join(f"{x:.0f}" for x in specimen.mesh.box)
+    return (
+        f"{path}: {specimen.name} at {box} may be no face, or its box is wrong: two predictions of it differ by "
+        f"{specimen.mesh.doubt:.3f}, usual is below {DOUBT_LIMIT} (look at the crop, or give a box with --box)"
+    )
+
+
+def csv_row(specimen: Specimen, path: Path) -> dict:
+    """A face's row of predictions.csv."""
     mesh = specimen.mesh
-    write_json(out / f"{specimen.name}.json", {"box_px": mesh.box.tolist(), "landmarks_px": mesh.landmarks_px.tolist()})
+    row = {"name": specimen.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
+    row |= {name: round(float(value), 2) for name, value in zip(("x0", "y0", "x1", "y1"), mesh.box, strict=True)}
+    return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
+
+
+def csv_of(rows: list[dict]) -> str:
+    """Rows as CSV; what a row lacks stays empty."""
+    stream = io.StringIO()
+    names = ["name", "photo", "problem", "doubt", "x0", "y0", "x1", "y1", *POSE_FIELDS]
+    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def timing_table(result: Predictions, workers: int) -> str:
+    """ms a photo by stage, and photos a second."""
+    count, seconds = max(1, result.photos), dict(result.seconds)
+    total = seconds.pop("all")
+    lines = [f"{stage:<12} {1000 * value / count:7.1f} ms a photo" for stage, value in seconds.items()]
+    rate = f"{result.photos / max(total, 1e-9):.1f} photos/s: {result.photos} in {total:.1f} s"
+    return "\n".join(
+        [*lines, f"{rate}, {workers} process{'es' if workers > 1 else ''}, loading of the network included"]
+    )

@@ -210,25 +210,71 @@ def draw_mesh(
              wire_px: width of the edges' lines, 0 for none.
     Returns: (H, W, 3) uint8.
     """
-    height, width = background.shape[:2]
+    picture = np.array(background, np.uint8, order="C")
     vertices_px = np.asarray(vertices_px, np.float32)
     faces = np.ascontiguousarray(faces, np.int32)
+    rows, columns = window(vertices_px, *picture.shape[:2], rim_px=1)
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return picture
     # The centre of the first pixel is 0 on either grid, so its corner, -0.5, is what stays in place.
-    fine = vertices_px * np.float32(supersample)
+    fine = (vertices_px - np.array([columns.start, rows.start, 0], np.float32)) * np.float32(supersample)
     fine[:, :2] += (supersample - 1) / 2
-    triangle, bary, _ = rasterize(fine, faces, height * supersample, width * supersample)
+    part = np.ascontiguousarray(picture[rows, columns])
+    triangle, bary, _ = rasterize(fine, faces, part.shape[0] * supersample, part.shape[1] * supersample)
     # Flatter light on colours: a shadow must not pass for another colour.
     ambient, strength = (0.46, 0.54) if vertex_colors is None else (0.68, 0.32)
     if vertex_colors is None:
         vertex_colors = np.broadcast_to(np.array(CLAY), vertices_px.shape)
-    picture = np.array(background, np.uint8, order="C")
     normals = vertex_normals(to_world(vertices_px), faces).astype(np.float32)
     colors = np.ascontiguousarray(vertex_colors, np.float32)
     _resolve(
-        picture, triangle, bary, fine, faces, normals, colors, float(alpha), supersample, float(wire_px),
+        part, triangle, bary, fine, faces, normals, colors, float(alpha), supersample, float(wire_px),
         _KEY, _FILL, ambient, strength,
     )  # fmt: skip
+    picture[rows, columns] = part
     return picture
+
+
+def window(points_px: np.ndarray, height: int, width: int, rim_px: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of a picture that points (N, 2 or 3) and a rim about them span: a small face in a large photo
+    is drawn there alone. Points that are not finite do not count."""
+    xy = points_px[np.isfinite(points_px).all(1), :2]
+    if not len(xy):
+        return slice(0, 0), slice(0, 0)
+    low = np.clip(np.floor(xy.min(0)) - rim_px, 0, [width, height]).astype(int)
+    high = np.clip(np.ceil(xy.max(0)) + 1 + rim_px, 0, [width, height]).astype(int)
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def depth_and_normals(
+    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each pixel's centre sees of a mesh.
+
+    Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), outward in a y-up frame.
+    Returns: depth (H, W) float32, z in px, -inf where there is none; normals (H, W, 3) float32, unit vectors in the
+             y-up frame, outward, 0 where there is none.
+    """
+    vertices_px = np.asarray(vertices_px, np.float32)
+    rows, columns = window(vertices_px, height, width)
+    depth, normals = np.full((height, width), -np.inf, np.float32), np.zeros((height, width, 3), np.float32)
+    moved = vertices_px - np.array([columns.start, rows.start, 0], np.float32)
+    triangle, bary, near = rasterize(moved, faces, rows.stop - rows.start, columns.stop - columns.start)
+    hit = triangle >= 0
+    depth[rows, columns] = near
+    of_vertices = vertex_normals(to_world(vertices_px), np.asarray(faces))
+    normals[rows, columns][hit] = normalized(interpolate(of_vertices, faces, triangle[hit], bary[hit]))
+    return depth, normals
+
+
+def photo_colors(photo: np.ndarray, vertices_px: np.ndarray) -> np.ndarray:
+    """The photo's colour under each vertex, bilinear, (V, 3) uint8; outside it, that of its edge."""
+    x, y = np.ascontiguousarray(vertices_px[:, :2].T, np.float32)
+    colors = [  # OpenCV's maps end at 32767 entries
+        cv2.remap(photo, a[None], b[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        for a, b in zip(np.array_split(x, len(x) // 30_000 + 1), np.array_split(y, len(y) // 30_000 + 1), strict=True)
+    ]
+    return np.concatenate(colors)
 
 
 def turn(vertices_px: np.ndarray, yaw_deg: float, pitch_deg: float = 0.0) -> np.ndarray:
@@ -273,15 +319,21 @@ def draw_turned(
     return draw_mesh(paper, placed, faces, vertex_colors, supersample=supersample, wire_px=wire_px)
 
 
-def draw_levels(mesh: FaceMesh, yaw_deg: float = 25.0, size_px: int = 320) -> np.ndarray:
+def draw_levels(mesh: FaceMesh, yaw_deg: float = 25.0, size_px: int = 320, supersample: int = 3) -> np.ndarray:
     """All levels of a mesh in a row, coarse to fine, with their edges.   Returns: (size_px, K size_px, 3) uint8."""
     pictures = []
     for vertices, faces in zip(mesh.levels, mesh.level_faces, strict=True):
         # Lines thinner than a pixel turn into a tone: so a fine level does not go black.
         edge = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
-        edge_px = edge * 0.86 * size_px / np.ptp(vertices, axis=0).max()
-        pictures.append(draw_turned(vertices, faces, yaw_deg, size_px, wire_px=min(0.8, 0.07 * edge_px), supersample=3))
+        wire_px = min(0.8, 0.07 * edge * 0.86 * size_px / np.ptp(vertices, axis=0).max())
+        pictures.append(draw_turned(vertices, faces, yaw_deg, size_px, wire_px=wire_px, supersample=supersample))
     return np.concatenate(pictures, 1)
+
+
+def swing(frames: int, reach_deg: float) -> np.ndarray:
+    """Yaw of each frame of a turntable that swings to both sides and whose end meets its beginning, (frames,) degrees:
+    a face is a mask, so from behind there is nothing to see."""
+    return reach_deg * np.sin(2 * np.pi * np.arange(frames) / frames)
 
 
 # --- colours, landmarks, captions -----------------------------------------------------------------

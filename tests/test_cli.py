@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2m_core import __version__, cli
-from p2m_core.config import PROJECT_ROOT, Config
+from p2m_core.config import PROJECT_ROOT, SAVED, Config
 from p2m_core.errors import InputError
 
 COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "sweep", "diff", "convert", "doctor", "demo")
@@ -32,7 +32,10 @@ def calls(monkeypatch):
     stand_in("p2m_core.data.store", "build_store", Store=lambda folder: opened)
     stand_in("p2m_core.train", "train")
     stand_in("p2m_core.evaluate", "evaluate")
-    stand_in("p2m_core.predict", "predict_files", ([], []), SAMPLE_PHOTO="grace_hopper")
+    rows = [{"name": "a", "problem": ""}, {"photo": "b.jpg", "problem": "b.jpg: is empty"}]
+    predictions = types.SimpleNamespace(rows=rows, photos=2, problems=["b.jpg: is empty"])
+    table = types.SimpleNamespace(SAMPLE_PHOTO="grace_hopper", timing_table=lambda result, workers: f"{workers} worked")
+    stand_in("p2m_core.predict", "predict_files", predictions, **vars(table))
     return seen
 
 
@@ -145,13 +148,28 @@ def test_another_folder_gets_a_store_of_its_own(calls, tmp_path, monkeypatch):
 
 def test_predict_passes_boxes_and_photos(calls):
     cli.main(["predict", "a.jpg", "--box", "1,2,3.5,4", "--box=-1,2,3,4", "--out", "x", "--device", "cpu"])
-    photos, out, boxes, weights, device, flip = calls["predict_files"]
+    photos, out, boxes, settings, device, keep = calls["predict_files"]
     # A path on the command line counts from where the user is.
     assert (photos, out, boxes) == ([Path.cwd() / "a.jpg"], Path("x"), [(1, 2, 3.5, 4), (-1, 2, 3, 4)])
-    assert (weights, device, flip) == (Config().predict.weights, "cpu", Config().predict.flip)
+    assert (settings, device, keep) == (Config().predict, "cpu", False)
     cli.main(["predict", "a.jpg", "grace_hopper"])
     assert calls["predict_files"][0] == [Path.cwd() / "a.jpg", Path("grace_hopper")]
     assert calls["predict_files"][2] is None
+
+
+def test_predict_options_are_settings(calls, capsys):
+    options = ["--save", "glb,csv", "--detector", "fast", "--passes", "1", "--workers", "2"]
+    assert cli.main(["predict", "frames", *options, "--timing"]) == 1  # one photo failed
+    settings = calls["predict_files"][3]
+    assert settings.save == ("glb", "csv")
+    assert (settings.detector, settings.passes, settings.workers, settings.video) == ("fast", 1, 2, False)
+    shown = capsys.readouterr().out
+    assert "2 photo(s), 1 face(s), 1 failed" in shown
+    assert "2 worked" in shown
+    cli.main(["predict", "frames", "--all", "--video"])
+    settings = calls["predict_files"][3]
+    assert settings.save == SAVED
+    assert settings.video
 
 
 @pytest.mark.parametrize(
@@ -165,6 +183,8 @@ def test_predict_passes_boxes_and_photos(calls):
         (["predict", "a.jpg", "--box", "1,2,3"], "--box: 1,2,3: is not four numbers"),
         (["predict", "a.jpg", "--box", "3,2,1,4"], "--box: 3,2,1,4: has no area"),
         (["predict", "a.jpg", "b.jpg", "--box", "1,2,3,4"], "given with several photos"),
+        (["predict", "a.jpg", "--save", "glb,stl"], "predict.save.1: "),
+        (["predict", "a.jpg", "--detector", "dlib"], "predict.detector: "),
         (["run", "-p", "epochs"], "not of the form name=value"),
         (["sweep", "--grid", "train.lr"], "--grid: train.lr: is not of the form a.b=v1,v2"),
         (["sweep", "--grid", "train.lr=1,x"], "train.lr: input should be a valid number"),

@@ -215,3 +215,24 @@ def test_the_mesh_on_a_scaled_photo_stays_in_its_place(specimen):
     x, y = (specimen.mesh.vertices_px[:, :2] + 0.5).T * scale
     found = [columns[0], columns[-1] + 1, rows[0], rows[-1] + 1]
     np.testing.assert_allclose(found, [x.min() + left, x.max() + left, y.min(), y.max()], atol=1.6)
+
+
+def test_a_face_in_a_large_photo_is_drawn_as_in_a_small_one(specimen):
+    """Only the window about the mesh is drawn; what lies outside stays, and a mesh beyond the photo changes nothing."""
+    photo, mesh = specimen.photo, specimen.mesh
+    wide = np.pad(photo, ((30, 50), (70, 20), (0, 0)), mode="edge")
+    drawn = raster.draw_mesh(wide, mesh.vertices_px + np.float32([70, 30, 0]), mesh.faces)
+    small = raster.draw_mesh(photo, mesh.vertices_px, mesh.faces)
+    np.testing.assert_allclose(drawn[30:-50, 70:-20].astype(int), small, atol=1)
+    np.testing.assert_array_equal(drawn[:30], wide[:30])
+    far = mesh.vertices_px + np.float32([9000, 0, 0])
+    np.testing.assert_array_equal(raster.draw_mesh(photo, far, mesh.faces), photo)
+    rows, columns = raster.window(np.array([[3.2, 5.0, 0], [np.nan, 0, 0], [90, 8.5, 0]]), 40, 60, 1)
+    assert (rows, columns) == (slice(4, 11), slice(2, 60))
+
+
+def test_photo_colors_are_bilinear():
+    photo = np.zeros((4, 5, 3), np.uint8)
+    photo[..., 0] = 10 * np.arange(5)
+    points = np.array([[1.5, 2, 0], [0, 0, 9], [-8, 1, 0], [40, 3, 0]])
+    assert raster.photo_colors(photo, points)[:, 0].tolist() == [15, 0, 0, 40]

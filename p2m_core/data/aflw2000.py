@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from p2m_core.camera import box_of
 from p2m_core.data import archive
@@ -251,18 +251,16 @@ def _opened(path: Path, remedy: str) -> Iterator[Image.Image]:
         raise InputError(path, "", f"is damaged or no image: {error}", remedy) from error
 
 
-def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
-    """Read a whole photo.
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a whole photo of a data set, its pixels as stored, to which its landmarks belong.
 
     Args:    path: jpg, png or whatever Pillow reads; it may lead through a zip.
-             upright: turn it as its EXIF tag says. For people's photos, not for data sets, whose
-             landmarks belong to the pixels as stored.
     Returns: (H, W, 3) uint8 RGB.
     Raises:  InputError if it is missing, no image, truncated, or larger than LARGEST_PX.
     """
     # Pillow refuses files that end too early, which OpenCV fills with grey.
     with _opened(Path(path), "take the original file again") as image:
-        return np.array((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def write_sample(

@@ -1,0 +1,142 @@
+"""What does a wrong box cost, what does the second pass mend, and does the doubt tell faces from none?
+
+    python benchmarks/boxes.py [--folder FOLDER] [--count 300] [--without FOLDER] [--tiny]
+
+FOLDER is in AFLW2000-3D's format; without it, synthetic faces of a seed of their own are made in data/raw/bench.
+--without: a folder of pictures without faces, beside synthetic backgrounds.
+
+Prints nme68-2d in percent with the bundled weights and flip averaging, in one pass and in two, with the true boxes (the
+baseline of the ratios), with boxes found by each detector (of the faces that it finds, beside the true boxes of the
+same faces), and with true boxes moved or scaled; then the area under the ROC curve of the doubt, faces with detected
+boxes against crops without a face, and the rates at predict.DOUBT_LIMIT.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from p2m_core.camera import box_of
+from p2m_core.config import SynthConfig, resolve
+from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample
+from p2m_core.detect import DETECTORS, FILES, cascade, detect_faces, landmark_boxes, overlap
+from p2m_core.errors import InputError
+from p2m_core.facemesh import FaceMesh
+from p2m_core.metrics import nme68_2d
+from p2m_core.photos import IMAGE_SUFFIXES
+from p2m_core.predict import DOUBT_LIMIT, predict
+from p2m_core.synthetic.background import draw_background
+from p2m_core.synthetic.light import PLACES
+from p2m_core.synthetic.writer import write_dataset
+
+
+def moved(box: np.ndarray, rng: np.random.Generator, shift: float, scale: float) -> np.ndarray:
+    """A box whose centre is moved by `shift` of its longer side in a random direction, and that is (1 + scale) or
+    1 / (1 + scale) times as large."""
+    half, angle = (box[2:] - box[:2]) / 2, rng.uniform(0, 2 * np.pi)
+    centre = (box[2:] + box[:2]) / 2 + 2 * half.max() * shift * np.array([np.cos(angle), np.sin(angle)])
+    half = half * (1 + scale) ** rng.choice([-1, 1])
+    return np.concatenate([centre - half, centre + half])
+
+
+def found_boxes(samples: list[Sample], detector: str) -> list[np.ndarray | None]:
+    """For each photo the found box that overlaps the true one most, if by 0.3."""
+    boxes = []
+    for sample in samples:
+        truth = box_of(sample.landmarks_px)
+        found = detect_faces(read_image(sample.image_path), detector)
+        best = max(found, key=lambda box: overlap(box, truth), default=None)
+        boxes.append(best if best is not None and overlap(best, truth) > 0.3 else None)
+    return boxes
+
+
+def measure(samples: list[Sample], boxes: list[np.ndarray], passes: int) -> tuple[np.ndarray, list[FaceMesh]]:
+    """nme68-2d of each sample (N,), and its mesh."""
+    meshes = [predict(read_image(s.image_path), [box], passes=passes)[0] for s, box in zip(samples, boxes, strict=True)]
+    truth = np.stack([sample.landmarks_px for sample in samples])
+    return nme68_2d(np.stack([mesh.landmarks_px for mesh in meshes]), truth), meshes
+
+
+def crops_without(rng: np.random.Generator, count: int, folder: Path | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures without a face, each with a box: random ones, and what the cascades take for a face if they are lax."""
+    pictures = [np.uint8(255 * draw_background(rng, 224, rng.choice(list(PLACES))).clip(0, 1)) for _ in range(count)]
+    if folder is not None:
+        pictures += [read_image(p) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    crops = []
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        side = rng.uniform(0.3, 0.7) * min(height, width)
+        corner = rng.uniform(0, 1, 2) * (np.array([width, height]) - side)
+        crops.append((picture, np.concatenate([corner, corner + side])))
+        scale = min(1, 480 / max(height, width))
+        grey = cv2.cvtColor(
+            cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
+        )
+        for kind, name in FILES.items():
+            for x, y, w, h in list(cascade(name).detectMultiScale(cv2.equalizeHist(grey), 1.1, 1))[:3]:
+                crops.append((picture, landmark_boxes(np.array([[x, y, x + w, y + h, 1.0]]), kind)[0, :4] / scale))
+    return crops
+
+
+def area_under_roc(low: np.ndarray, high: np.ndarray) -> float:
+    """The share of pairs in which the value of `high` is the higher one."""
+    return float((high[:, None] > low).mean() + 0.5 * (high[:, None] == low).mean())
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--folder")
+    options.add_argument("--count", type=int, default=300)
+    options.add_argument("--moved", type=int, default=100, help="photos of the moved boxes")
+    options.add_argument("--without", type=Path)
+    options.add_argument("--tiny", action="store_true", help="2 photos, for the tests")
+    args = options.parse_args()
+    count = 2 if args.tiny else args.count
+    own = SynthConfig(out="data/raw/bench", count=count, seed=7, yaw="between", workers=1)
+    folder = resolve(args.folder) if args.folder else write_dataset(own)
+    samples, rng = [read_sample(path) for path in find_samples(folder)[:count]], np.random.default_rng(0)
+    truth = [box_of(sample.landmarks_px) for sample in samples]
+    one, two = (measure(samples, truth, passes)[0] for passes in (1, 2))
+    print(f"{len(samples)} photos of {folder.name}, nme68-2d in percent")
+    print(f"{'true boxes':34} one pass {one.mean():5.2f}, two {two.mean():5.2f}")
+    doubts = []
+    for detector in DETECTORS:
+        try:
+            boxes = found_boxes(samples, detector)
+        except InputError as error:
+            print(f"{detector:34} not measured: {error}")
+            continue
+        has = np.array([box is not None for box in boxes])
+        seen = [sample for sample, there in zip(samples, has, strict=True) if there]
+        if not seen:
+            print(f"{detector:34} finds none")
+            continue
+        found = [box for box in boxes if box is not None]
+        first, (second, meshes) = measure(seen, found, 1)[0], measure(seen, found, 2)
+        doubts = doubts or [mesh.doubt for mesh in meshes]
+        print(
+            f"{detector:34} one pass {first.mean():5.2f}, two {second.mean():5.2f}; {100 * has.mean():.1f}% found, "
+            f"true boxes of the same {one[has].mean():.2f}: two {second.mean() / one[has].mean():.3f} times that",
+            flush=True,
+        )
+    part = samples[: 2 if args.tiny else args.moved]
+    for shift, scale in ((0.1, 0.0), (0.2, 0.0), (0.0, 0.15), (0.0, 0.3), (0.15, 0.25)):
+        boxes = [moved(box, rng, shift, scale) for box in truth[: len(part)]]
+        first, second = measure(part, boxes, 1)[0].mean(), measure(part, boxes, 2)[0].mean()
+        name = f"moved by {100 * shift:.0f}%, scaled by {100 * scale:.0f}%"
+        print(f"{name:34} one pass {first:5.2f}, two {second:5.2f}: {second / first:.2f} times", flush=True)
+    crops = crops_without(rng, 2 if args.tiny else 60, args.without)
+    without = np.array([predict(picture, [box])[0].doubt for picture, box in crops])
+    area, rates = (
+        area_under_roc(np.array(doubts), without),
+        [100 * np.mean(np.array(x) > DOUBT_LIMIT) for x in (doubts, without)],
+    )
+    print(f"doubt: {len(doubts)} faces against {len(without)} crops without, area under ROC {area:.4f}")
+    print(f"above {DOUBT_LIMIT}: {rates[0]:.1f}% of faces, {rates[1]:.1f}% of crops without")
+
+
+if __name__ == "__main__":
+    main()
