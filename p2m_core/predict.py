@@ -18,10 +18,11 @@ from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.augment import crop_image
 from p2m_core.detect import detect_faces
 from p2m_core.errors import InputError
-from p2m_core.export import save_mesh, save_overlay, write_html
+from p2m_core.export import save_mesh, save_overlay
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.files import write_json
-from p2m_core.model import Pixel2Mesh
+from p2m_core.model import PLACED_SCALE, Pixel2Mesh
+from p2m_core.page import write_html
 
 SAMPLE_PHOTO = "grace_hopper"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -97,6 +98,7 @@ def predict(
 def face_mesh(model: Pixel2Mesh, levels_ndc: list[np.ndarray], matrix: np.ndarray, box: np.ndarray) -> FaceMesh:
     """A FaceMesh from levels (n_k, 3) in normalised crop coordinates, matrix (2, 3) image px to crop px."""
     back, side, template = invert_affine(matrix), model.config.input_px, model.template
+    start = model.start[: template.counts[0]].cpu().numpy() * [1, -1, 1] * PLACED_SCALE
     levels = tuple(np.float32(apply_affine(back, ndc_to_px(level, side))) for level in levels_ndc)
     return FaceMesh(
         vertices_px=levels[-1],
@@ -105,6 +107,7 @@ def face_mesh(model: Pixel2Mesh, levels_ndc: list[np.ndarray], matrix: np.ndarra
         level_faces=template.faces,
         landmarks_px=np.float32(template.landmarks(levels[-1])),
         box=np.float32(box),
+        template_px=np.float32(apply_affine(back, ndc_to_px(start, side))),
     )
 
 
