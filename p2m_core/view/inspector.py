@@ -222,9 +222,9 @@ class Inspector(widgets.VBox):
             if id(self.specimen) not in self._truths:
                 self._truths[id(self.specimen)] = truth_of(self.specimen)
             options.append((TRUTH, self._truths[id(self.specimen)]))
-        for name, specimens in self.checkpoints.items():
-            if name != self.first:
-                options += [(name, s) for s in specimens if s.name == self.specimen.name]
+        place = next(k for k, s in enumerate(self.checkpoints[self.first]) if s is self.specimen)
+        others = [(name, s) for name, s in self.checkpoints.items() if name != self.first]
+        options += [(name, specimens[place]) for name, specimens in others if place < len(specimens)]
         return options + [(s.name, s) for s in self.specimens if s is not self.specimen]
 
     def _set_beside(self, _: object = None) -> None:
@@ -344,7 +344,8 @@ def inspect(
     through the levels, surfaces and styles, the ground truth over it or beside it, error colours with their scale,
     and what a click on the mesh tells. Two views side by side share a camera.
 
-    Args:    specimens: at least one, or a list for each of several weights, of which the first is in the left view.
+    Args:    specimens: at least one, or by name a list for each of several weights, with the same samples in the same
+             order; the first of them is in the left view.
              width_px, height_px: of the view.
     Raises:  ValueError if there is no specimen.
     """
