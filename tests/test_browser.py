@@ -67,13 +67,13 @@ def test_html_works_offline(html_file):
         page.click("#styles >> text=Edges")
         assert changed(template, settled(page, canvas)) > 0.02
         page.click("#jumps >> text=2")
-        page.wait_for_function("document.getElementById('level').value === '2'")
+        page.wait_for_selector("body[data-stage='2']")
         settled(page, canvas)
         save("html-edges.png", pixels(page))
         page.click("#styles >> text=Solid")
         page.locator("#level").press("End")
         page.click("#surfaces >> text=Clay")
-        page.wait_for_function("document.getElementById('level').value === '4'")
+        page.wait_for_selector("body[data-stage='4']")
         assert changed(start, settled(page, canvas)) == 0, "back at the first settings, but another picture"
 
         for surface in ("Photo", "Normals"):
@@ -149,6 +149,9 @@ def test_html_mesh_lies_on_its_pixels(html_file):
     height, width = specimen.photo.shape[:2]
     with open_page(1180, 760, offline=True) as page:
         canvas = open_offline(page, html_file)
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, 300)  # so that all of the photo is in the picture
         full = settled(page, canvas)
         page.uncheck("#photo")
         bare = settled(page, canvas)

@@ -12,7 +12,7 @@ from specimens import made_up
 
 from p2m_core.facemesh import Specimen, Stages, to_world, unpooled
 from p2m_core.raster import error_scale
-from p2m_core.view import Look, MeshPreview, SpecimenScene, draw_curves, inspect, inspector, preview
+from p2m_core.view import Look, MeshPreview, SpecimenScene, draw_curves, inspect, inspector, preview, training
 
 
 @pytest.fixture(scope="module")
@@ -355,19 +355,68 @@ def picture_of(value):
     return np.asarray(Image.open(io.BytesIO(value)))
 
 
-def test_preview_shows_what_it_is_given():
+def moved(specimen, by_px):
+    """The same photo, faces and truth, another mesh."""
+    points = specimen.mesh.vertices_px + np.float32(by_px)
+    mesh = replace(
+        specimen.mesh, vertices_px=points, levels=(points,), level_faces=(specimen.mesh.faces,), template_px=None
+    )
+    return Specimen(specimen.name, mesh, specimen.photo, specimen.truth_px)
+
+
+def test_preview_moves_its_meshes(first):
     widget = MeshPreview()
-    pictures = [np.full((8, 9, 3), k, np.uint8) for k in range(3)]
-    widget.update(pictures)
-    for k in range(3):
-        np.testing.assert_array_equal(picture_of(widget.pictures[k].value), pictures[k])
-    assert [image.layout.display for image in widget.pictures] == [None, None, None, "none"]
+    assert widget._stage.layout.display == "none"
+    widget.update([moved(first, [0, 0, 0]), moved(first, [5, 0, 0])])
+    assert widget._stage.layout.display is None
+    scenes, cameras = widget.scenes, {scene.renderer.camera for scene in widget.scenes}
+    assert len(scenes) == 2
+    assert len(cameras) == 1
+    later = moved(first, [3, -4, 2])
+    widget.update([later, later])
+    assert widget.scenes is scenes  # moved, not made anew
+    for scene in scenes:
+        geometry = scene.solid.geometry
+        np.testing.assert_array_equal(arrays(geometry)["position"], to_world(later.mesh.vertices_px))
+        u = arrays(scene.skin.geometry)["uv"][:, 0]
+        share = np.clip(later.error_percent() / widget._maximum, 0, 1)
+        np.testing.assert_allclose((u * 256 - 0.5) / 255, share, atol=1e-5)
+        np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px))
+    assert f"{later.error_percent().mean():.1f} %" in widget._legend.value
     assert widget.curves.layout.display == "none"
     widget.update(metrics=pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]}))
     assert widget.curves.layout.display is None
-    np.testing.assert_array_equal(picture_of(widget.pictures[2].value), pictures[2])
-    widget.update(pictures[:1])
-    assert [image.layout.display for image in widget.pictures] == [None, "none", "none", "none"]
+
+
+def test_preview_without_truth_offers_no_error(second):
+    widget = MeshPreview()
+    widget.update([moved(second, [0, 0, 0])])
+    assert {part: switch.disabled for part, switch in widget.switches.items()} == {
+        "photo": False, "wire": False, "truth": True, "skin": True
+    }  # fmt: skip
+    assert widget._legend.value == ""
+
+
+def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
+    points = np.stack([first.mesh.vertices_px, first.mesh.vertices_px + 1])
+    truth = np.stack([first.truth_px + np.float32([0, 0, 70])] * 2)
+    np.savez(
+        tmp_path / "preview.npz", step=3, photos=np.stack([first.photo] * 2), faces=first.mesh.faces,
+        names=np.array(["a", "b"]), vertices=points, truth=truth,
+    )  # fmt: skip
+    read = training.read_run(tmp_path)
+    specimens, table = read()
+    assert table is None
+    assert [s.name for s in specimens] == ["a", "b"]
+    np.testing.assert_array_equal(specimens[1].mesh.vertices_px, points[1])
+    # Depth is open, so 70 px of it are no error.
+    assert specimens[0].error_percent() == pytest.approx(first.error_percent(), abs=1e-3)
+    assert abs(np.mean(specimens[0].truth_px[:, 2] - points[0][:, 2])) < 1e-3
+    (tmp_path / "metrics.csv").write_text("step,loss,val_error\n1,2.0,\n")
+    specimens, table = read()
+    assert specimens is None
+    assert table["loss"].tolist() == [2.0]
+    assert read() == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +441,7 @@ def test_curves_change_with_the_metrics():
     assert draw_curves(frame) == draw_curves(frame.assign(seconds=[1, 2, 3], lr=[0.1, 0.2, 0.3]))
 
 
-def test_preview_follows_a_run_and_survives_its_errors(caplog):
+def test_preview_follows_a_run_and_survives_its_errors(caplog, first):
     widget, calls, third = MeshPreview(), [], threading.Event()
 
     def read():
@@ -401,23 +450,24 @@ def test_preview_follows_a_run_and_survives_its_errors(caplog):
             raise OSError("half a file")
         if len(calls) >= 3:
             third.set()
-        return [np.full((4, 4, 3), len(calls), np.uint8)], None
+        return [moved(first, [len(calls), 0, 0])], None
 
     finish = widget.follow(read, every_s=0.01)
-    assert third.wait(10)
+    assert third.wait(20)
     finish()
     count = len(calls)
-    assert picture_of(widget.pictures[0].value)[0, 0, 0] == count  # the last state is on show
+    x = arrays(widget.scenes[0].solid.geometry)["position"][:, 0]
+    np.testing.assert_allclose(x - first.mesh.vertices_px[:, 0], count, atol=1e-3)  # the last state is on show
     assert "could not be updated" in caplog.text
     assert not any(thread.name == "mesh-preview" for thread in threading.enumerate())
     finish()
     assert len(calls) == count  # nothing after the end
 
 
-def test_preview_shows_four_at_most():
+def test_preview_shows_four_at_most(first):
     widget = MeshPreview()
-    widget.update([np.zeros((4, 4, 3), np.uint8)] * 7)
-    assert len([i for i in widget.pictures if i.layout.display is None]) == preview.MAX_PICTURES == 4
+    widget.update([moved(first, [k, 0, 0]) for k in range(6)])
+    assert len(widget.scenes) == preview.MAX_VIEWS == 4
 
 
 # --- the generator's explorer ----------------------------------------------------------------------

@@ -42,6 +42,12 @@ def truth_of(specimen: Specimen) -> Specimen:
     return Specimen(TRUTH, truth, specimen.photo)
 
 
+def css(more: str = "") -> widgets.HTML:
+    """The style sheet of what has class p2m-inspector, and more rules, as a widget that shows nothing."""
+    sheet = resources.files("p2m_core.view").joinpath("inspector.css").read_text(encoding="utf-8")
+    return widgets.HTML(f"<style>{sheet}{more}</style>", layout=widgets.Layout(display="none"))
+
+
 class Inspector(widgets.VBox):
     """The widget that `inspect` returns.
 
@@ -132,13 +138,12 @@ class Inspector(widgets.VBox):
         return "" if specimen.truth_px is None else f"{specimen.error_percent().mean():.2f} %"
 
     def _style(self) -> widgets.HTML:
-        sheet = resources.files("p2m_core.view").joinpath("inspector.css").read_text(encoding="utf-8")
         pictures = (base64.b64encode(thumbnail(s)).decode("ascii") for s in self.specimens)
         rules = "".join(
             f".p2m-thumb-{self._uid}-{k} {{background-image: url(data:image/jpeg;base64,{picture}) !important}}\n"
             for k, picture in enumerate(pictures)
         )
-        return widgets.HTML(f"<style>{sheet}{rules}</style>", layout=widgets.Layout(display="none"))
+        return css(rules)
 
     def _panel(self) -> widgets.VBox:
         switches = widgets.HBox([self.photo, self.landmarks]).add_class("p2m-pair")

@@ -84,8 +84,7 @@ class _Level:
         places = [_attribute(shape) for shape in shapes]
         shared = {"position": places[0], "normal": normals[0]}
         morphs = {"position": (places[1],), "normal": (normals[1],)}
-        height, width = parts.specimen.photo.shape[:2]
-        self.photo_uv = (shapes[0][:, :2] * [1, -1] + 0.5) / [width, height] * [1, -1] + [0, 1]
+        self.photo_uv = self.on_photo(shapes[0], parts.specimen.photo)
         self.solid = three.BufferGeometry(
             attributes={**shared, "uv": _attribute(self.photo_uv)}, index=index, morphAttributes=morphs
         )
@@ -102,6 +101,12 @@ class _Level:
                 attributes={"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))},
                 index=index,
             )
+
+    @staticmethod
+    def on_photo(world: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        """Texture coordinates (V, 2) float32 of vertices on the photo that they project to."""
+        height, width = photo.shape[:2]
+        return np.float32((world[:, :2] * [1, -1] + 0.5) / [width, height] * [1, -1] + [0, 1])
 
 
 class _Parts:
@@ -200,10 +205,10 @@ class SpecimenScene:
         # which a low opacity thus shows the front layer and no more.
         self.photo = three.Mesh(parts.photo, parts.backdrop, renderOrder=-1)
         self.depth = three.Mesh(first, hidden, renderOrder=0)
-        self.solid = three.Mesh(first, self.materials["clay"], renderOrder=1)
-        self.skin = three.Mesh(first, parts.skin, renderOrder=2, visible=False)
+        self.solid = three.Mesh(first, self.materials["clay"], renderOrder=1, frustumCulled=False)
+        self.skin = three.Mesh(first, parts.skin, renderOrder=2, visible=False, frustumCulled=False)
         self.truth = three.Mesh(first, teal, renderOrder=3, visible=False)
-        self.wire = three.Mesh(first, self.lines, renderOrder=4, visible=False)
+        self.wire = three.Mesh(first, self.lines, renderOrder=4, visible=False, frustumCulled=False)
         self.dots = three.Points(parts.levels[-1].dots, self._dot_material(4), renderOrder=5, visible=False)
         self.landmarks = three.Points(parts.landmarks, self._dot_material(9), renderOrder=6, visible=False)
         self._mark_at = _attribute(np.zeros((1, 3)))
@@ -301,6 +306,22 @@ class SpecimenScene:
         """Move a level's dots to a stage, unless they are there: points know no morph targets."""
         if level.shown["places"] != stage:
             level.places.array, level.shown["places"] = np.ascontiguousarray(parts.world(stage)), stage
+
+    def move(self, specimen: Specimen, to: Specimen, maximum: float) -> None:
+        """Give a specimen's last level the vertices of another specimen with the same faces, in place.
+
+        Args:    maximum: as in `Look`, for the error colours.
+        """
+        level, world = self.parts_of(specimen).levels[-1], to_world(to.mesh.vertices_px)
+        arrays = {
+            "position": world,
+            "normal": np.float32(vertex_normals(world, level.faces)),
+            "uv": level.on_photo(world, specimen.photo),
+        }
+        for name, array in arrays.items():
+            level.solid.attributes[name].array = array
+        if to.truth_px is not None:
+            self._paint(level, to.error_percent() / maximum)
 
     def point_out(self, position_px: np.ndarray | None) -> None:
         """Draw a ring around a place (3,) of the mesh, px, or none."""

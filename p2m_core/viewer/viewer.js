@@ -300,7 +300,8 @@ function render(now) {
     wire.geometry = depth.geometry = vertexDots.geometry = geometry;
     for (const [object, visible] of mine) object.visible = visible;
   }
-  if (!loading) document.body.dataset.ready = "true";
+  // Two frames later it can be seen.
+  if (!loading) requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ready = "true"; }));
 }
 // A view that nobody has zoomed shows the whole face.
 function frame() {
@@ -461,6 +462,7 @@ function show() {
   $("counts").innerHTML = `${where} · ${count(part.vertices)} vertices · ${count(part.faces)} faces` +
     (level.errors ? `<br>mean error <b>${percent(mean(level.errors), 2)}</b>, worst ${percent(Math.max(...level.errors), 1)}` : "");
   for (const button of $("jumps").children) button.classList.toggle("on", +button.dataset.stage === stage);
+  document.body.dataset.stage = stage;
   $("percent").textContent = percent(100 * opacity, 0);
   $("legend").hidden = !colored;
   tell();
