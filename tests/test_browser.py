@@ -151,7 +151,7 @@ def test_html_mesh_lies_on_its_pixels(html_file):
         canvas = open_offline(page, html_file)
         box = canvas.bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.mouse.wheel(0, 300)  # so that all of the photo is in the picture
+        page.mouse.wheel(0, 100)  # so that all of the photo is in the picture
         full = settled(page, canvas)
         page.uncheck("#photo")
         bare = settled(page, canvas)
@@ -167,7 +167,7 @@ def test_html_mesh_lies_on_its_pixels(html_file):
     )
     vertices = specimen.mesh.vertices_px[:, :2]
     expected = np.stack([vertices.min(0), vertices.max(0)], 1) + 0.5
-    np.testing.assert_allclose((found + 0.5) / scale, expected, atol=0.5)
+    np.testing.assert_allclose((found + 0.5) / scale, expected, atol=0.6)
 
 
 def test_html_fits_a_phone(html_file):

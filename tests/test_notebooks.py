@@ -190,9 +190,9 @@ def test_inspect_in_jupyterlab(moved_in_lab):
             page.evaluate(FRAME_TIMES)
             page.mouse.move(x, y)
             page.mouse.down()
-            for k in range(1, 13):
-                page.mouse.move(x - 6 * k, y)
-                page.wait_for_timeout(120)
+            for k in range(1, 9):  # one at a time, so that each has its frame
+                page.mouse.move(x - 9 * k, y)
+                page.wait_for_timeout(350)
             page.mouse.up()
 
         note("drag of the slider", drag_slider)

@@ -124,11 +124,12 @@ class MeshPreview(widgets.VBox):
         eye.fit(side, side)
         known = all(s.truth_px is not None for s in specimens)
         # The first meshes of a training are far off, and would leave later ones all blue.
-        self._maximum = min(10.0, max(error_scale(s.error_percent()) for s in specimens)) if known else 1.0
+        self._maximum = min(5.0, max(error_scale(s.error_percent()) for s in specimens)) if known else 1.0
         for specimen in specimens:
             scene = SpecimenScene(specimen, side, side, eye)
             scene.show(specimen, Look(), truth_of(specimen) if known else None)
             level = scene.parts_of(specimen).levels[-1]
+            scene.lines.opacity = 0.14  # thin, or they blacken a small picture
             if known:
                 scene.truth.geometry = level.truth
             scene.skin.geometry, scene.skin.material = level.heat, scene.materials["error"]
