@@ -418,7 +418,9 @@ def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
     truth = store.to_crop(truth_at_depth(store.truth_px(index), mesh.vertices_px), index)
     levels = tuple(np.float32(store.to_crop(level, index)) for level in mesh.levels)
     box = np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(mesh.box, 2)])
-    moved = FaceMesh(
-        levels[-1], mesh.faces, levels, mesh.level_faces, np.float32(store.to_crop(mesh.landmarks_px, index)), box
+    landmarks, template = (
+        None if points is None else np.float32(store.to_crop(points, index))
+        for points in (mesh.landmarks_px, mesh.template_px)
     )
+    moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, landmarks, box, template)
     return Specimen(str(store.table["name"][index]), moved, store.crop(index), np.float32(truth))

@@ -161,9 +161,10 @@ def specimen(name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray
     Args:    image: (3, S, S) in [0, 1].   levels: (n_k, 3) each, object frame.
     """
     photo = cv2.resize(image.transpose(1, 2, 0), (PHOTO_PX, PHOTO_PX), interpolation=cv2.INTER_LINEAR)
-    places = tuple(np.float32(store.on_image(level, PHOTO_PX)) for level in levels)
-    faces = model.template.faces
-    mesh = FaceMesh(places[-1], faces[-1], places, faces, np.zeros((0, 3), np.float32), box_of(places[-1]))
+    start = model.template.vertices[: model.template.counts[0]]
+    template, *places = (np.float32(store.on_image(level, PHOTO_PX)) for level in (start, *levels))
+    faces, nothing = model.template.faces, np.zeros((0, 3), np.float32)
+    mesh = FaceMesh(places[-1], faces[-1], tuple(places), faces, nothing, box_of(places[-1]), template)
     return Specimen(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))
 
 

@@ -1,16 +1,11 @@
-"""Taking meshes away: OBJ, PLY and GLB files, landmarks, pictures, turntables, and one HTML file that opens offline."""
+"""Taking meshes away: OBJ, PLY and GLB files, landmarks, maps, pictures and turntables."""
 
 from __future__ import annotations
 
-import base64
-import html
-import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -23,15 +18,13 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh, Specimen, to_world
-from p2m_core.files import atomic_path, write_bytes, write_json, write_text
+from p2m_core.files import atomic_path, write_json, write_text
+from p2m_core.page import write_html
 from p2m_core.raster import (
-    ERROR_RAMP,
     depth_and_normals,
     draw_levels,
     draw_overlay,
     draw_turned,
-    encode_picture,
-    error_scale,
     photo_colors,
     swing,
     window,
@@ -42,9 +35,6 @@ TEXTURE_PX = 1024  # longer side of a texture at most
 OVERLAY_PX = 2048  # longer side of an overlay picture at most
 DEPTH_STEPS = 16  # of a depth map, to a px
 DEPTH_ZERO = 32768  # a depth map's value where z is 0
-
-
-# --- mesh files -----------------------------------------------------------------------------------
 
 
 def save_mesh(
@@ -230,95 +220,6 @@ def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -
     first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in pictures]
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=others, duration=frame_ms, loop=0)
-    return Path(path)
-
-
-# --- HTML -----------------------------------------------------------------------------------------
-
-
-def _base64(array: np.ndarray, dtype: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
-
-
-def photo_uri(photo: np.ndarray, side_px: int = 640) -> str:
-    """A photo (H, W, 3) as JPEG in a data URI, scaled down to its longer side `side_px`."""
-    picture = Image.fromarray(photo)
-    picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    content = encode_picture(np.asarray(picture), "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
-
-
-def _viewer_data(specimen: Specimen, photo_side_px: int) -> dict:
-    """All that the viewer's script reads; coordinates with y up, arrays little-endian in base64."""
-    mesh = specimen.mesh
-    levels = []
-    for k, (vertices, faces) in enumerate(zip(mesh.levels, mesh.level_faces, strict=True)):
-        wide = len(vertices) > 2**16
-        level = {
-            "vertices": len(vertices),
-            "faces": len(faces),
-            "position": _base64(to_world(vertices), "<f4"),
-            "index": _base64(faces, "<u4" if wide else "<u2"),
-            "wide": wide,
-        }
-        if specimen.truth_px is not None:
-            level["error"] = _base64(specimen.error_percent(k), "<f4")
-        levels.append(level)
-    height, width = specimen.photo.shape[:2]
-    data = {
-        "name": specimen.name,
-        "width": width,
-        "height": height,
-        "photo": photo_uri(specimen.photo, photo_side_px),
-        "levels": levels,
-        "landmarks": _base64(to_world(mesh.landmarks_px), "<f4"),
-        "ramp": ERROR_RAMP,
-    }
-    if specimen.truth_px is not None:
-        data["truth"] = _base64(to_world(specimen.truth_px), "<f4")
-        data["errorMaximum"] = error_scale(specimen.error_percent())
-    return data
-
-
-def _three_js() -> str:
-    """The text of three.js, which the pythreejs wheel carries: so nothing is fetched, now or later."""
-    package = importlib.util.find_spec("pythreejs")  # found, not imported: it would pull in the widgets
-    if package is None or not package.submodule_search_locations:
-        raise InputError("pythreejs", "", "is not installed", "pip install pythreejs")
-    script = Path(package.submodule_search_locations[0]) / "static" / "three.js"
-    if not script.is_file():
-        raise InputError(script, "", "is missing from the installed pythreejs", "pip install pythreejs==2.4.2")
-    text = script.read_text(encoding="utf-8")
-    if "</script" in text.lower():
-        raise InputError(script, "", "cannot be put into a page", "pip install pythreejs==2.4.2")
-    return text
-
-
-def html_page(specimen: Specimen, photo_side_px: int = 640) -> str:
-    """The page that `write_html` writes, as text."""
-    template = resources.files("p2m_core").joinpath("viewer.html").read_text(encoding="utf-8")
-    # Inside <script> only "<" can end the script, and JSON may write it as an escape.
-    data = json.dumps(_viewer_data(specimen, photo_side_px), separators=(",", ":"), allow_nan=False)
-    page = template.replace("{{title}}", html.escape(specimen.name))
-    page = page.replace("{{specimen}}", data.replace("<", "\\u003c"))
-    return page.replace("{{three}}", _three_js())
-
-
-def write_html(path: str | Path, specimen: Specimen, photo_side_px: int = 640) -> Path:
-    """One self-contained HTML file that shows a specimen in 3D, with no network, in any browser with WebGL.
-
-    Orbit, zoom and pan, a slider over the levels, wireframe, points, landmarks, the photo behind the mesh;
-    with a ground truth also its surface and the error colours. About 1.2 MB for 7000 vertices.
-
-    Args:    photo_side_px: the photo is scaled down to this longer side.
-    Returns: the path.
-    Raises:  InputError if coordinates are not finite, or three.js is not installed.
-    """
-    arrays = [*specimen.mesh.levels, specimen.mesh.landmarks_px]
-    arrays += [specimen.truth_px] if specimen.truth_px is not None else []
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise InputError(path, specimen.name, "has coordinates that are not finite", "do not export this mesh")
-    write_text(path, html_page(specimen, photo_side_px))
     return Path(path)
 
 

@@ -28,7 +28,7 @@ from p2m_core.export import POSE_FIELDS, save_specimen
 from p2m_core.facemesh import FaceMesh, Specimen, to_world
 from p2m_core.files import write_text
 from p2m_core.jobs import map_jobs
-from p2m_core.model import Pixel2Mesh
+from p2m_core.model import PLACED_SCALE, Pixel2Mesh
 from p2m_core.photos import SAMPLE_PHOTO, find_photos, read_photo, sample_photo
 
 __all__ = [
@@ -144,6 +144,7 @@ def face_mesh(
 ) -> FaceMesh:
     """A FaceMesh from levels (n_k, 3) in normalised crop coordinates, matrix (2, 3) image px to crop px."""
     back, side, template = invert_affine(matrix), model.config.input_px, model.template
+    start = model.start[: template.counts[0]].cpu().numpy() * [1, -1, 1] * PLACED_SCALE
     levels = tuple(np.float32(apply_affine(back, ndc_to_px(level, side))) for level in levels_ndc)
     return FaceMesh(
         vertices_px=levels[-1],
@@ -155,6 +156,7 @@ def face_mesh(
         pose=pose_of(levels[-1], template.vertices),
         crop=crop,
         doubt=doubt,
+        template_px=np.float32(apply_affine(back, ndc_to_px(start, side))),
     )
 
 

@@ -1,6 +1,6 @@
 """Training: one function for notebook and command line, that can be stopped and goes on.
 
-outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  checkpoints/step-N/
+outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  checkpoints/step-N/
               weights.safetensors   the best so far on the validation split
               finished.json         written last
 """
@@ -287,14 +287,31 @@ class Trainer:
         return float(np.concatenate(errors).mean()) if errors else math.nan
 
     def preview(self) -> None:
-        """Draw the meshes of the first validation samples into preview/."""
+        """Draw the meshes of the first validation samples into preview/, and keep them in preview.npz for a 3D view."""
         with self.averaged():
-            pictures = [
-                p for image, vertices, _ in self.predict_validation(PREVIEWS) for p in self.draw(image, vertices)
-            ]
+            predicted = list(self.predict_validation(PREVIEWS))
+            pictures = [p for image, vertices, _ in predicted for p in self.draw(image, vertices)]
+        if predicted:
+            self.keep_meshes(predicted)
         for k, picture in enumerate(pictures):
             with atomic_path(self.folder / "preview" / f"{k}.png") as temporary:
                 temporary.write_bytes(encode_picture(picture))
+
+    def keep_meshes(self, predicted: list[tuple[torch.Tensor, torch.Tensor, Truth]]) -> None:
+        """Write step, photos, vertices, true vertices where they are known, and faces; px of the network's input."""
+        side = self.config.model.input_px
+        images, vertices, truth = zip(*predicted, strict=True)
+        points = {"vertices": vertices}
+        if truth[0].vertices is not None:
+            points["truth"] = [part.vertices for part in truth]
+        arrays = {name: self.store.on_image(torch.cat(list(x)).cpu().numpy(), side) for name, x in points.items()}
+        photos = torch.cat(images).cpu().numpy().transpose(0, 2, 3, 1).clip(0, 1) * 255
+        names = self.store.table["name"][self.store.rows("val")[: len(photos)]]
+        with atomic_path(self.folder / "preview.npz") as temporary:
+            np.savez(
+                temporary, step=self.step, photos=np.uint8(photos.round()), faces=self.store.template.faces[-1],
+                names=np.array(names, str), **{name: np.float32(array) for name, array in arrays.items()},
+            )  # fmt: skip
 
     def draw(self, images: torch.Tensor, vertices: torch.Tensor) -> list[np.ndarray]:
         """The mesh over its crop, side by side with it, for some samples of a batch."""

@@ -95,7 +95,8 @@ def made_up(
     inner = np.flatnonzero((discs[-1] ** 2).sum(1) < 0.6)
     landmarks = vertices[-1][rng.choice(inner, 68, replace=len(inner) < 68)]
     box = np.concatenate([landmarks[:, :2].min(0), landmarks[:, :2].max(0)])
-    mesh = FaceMesh(vertices[-1], all_faces[-1], vertices, tuple(all_faces), landmarks, box)
+    template = place(relief(discs[0], 0.2), 0.0)
+    mesh = FaceMesh(vertices[-1], all_faces[-1], vertices, tuple(all_faces), landmarks, box, template)
     return Specimen(name, mesh, photo(height, width), place(relief(discs[-1], 1.25), 0.30) if truth else None)
 
 

@@ -1,14 +1,15 @@
-"""The HTML export and the inspector as a user sees them: in Chromium, by their pixels."""
+"""The HTML exports as a user sees them: in Chromium, without a network, by their pixels."""
 
 from __future__ import annotations
 
-import nbformat
+import re
+
 import numpy as np
 import pytest
-from browser import changed, open_page, pixels, run_notebook_and_move_slider, save, settled
+from browser import changed, open_page, pixels, save, settled
 from specimens import made_up
 
-from p2m_core.export import write_html
+from p2m_core.page import write_gallery, write_html
 
 pytestmark = pytest.mark.browser
 
@@ -18,61 +19,127 @@ def html_file(tmp_path_factory):
     return write_html(tmp_path_factory.mktemp("html") / "view.html", made_up("Made-up face </script>"))
 
 
+def open_offline(page, path):
+    """Open a page from the disk, without its hint, which fades by itself."""
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    page.evaluate("document.getElementById('hint').hidden = true")
+    return page.locator("#view")
+
+
 def test_html_works_offline(html_file):
     with open_page(1180, 760, offline=True) as page:
-        page.goto(html_file.as_uri())
-        page.wait_for_selector("body[data-ready]", timeout=60_000)
-        canvas = page.locator("#view")
-        page.evaluate(
-            "document.getElementById('hint').hidden = true"
-        )  # it fades by itself and is no part of the picture
+        canvas = open_offline(page, html_file)
         start = settled(page, canvas)
         save("html.png", pixels(page))
         assert len(np.unique(start.reshape(-1, 3), axis=0)) > 500, "the canvas is blank"
 
-        page.check("#colors")
+        page.click("#surfaces >> text=Error")
         heat = settled(page, canvas)
         assert changed(start, heat) > 0.1
-        page.locator("#level").focus()
-        page.keyboard.press("ArrowLeft")
-        page.keyboard.press("ArrowLeft")
-        page.keyboard.press("ArrowLeft")
-        coarse = settled(page, canvas)
-        assert page.input_value("#level") == "1"
-        assert changed(heat, coarse) > 0.02
-        page.check("#wire")
-        assert changed(coarse, settled(page, canvas)) > 0.02
-        save("html-coarse.png", pixels(page))
-        page.uncheck("#wire")
-        page.keyboard.press("End")
+        box, slider = canvas.bounding_box(), page.locator("#level").bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 400)
+        told = re.fullmatch(
+            r"vertex (\d+) · error ([\d.]+)\s%x ([\d.]+), y ([\d.]+), z .* px", page.text_content("#reading")
+        )
+        vertex, error, x, y = (float(number) for number in told.groups())
+        specimen = made_up()
+        assert error == pytest.approx(specimen.error_percent()[int(vertex)], abs=0.006)
+        assert specimen.mesh.vertices_px[int(vertex), :2] == pytest.approx([x, y], abs=0.06)
+        assert changed(heat, settled(page, canvas)) > 0  # the ring
+        save("html-error.png", pixels(page))
+        page.mouse.click(box["x"] + 20, box["y"] + 20)
+        assert "Click on the mesh" in page.text_content("#reading")
+        # Drag the slider from the finest level to the middle between the first two.
+        at = slider["y"] + slider["height"] / 2
+        page.mouse.move(slider["x"] + slider["width"] - 9, at)
+        page.mouse.down()
+        page.mouse.move(slider["x"] + 0.375 * slider["width"], at, steps=6)
+        page.mouse.up()
+        between = settled(page, canvas)
+        assert float(page.input_value("#level")) == pytest.approx(1.5, abs=0.2)
+        assert changed(heat, between) > 0.02
+        page.locator("#level").press("Home")
+        template = settled(page, canvas, pause_ms=600)
+        assert page.input_value("#level") == "0"
+        assert "template" in page.text_content("#counts")
+        assert changed(between, template) > 0.02
+        page.click("#styles >> text=Edges")
+        assert changed(template, settled(page, canvas)) > 0.02
+        page.click("#jumps >> text=2")
+        page.wait_for_selector("body[data-stage='2']")
+        settled(page, canvas)
+        save("html-edges.png", pixels(page))
+        page.click("#styles >> text=Solid")
         page.locator("#level").press("End")
-        page.uncheck("#colors")
+        page.click("#surfaces >> text=Clay")
+        page.wait_for_selector("body[data-stage='4']")
         assert changed(start, settled(page, canvas)) == 0, "back at the first settings, but another picture"
 
-        page.click("text=Truth")
-        assert changed(start, settled(page, canvas)) > 0.05
-        page.click("text=Prediction")
+        for surface in ("Photo", "Normals"):
+            page.click(f"#surfaces >> text={surface}")
+            assert changed(start, settled(page, canvas)) > 0.05
+        page.click("#surfaces >> text=Clay")
+        for truth in ("Alone", "Over", "Beside"):
+            page.click(f"#truths >> text={truth}")
+            assert changed(start, settled(page, canvas)) > 0.02
+        save("html-beside.png", pixels(page))
+        page.click("#truths >> text=Off")
+        page.check("#turntable")
+        page.wait_for_timeout(400)
+        assert changed(start, pixels(canvas)) > 0.02
+        page.uncheck("#turntable")
         page.uncheck("#photo")
         bare = settled(page, canvas)
-        box = canvas.bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] / 2 + 150, box["y"] + box["height"] / 2 + 20, steps=4)
         page.mouse.up()
         turned = settled(page, canvas)
         assert changed(bare, turned) > 0.05
-        save("html-turned.png", pixels(page))
+        assert "Click on the mesh" in page.text_content("#reading")  # a drag is no click
         page.click("#reset")
-        assert changed(bare, settled(page, canvas, pause_ms=600)) == 0, "reset does not lead back"
+        assert changed(bare, settled(page, canvas, pause_ms=600)) == 0, "Front does not lead back"
         page.mouse.move(box["x"] + 330, box["y"] + 300)
         page.mouse.wheel(0, -400)
         near = settled(page, canvas)
         assert changed(bare, near) > 0.05
         # What lies under the pointer stays there.
         np.testing.assert_allclose(near[300, 330].astype(int), bare[300, 330], atol=3)
-        assert abs(near[300, 330].astype(int) - near[300, 380]).max() > 3
         page.locator("#view").dblclick(position={"x": 20, "y": 20})
         assert changed(bare, settled(page, canvas, pause_ms=600)) == 0, "a double click does not lead back"
+        assert page.problems == []
+
+
+def test_a_gallery_loads_what_is_looked_at(tmp_path):
+    specimens = [made_up("first"), made_up("second", truth=False, rings=5, levels=3, height=300)]
+    index = write_gallery(tmp_path / "gallery", [*specimens, made_up("third", rings=4)])
+    with open_page(1180, 760, offline=True) as page:
+        scripts = []
+        page.on("request", lambda request: scripts.append(request.url) if request.url.endswith(".js") else None)
+        canvas = open_offline(page, index)
+        first = settled(page, canvas)
+        assert [url.rsplit("/", 1)[1] for url in scripts] == ["0000.js"]
+        captions = page.locator("#gallery button").all_text_contents()
+        assert captions == sorted(captions, key=lambda text: text or "~")
+        assert page.evaluate("[...document.querySelectorAll('#gallery img')].every(i => i.naturalWidth > 0)")
+        page.click("#surfaces >> text=Error")
+        assert changed(first, settled(page, canvas)) > 0.1
+        save("gallery.png", pixels(page))
+        page.locator("#gallery button").nth(2).click()  # without a ground truth
+        page.wait_for_selector("body[data-sample='2']")
+        assert page.text_content("#name") == "second"
+        second = settled(page, canvas)
+        assert changed(first, second) > 0.1
+        assert not page.is_visible("#withTruth")
+        page.locator("#gallery button").nth(0).click()
+        page.wait_for_selector("body[data-sample='0']")
+        page.click("#surfaces >> text=Clay")
+        page.mouse.click(640, 400)
+        assert "vertex" in page.text_content("#reading")
+        page.mouse.click(140, 740)
+        assert changed(first, settled(page, canvas)) == 0
+        assert len(scripts) == 2  # what was there is not fetched again
         assert page.problems == []
 
 
@@ -81,10 +148,10 @@ def test_html_mesh_lies_on_its_pixels(html_file):
     specimen = made_up()
     height, width = specimen.photo.shape[:2]
     with open_page(1180, 760, offline=True) as page:
-        page.goto(html_file.as_uri())
-        page.wait_for_selector("body[data-ready]", timeout=60_000)
-        page.evaluate("document.getElementById('hint').hidden = true")
-        canvas = page.locator("#view")
+        canvas = open_offline(page, html_file)
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, 100)  # so that all of the photo is in the picture
         full = settled(page, canvas)
         page.uncheck("#photo")
         bare = settled(page, canvas)
@@ -100,7 +167,7 @@ def test_html_mesh_lies_on_its_pixels(html_file):
     )
     vertices = specimen.mesh.vertices_px[:, :2]
     expected = np.stack([vertices.min(0), vertices.max(0)], 1) + 0.5
-    np.testing.assert_allclose((found + 0.5) / scale, expected, atol=0.5)
+    np.testing.assert_allclose((found + 0.5) / scale, expected, atol=0.6)
 
 
 def test_html_fits_a_phone(html_file):
@@ -112,53 +179,3 @@ def test_html_fits_a_phone(html_file):
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
         assert page.problems == []
-
-
-NOTEBOOK = """
-from specimens import made_up
-from p2m_core.view import inspect
-widget = inspect([made_up("first"), made_up("second", truth=False, rings=5, levels=3)])
-widget
-"""
-
-
-def test_inspector_in_jupyterlab(tmp_path):
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(NOTEBOOK.strip())],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
-    nbformat.write(notebook, tmp_path / "inspect.ipynb")
-    seen = {}
-
-    def more(page, canvas):
-        level = settled(page, canvas)
-        for title in ("Error colours", "Wireframe", "Landmarks", "Photo", "Ground truth (teal)"):
-            page.get_by_label(title).click()
-            page.wait_for_timeout(400)
-            now = settled(page, canvas)
-            seen[title], level = changed(level, now), now
-            if title == "Landmarks":
-                save("inspector-all.png", pixels(page))
-        page.locator(".p2m-inspector select").select_option(index=1)
-        page.wait_for_timeout(400)
-        now = settled(page, canvas)
-        seen["sample"], level = changed(level, now), now
-        save("inspector-second.png", pixels(page))
-        box = canvas.bounding_box()
-        page.mouse.move(box["x"] + 300, box["y"] + 280)
-        page.mouse.down()
-        page.mouse.move(box["x"] + 420, box["y"] + 300, steps=4)
-        page.mouse.up()
-        turned = settled(page, canvas)
-        seen["drag"] = changed(level, turned)
-        save("inspector-turned.png", pixels(page))
-        page.get_by_role("button", name="Reset view").click()
-        page.wait_for_timeout(500)
-        seen["reset"] = changed(level, settled(page, canvas))
-
-    run = run_notebook_and_move_slider(tmp_path / "inspect.ipynb", picture="inspector.png", then=more)
-    assert len(np.unique(run.before.reshape(-1, 3), axis=0)) > 500, "the view is blank"
-    assert run.changed > 0.01
-    back = seen.pop("reset")
-    assert all(share > 0.002 for share in seen.values()), seen
-    assert back == 0, "reset does not lead back"

@@ -2,15 +2,18 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 import trimesh
+from browser import changed, pixels, save, settled
 from conftest import ROOT
 
 NAMES = ["01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict"]
@@ -53,6 +56,7 @@ def test_what_the_demo_promises_is_there(home):
     page = (run / "inspect.html").read_text()
     assert "<canvas" in page
     assert "https://" not in page.split("<script", 1)[0]
+    assert len(list((run / "gallery/samples").glob("*.js"))) == min(8, metrics["about"]["samples"])
     mesh = trimesh.load(run / "predictions/grace_hopper.obj", process=False)
     assert mesh.vertices.shape == (7057, 3)
     assert np.isfinite(mesh.vertices).all()
@@ -146,6 +150,84 @@ def test_the_generator_in_jupyterlab(moved_in_lab):
     assert run.problems == []  # nothing in the browser's console
 
 
+# From the mouse's movement to the next frame, seen by the page itself.
+FRAME_TIMES = """() => {
+    let moved = null;
+    window.frameTimes = [];
+    document.addEventListener('pointermove', () => { moved = moved ?? performance.now(); }, true);
+    for (const kind of [WebGLRenderingContext, WebGL2RenderingContext]) {
+        const draw = kind.prototype.drawElements;
+        kind.prototype.drawElements = function (...args) {
+            if (moved !== null) { window.frameTimes.push(performance.now() - moved); moved = null; }
+            return draw.apply(this, args);
+        };
+    }
+}"""
+
+
 @pytest.mark.browser
 def test_inspect_in_jupyterlab(moved_in_lab):
-    assert moved_in_lab("04_inspect").changed > 0.01
+    seen, told = {}, {}
+
+    def use(page, canvas):
+        inspector = page.locator(".p2m-inspector")
+
+        def button(name):
+            inspector.get_by_role("button", name=name, exact=True).first.click()
+
+        def note(what, act, least=0.002):
+            before = settled(page, canvas)
+            act()
+            end = time.monotonic() + 20
+            after = settled(page, canvas)
+            while changed(before, after) <= least and time.monotonic() < end:  # the kernel answers when it can
+                after = settled(page, canvas)
+            seen[what] = changed(before, after)
+
+        def drag_slider():
+            at = inspector.locator(".p2m-level .noUi-handle").first.bounding_box()
+            x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+            page.evaluate(FRAME_TIMES)
+            page.mouse.move(x, y)
+            page.mouse.down()
+            for k in range(1, 9):  # one at a time, so that each has its frame
+                page.mouse.move(x - 9 * k, y)
+                page.wait_for_timeout(350)
+            page.mouse.up()
+
+        note("drag of the slider", drag_slider)
+        told["levels"] = inspector.inner_text()
+        times = page.evaluate("window.frameTimes")
+        print(f"slider to frame: median {np.median(times):.0f} ms, {len(times)} frames, 7057 vertices, software WebGL")
+        button("4")
+        page.get_by_text("level 4 ·").wait_for()
+        note("error colours", lambda: button("Error"), 0.05)
+        box = canvas.bounding_box()
+        note("click", lambda: page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]), 0)
+        told["click"] = inspector.inner_text()
+        save("inspector-error.png", pixels(inspector))
+        button("Clay")
+        note("edges", lambda: button("Edges"))
+        button("2")
+        page.get_by_text("level 2 ·").wait_for()
+        settled(page, canvas)
+        save("inspector-edges.png", pixels(inspector))
+        button("4")
+        button("Solid")
+        note("photo on the mesh", lambda: button("Photo"))
+        note("side", lambda: button("Side"), 0.05)
+        save("inspector-side.png", pixels(inspector))
+        note("beside", lambda: inspector.locator(".widget-dropdown select").select_option(label="ground truth"), 0.05)
+        button("Front")
+        button("Error")
+        settled(page, inspector)
+        save("inspector-beside.png", pixels(inspector))
+        note("next sample", lambda: inspector.locator(".p2m-thumb").nth(1).click(), 0.02)
+
+    run = moved_in_lab("04_inspect", keys=["PageDown"] * 8, then=use)
+    assert run.changed > 0.005
+    assert all(share > 0 for share in seen.values()), seen
+    assert "level 4 ·" not in told["levels"]
+    assert re.search(r"vertex \d+ · error [\d.]+ %\s+x [\d.]+, y [\d.]+, z -?[\d.]+ px", told["click"])
+    assert "nme-dense-3d@template" in told["click"]
+    assert run.problems == []

@@ -88,6 +88,13 @@ def test_what_a_run_leaves(tiny_run, tiny_config, store):
     assert len(previews) == min(4, len(store.rows("val")))
     with Image.open(previews[0]) as picture:
         assert picture.size == (256, 128)  # the crop in double size, and the mesh over it
+    with np.load(tiny_run / "preview.npz") as meshes:  # what the 3D view of notebook 02 shows
+        assert int(meshes["step"]) == steps
+        assert meshes["names"].tolist() == store.table["name"][store.rows("val")][:4].tolist()
+        assert meshes["vertices"].shape == meshes["truth"].shape == (len(previews), *store.template.vertices.shape)
+        landmarks = np.stack([store.template.landmarks(x) for x in (meshes["truth"][0], meshes["vertices"][0])])
+        assert (np.abs(landmarks - meshes["photos"].shape[1] / 2)[..., :2] < meshes["photos"].shape[1]).all()
+        assert meshes["faces"].max() < meshes["vertices"].shape[1]
     assert list((tiny_run / "tensorboard").glob("events*"))
     assert (tiny_run / "weights.safetensors").exists()
     about = read_weights(tiny_run)[3]

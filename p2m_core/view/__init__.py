@@ -3,15 +3,6 @@
 from p2m_core.raster import static_picture
 from p2m_core.view.inspector import Inspector, inspect
 from p2m_core.view.preview import MeshPreview, draw_curves
-from p2m_core.view.scene import Look, SpecimenScene, view_specimen
+from p2m_core.view.scene import Look, SpecimenScene
 
-__all__ = [
-    "Inspector",
-    "Look",
-    "MeshPreview",
-    "SpecimenScene",
-    "draw_curves",
-    "inspect",
-    "static_picture",
-    "view_specimen",
-]
+__all__ = ["Inspector", "Look", "MeshPreview", "SpecimenScene", "draw_curves", "inspect", "static_picture"]

@@ -1,4 +1,4 @@
-"""A preview that changes while a network trains: up to four pictures and the curves so far."""
+"""A preview that changes while a network trains: up to four meshes in 3D and the curves so far."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from p2m_core.raster import encode_picture
+from p2m_core.facemesh import Specimen
+from p2m_core.raster import error_scale
+from p2m_core.view.inspector import css, truth_of
+from p2m_core.view.scene import Eye, Look, SpecimenScene
 
-MAX_PICTURES = 4
+MAX_VIEWS = 4  # of the 8 that a page may hold
 _COLORS = ("#2b6cb0", "#d9622b", "#2f8f83", "#8a4fa8", "#8a6d1f", "#6b7280")
 _AXES = ("step", "epoch", "iteration")
 _ASIDE = ("time", "seconds", "lr", "eta", "samples", "rate")  # columns that are no curve of interest
@@ -62,48 +65,89 @@ def draw_curves(metrics: pd.DataFrame, width_px: int = 640, height_px: int = 300
 
 
 class MeshPreview(widgets.VBox):
-    """Pictures in a row with curves below them; images only, so it costs no 3D view and works in a saved notebook.
+    """Live views in a row, which turn together, with curves below them.
+
+    While a cell trains, the kernel answers no control; so what the switches do happens in the browser alone.
 
     Args:    width_px: of the whole.
     """
 
     def __init__(self, width_px: int = 880):
         self.width_px = width_px
-        share = f"{width_px // MAX_PICTURES - 8}px"
-        self.pictures = [
-            widgets.Image(format="png", layout=widgets.Layout(width=share, display="none", margin="0 8px 0 0"))
-            for _ in range(MAX_PICTURES)
-        ]
+        self.scenes: list[SpecimenScene] = []
+        self.shown: list[Specimen] = []
+        self._views = widgets.HBox().add_class("p2m-views")
+        titles = {"photo": "Photo", "wire": "Edges", "truth": "Ground truth", "skin": "Error colours"}
+        self.switches = {
+            part: widgets.Checkbox(part == "photo", description=title, indent=False) for part, title in titles.items()
+        }
+        self._switches = widgets.HBox([*self.switches.values()]).add_class("p2m-switches")
+        self._legend = widgets.HTML().add_class("p2m-note")
+        self._stage = widgets.VBox([css(), self._views, self._switches, self._legend]).add_class("p2m-inspector")
+        self._stage.layout.display = "none"
         self.curves = widgets.Image(format="png", layout=widgets.Layout(display="none"))
         self.caption = widgets.HTML()
-        row = widgets.HBox(self.pictures, layout=widgets.Layout(align_items="flex-end"))
-        super().__init__([row, self.curves, self.caption])
+        super().__init__([self._stage, self.curves, self.caption])
 
     def update(
-        self, pictures: Sequence[np.ndarray] | None = None, metrics: pd.DataFrame | None = None, caption: str = ""
+        self, specimens: Sequence[Specimen] | None = None, metrics: pd.DataFrame | None = None, caption: str = ""
     ) -> None:
-        """Show new pictures, new curves, or both; what is None stays.
+        """Show new meshes, new curves, or both; what is None stays.
 
-        Args:    pictures: (H, W, 3) uint8 each; four at most are shown.
+        Args:    specimens: the same photos and faces each time; the first four are shown.
                  metrics: as in `draw_curves`.   caption: a line of text below.
         """
-        if pictures is not None:
-            for k, image in enumerate(self.pictures):
-                if k < len(pictures):
-                    image.value = encode_picture(np.asarray(pictures[k]))
-                image.layout.display = None if k < len(pictures) else "none"
+        if specimens:
+            self._move(list(specimens[:MAX_VIEWS]))
         if metrics is not None:
             self.curves.value = draw_curves(metrics, self.width_px)
             self.curves.layout.display = None
         if caption:
             self.caption.value = caption
 
+    def _move(self, specimens: list[Specimen]) -> None:
+        if not self.scenes:
+            self._build(specimens)
+        for scene, shown, now in zip(self.scenes, self.shown, specimens, strict=False):
+            scene.move(shown, now, self._maximum)
+        if specimens[0].truth_px is not None:
+            errors = ", ".join(f"{s.error_percent().mean():.1f} %" for s in specimens)
+            self._legend.value = (
+                f'<div class="soft">mean error {errors} (nme-dense-3d@template); '
+                f"colours from 0, blue, to {self._maximum:g} % of the face size, red</div>"
+            )
+
+    def _build(self, specimens: list[Specimen]) -> None:
+        """A view a specimen, all with one camera."""
+        side, eye, self.shown = self.width_px // len(specimens) - 4, Eye(), specimens
+        side = min(side, self.width_px // 3)
+        eye.fit(side, side)
+        known = all(s.truth_px is not None for s in specimens)
+        # The first meshes of a training are far off, and would leave later ones all blue.
+        self._maximum = min(5.0, max(error_scale(s.error_percent()) for s in specimens)) if known else 1.0
+        for specimen in specimens:
+            scene = SpecimenScene(specimen, side, side, eye)
+            scene.show(specimen, Look(), truth_of(specimen) if known else None)
+            level = scene.parts_of(specimen).levels[-1]
+            scene.lines.opacity = 0.14  # thin, or they blacken a small picture
+            if known:
+                scene.truth.geometry = level.truth
+            scene.skin.geometry, scene.skin.material = level.heat, scene.materials["error"]
+            for part, switch in self.switches.items():
+                if known or part in ("photo", "wire"):
+                    widgets.jslink((switch, "value"), (getattr(scene, part), "visible"))
+            self.scenes.append(scene)
+        for part in ("truth", "skin"):
+            self.switches[part].disabled = not known
+        self._views.children = [scene.renderer for scene in self.scenes]
+        self._stage.layout.display = None
+
     def follow(
-        self, read: Callable[[], tuple[Sequence[np.ndarray] | None, pd.DataFrame | None] | None], every_s: float = 2.0
+        self, read: Callable[[], tuple[Sequence[Specimen] | None, pd.DataFrame | None] | None], every_s: float = 2.0
     ) -> Callable[[], None]:
         """Keep the preview up to date from a thread, for a training run that writes files.
 
-        Args:    read: returns (pictures, metrics), either None where nothing is new, or None for no news at all.
+        Args:    read: returns (specimens, metrics), either None where nothing is new, or None for no news at all.
                  every_s: pause between two calls.
         Returns: a function that reads once more, then ends the thread.
         """

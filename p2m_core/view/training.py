@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from IPython.display import display
 
 from p2m_core.config import PROJECT_ROOT, Config, run_folder, save_config
+from p2m_core.facemesh import FaceMesh, Specimen
+from p2m_core.files import read_npz
 from p2m_core.train import LOCK_NAME, train
 from p2m_core.view.preview import MeshPreview
 
@@ -22,19 +23,38 @@ from p2m_core.view.preview import MeshPreview
 _children: dict[Path, subprocess.Popen] = {}
 
 
-def read_run(folder: Path) -> Callable[[], tuple[list[np.ndarray], pd.DataFrame] | None]:
-    """A function for `MeshPreview.follow`: the run's previews and curves, None while nothing is new."""
-    seen = 0.0
+def read_preview(path: Path) -> list[Specimen]:
+    """The meshes of validation photos that a run has left in its preview.npz."""
+    content = read_npz(path, "delete it; training writes it again")
+    faces, nothing = content["faces"], np.zeros((0, 3), np.float32)
+    specimens = []
+    for k, (name, photo, vertices) in enumerate(
+        zip(content["names"], content["photos"], content["vertices"], strict=True)
+    ):
+        box = np.concatenate([vertices[:, :2].min(0), vertices[:, :2].max(0)])
+        truth = content["truth"][k] if "truth" in content else None
+        if truth is not None:  # its depth is open
+            truth = truth + np.float32([0, 0, (vertices[:, 2] - truth[:, 2]).mean()])
+        mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box)
+        specimens.append(Specimen(str(name), mesh, photo, truth))
+    return specimens
 
-    def read() -> tuple[list[np.ndarray], pd.DataFrame] | None:
-        nonlocal seen
-        metrics = folder / "metrics.csv"
-        if not metrics.exists() or not metrics.stat().st_size or metrics.stat().st_mtime == seen:
-            return None
-        seen = metrics.stat().st_mtime
-        table = pd.read_csv(metrics, on_bad_lines="skip")
-        pictures = [cv2.imread(str(path)) for path in sorted((folder / "preview").glob("*.png"))]
-        return [p[..., ::-1] for p in pictures if p is not None], table[["step", "loss", "val_error"]]
+
+def read_run(folder: Path) -> Callable[[], tuple[list[Specimen] | None, pd.DataFrame | None] | None]:
+    """A function for `MeshPreview.follow`: the run's meshes and curves, None for what is not new."""
+    seen: dict[Path, float] = {}
+
+    def changed(path: Path) -> bool:
+        if not path.exists() or not path.stat().st_size or path.stat().st_mtime == seen.get(path):
+            return False
+        seen[path] = path.stat().st_mtime
+        return True
+
+    def read() -> tuple[list[Specimen] | None, pd.DataFrame | None] | None:
+        metrics, preview = folder / "metrics.csv", folder / "preview.npz"
+        specimens = read_preview(preview) if changed(preview) else None
+        table = pd.read_csv(metrics, on_bad_lines="skip") if changed(metrics) else None
+        return specimens, None if table is None else table[["step", "loss", "val_error"]]
 
     return read
 

@@ -1,0 +1,567 @@
+"use strict";
+// `about` is what the page is told: topologies, samples (each with its content, or the file that brings it), colours.
+var take;  // called by the files of a gallery
+(() => {
+const $ = id => document.getElementById(id);
+const canvas = $("view");
+
+// --- data ------------------------------------------------------------------------------------------
+function bytes(text) {
+  const raw = atob(text), out = new Uint8Array(raw.length);
+  for (let k = 0; k < raw.length; k++) out[k] = raw.charCodeAt(k);
+  return out.buffer;
+}
+const topologies = about.topologies.map(levels => levels.map(level => Object.assign({}, level, {
+  index: level.wide ? new Uint32Array(bytes(level.index)) : new Uint16Array(bytes(level.index))})));
+
+// A level at the vertices of the next one: each new vertex in the mean of its old neighbours.
+function unpooled(coarse, count, index) {
+  const old = coarse.length / 3, out = new Float32Array(3 * count), found = new Float32Array(count);
+  out.set(coarse);
+  const seen = new Set();
+  for (let k = 0; k < index.length; k++) {
+    const a = index[k], b = index[k % 3 === 2 ? k - 2 : k + 1];
+    for (const [fresh, from] of [[a, b], [b, a]]) {
+      const key = fresh * count + from;
+      if (fresh < old || from >= old || seen.has(key)) continue;
+      seen.add(key);
+      found[fresh]++;
+      for (let i = 0; i < 3; i++) out[3 * fresh + i] += coarse[3 * from + i];
+    }
+  }
+  for (let v = old; v < count; v++) for (let i = 0; i < 3; i++) out[3 * v + i] /= found[v];
+  return out;
+}
+
+function decode(sample) {
+  const content = sample.content, topology = topologies[sample.topology];
+  const points = text => Float32Array.from(new Uint16Array(bytes(text)), (q, k) => content.low[k % 3] + content.step * q);
+  const ends = content.levels.map(points);
+  const made = {name: content.name, width: content.width, height: content.height, topology, ends,
+    landmarks: points(content.landmarks), truth: content.truth ? points(content.truth) : null,
+    maximum: content.errorMaximum, first: content.template ? 0 : 1, last: ends.length};
+  made.starts = ends.map((end, k) => k ? unpooled(ends[k - 1], end.length / 3, topology[k].index)
+    : content.template ? points(content.template) : end);
+  made.levels = topology.map((level, k) => {
+    const geometry = new THREE.BufferGeometry(), count = level.vertices;
+    geometry.setIndex(new THREE.BufferAttribute(level.index, 1));
+    geometry.addAttribute("position", new THREE.BufferAttribute(new Float32Array(ends[k]), 3));
+    // Where each vertex lies on the photo, and where on the colour ramp: one of the two is the geometry's uv.
+    const spot = new Float32Array(2 * count);
+    for (let v = 0; v < count; v++) {
+      spot[2 * v] = (ends[k][3 * v] + 0.5) / content.width;
+      spot[2 * v + 1] = 1 - (0.5 - ends[k][3 * v + 1]) / content.height;
+    }
+    const both = {photo: new THREE.BufferAttribute(spot, 2),
+      ramp: new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2)};
+    geometry.addAttribute("uv", both.photo);
+    geometry.computeVertexNormals();
+    const truth = made.truth ? new THREE.BufferGeometry() : null;
+    if (truth) {
+      truth.setIndex(geometry.index);
+      truth.addAttribute("position", new THREE.BufferAttribute(made.truth.slice(0, 3 * count), 3));
+      truth.computeVertexNormals();
+    }
+    return {geometry, both, truth, stage: k + 1};
+  });
+  const box = new THREE.Box3().setFromArray(ends[ends.length - 1]);
+  made.centre = box.getCenter(new THREE.Vector3());
+  made.extent = box.getSize(new THREE.Vector3());
+  made.size = Math.max(made.extent.x, made.extent.y, made.extent.z);
+  made.floor = Math.min(...[...ends, ...made.starts].map(array => array.reduce((low, z, k) => k % 3 === 2 && z < low ? z : low, Infinity)));
+  if (made.truth) {
+    const flat = new THREE.Box3().setFromArray(made.truth).getSize(new THREE.Vector3());
+    made.faceSize = Math.sqrt(flat.x * flat.y);
+  }
+  return made;
+}
+// Distance of each vertex to its true place, without the mean depth of both, in percent of the face size.
+function errorsOf(position, truth, faceSize) {
+  const count = position.length / 3, out = new Float32Array(count);
+  let depth = 0;
+  for (let v = 0; v < count; v++) depth += (position[3 * v + 2] - truth[3 * v + 2]) / count;
+  for (let v = 0; v < count; v++) {
+    const x = position[3 * v] - truth[3 * v], y = position[3 * v + 1] - truth[3 * v + 1];
+    out[v] = 100 * Math.hypot(x, y, position[3 * v + 2] - truth[3 * v + 2] - depth) / faceSize;
+  }
+  return out;
+}
+const mean = values => values.reduce((a, b) => a + b, 0) / values.length;
+
+// --- scene -----------------------------------------------------------------------------------------
+let renderer;
+try {
+  renderer = new THREE.WebGLRenderer({canvas, antialias: true, alpha: true, preserveDrawingBuffer: true});
+} catch (problem) {
+  $("error").textContent = "This browser offers no WebGL, which the 3D view needs.";
+  $("error").style.display = "grid";
+  throw problem;
+}
+renderer.setPixelRatio(Math.min(window.devicePixelRatio || 1, 2));
+renderer.autoClear = false;
+
+let loading = 0;  // pictures on their way
+function texture(uri) {
+  loading++;
+  return new THREE.TextureLoader().load(uri, made => {
+    made.minFilter = THREE.LinearFilter;
+    made.generateMipmaps = false;
+    made.anisotropy = renderer.capabilities.getMaxAnisotropy();
+    made.needsUpdate = true;
+    loading--;
+    draw();
+  });
+}
+function rampTexture() {
+  const wide = 256, data = new Uint8Array(3 * wide);
+  for (let k = 0; k < wide; k++) {
+    const place = k / (wide - 1) * (about.ramp.length - 1), low = Math.min(Math.floor(place), about.ramp.length - 2);
+    for (let i = 0; i < 3; i++) data[3 * k + i] = about.ramp[low][i] + (place - low) * (about.ramp[low + 1][i] - about.ramp[low][i]);
+  }
+  const made = new THREE.DataTexture(data, wide, 1, THREE.RGBFormat);
+  made.minFilter = made.magFilter = THREE.LinearFilter;
+  made.needsUpdate = true;
+  return made;
+}
+const behind = {polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 2};
+const spheres = {};
+for (const name in about.spheres) spheres[name] = texture(about.spheres[name]);
+const surface = (sphere, options) => new THREE.MeshMatcapMaterial(Object.assign(
+  {matcap: spheres[sphere], side: THREE.DoubleSide, transparent: true}, behind, options));
+const materials = {clay: surface("clay"), normals: surface("normals"), error: surface("paper", {map: rampTexture()}),
+  photo: surface("paper", {depthWrite: false}), truth: surface("clay", {color: 0x5fb9ac})};
+const lines = new THREE.MeshBasicMaterial({wireframe: true, transparent: true, depthWrite: false});
+
+const scene = new THREE.Scene(), spin = new THREE.Group(), shift = new THREE.Group();
+const camera = new THREE.OrthographicCamera(-1, 1, 1, -1, 0, 40);
+scene.add(camera, spin);
+spin.add(shift);
+// Everything is in the transparent queue, so renderOrder alone decides: the photo first, then depth only,
+// then the surface, of which a low opacity thus shows the front layer and no more.
+function add(object, order, parent) {
+  object.renderOrder = order;
+  (parent || shift).add(object);
+  return object;
+}
+const photo = add(new THREE.Mesh(new THREE.PlaneBufferGeometry(1, 1),
+  new THREE.MeshBasicMaterial({transparent: true, depthWrite: false})), 0, scene);
+const depth = add(new THREE.Mesh(undefined, new THREE.MeshBasicMaterial(
+  Object.assign({colorWrite: false, transparent: true, side: THREE.DoubleSide}, behind))), 1);
+const solid = add(new THREE.Mesh(undefined, materials.clay), 2);
+const skin = add(new THREE.Mesh(undefined, materials.photo), 3);
+const trueSolid = add(new THREE.Mesh(undefined, materials.truth), 4);
+const wire = add(new THREE.Mesh(undefined, lines), 5);
+
+function tile(paint) {
+  const made = document.createElement("canvas");
+  made.width = made.height = 64;
+  paint(made.getContext("2d"));
+  return new THREE.CanvasTexture(made);
+}
+function disc(fill, rim, radius, wide) {
+  return tile(pen => {
+    pen.beginPath();
+    pen.arc(32, 32, radius, 0, 2 * Math.PI);
+    if (fill) { pen.fillStyle = fill; pen.fill(); }
+    if (rim) { pen.lineWidth = wide + 6; pen.strokeStyle = "#141c26"; pen.stroke(); pen.lineWidth = wide; pen.strokeStyle = rim; pen.stroke(); }
+  });
+}
+function dots(sizePx, map, order, onTop) {
+  return add(new THREE.Points(new THREE.BufferGeometry(), new THREE.PointsMaterial({size: sizePx * renderer.getPixelRatio(),
+    sizeAttenuation: false, map, transparent: true, depthWrite: false, depthTest: !onTop})), order);
+}
+const vertexDots = dots(5, disc("#a9e4d8", null, 26), 6);
+const landmarkDots = dots(9, disc("#40e0b4", "#14202a", 24, 5), 7);
+const ring = dots(22, disc(null, "#fff", 20, 7), 8, true);
+ring.geometry.addAttribute("position", new THREE.BufferAttribute(new Float32Array(3), 3));
+
+// --- the sample on show ------------------------------------------------------------------------------
+const samples = about.samples, waiting = new Map();
+let shown = null, wanted = -1, chosen = null;
+// Files of a gallery come as scripts, which also work where a page from a disk may not fetch.
+function fetchSample(number) {
+  const sample = samples[number];
+  if (sample.made) return Promise.resolve(sample.made);
+  if (!waiting.has(number)) waiting.set(number, new Promise((resolve, reject) => {
+    const finish = content => {
+      sample.content = content;
+      sample.made = decode(sample);
+      sample.made.texture = texture(content.photo);
+      sample.made.mask = texture(content.seen);
+      sample.content = null;
+      resolve(sample.made);
+    };
+    if (sample.content) { finish(sample.content); return; }
+    sample.finish = finish;
+    const script = document.createElement("script");
+    script.src = sample.file + ".js";
+    script.onerror = () => { waiting.delete(number); reject(new Error(`${sample.file}.js is missing`)); };
+    document.head.appendChild(script);
+  }));
+  return waiting.get(number);
+}
+take = (number, content) => samples[number].finish(content);
+
+function enter(number) {
+  wanted = number;
+  for (const [k, button] of [...$("gallery").children].entries()) button.classList.toggle("on", k === number);
+  return fetchSample(number).then(made => {
+    if (wanted !== number) return;  // another one was chosen meanwhile
+    const finest = !shown || +$("level").value === shown.last;
+    shown = made;
+    chosen = null;
+    $("name").textContent = made.name;
+    $("level").min = made.first;
+    $("level").max = made.last;
+    if (finest) $("level").value = made.last;
+    setJumps();
+    photo.scale.set(made.width, made.height, 1);
+    photo.material.map = made.texture;
+    materials.photo.map = made.texture;
+    materials.photo.alphaMap = made.mask;
+    photo.material.needsUpdate = materials.photo.needsUpdate = true;
+    landmarkDots.geometry.dispose();
+    landmarkDots.geometry = new THREE.BufferGeometry();
+    landmarkDots.geometry.addAttribute("position", new THREE.BufferAttribute(made.landmarks, 3));
+    landmarkDots.position.set(0, 0, 0.008 * made.size);
+    // Every mesh has its centre in the origin and its longest side 1, so the camera may stay where it is.
+    const scale = 1 / made.size;
+    spin.scale.set(scale, scale, scale);
+    shift.position.copy(made.centre).negate();
+    photo.scale.multiplyScalar(scale);
+    photo.position.set((made.width - 1) / 2, (1 - made.height) / 2, made.floor - 0.02 * made.size).sub(made.centre).multiplyScalar(scale);
+    for (const id of ["withTruth", "errorChoice"]) $(id).hidden = !made.truth;
+    if (made.truth) {
+      const digits = made.maximum < 4 && made.maximum % 2 ? 1 : 0;
+      $("half").textContent = percent(made.maximum / 2, digits);
+      $("full").textContent = "≥ " + percent(made.maximum, Number.isInteger(made.maximum) ? 0 : 1);
+    }
+    if (view.span === framed) view.span = framed = frame();
+    show();
+    document.body.dataset.sample = number;
+  }).catch(problem => { $("name").textContent = problem.message; });
+}
+const stageNow = () => +$("level").value;
+const levelNow = () => Math.max(Math.ceil(stageNow() - 1e-9), 1);
+
+// --- camera: orthographic, so that from the front every vertex lies on its own pixel of the photo -----
+const view = {azimuth: 0, elevation: 0, span: 1, target: new THREE.Vector3()};
+let framed = 1, pending = false;
+function draw() {
+  if (pending) return;
+  pending = true;
+  requestAnimationFrame(now => { pending = false; render(now); });
+}
+const beside = () => shown && shown.truth && picked("truth") === "beside";
+const viewWidth = () => canvas.clientWidth / (beside() ? 2 : 1);
+const direction = new THREE.Vector3();
+function aim() {
+  const level = Math.cos(view.elevation);
+  direction.set(level * Math.sin(view.azimuth), Math.sin(view.elevation), level * Math.cos(view.azimuth));
+  camera.position.copy(view.target).addScaledVector(direction, 20);
+  camera.lookAt(view.target);
+  const aspect = viewWidth() / Math.max(1, canvas.clientHeight);
+  camera.top = view.span / 2; camera.bottom = -camera.top;
+  camera.right = camera.top * aspect; camera.left = -camera.right;
+  camera.updateProjectionMatrix();
+  camera.updateMatrixWorld();
+}
+let turnedAt = null;
+function render(now) {
+  if (!shown) return;
+  const wide = canvas.clientWidth, high = canvas.clientHeight, size = renderer.getSize();
+  if (size.width !== wide || size.height !== high) renderer.setSize(wide, high, false);
+  if ($("turntable").checked) {
+    if (turnedAt !== null && now !== undefined) spin.rotation.y += (now - turnedAt) / 9000 * 2 * Math.PI;
+    turnedAt = now === undefined ? turnedAt : now;
+    draw();
+  } else turnedAt = null;
+  aim();
+  // The photo belongs to the view from the front: it fades as the view leaves it.
+  const facing = Math.min(Math.max((direction.z - 0.2) / 0.7, 0), 1);
+  photo.material.opacity = facing * facing * (3 - 2 * facing) * 0.85 + 0.15 * (direction.z > 0);
+  renderer.clear();
+  if (!beside()) {
+    renderer.setViewport(0, 0, wide, high);
+    renderer.render(scene, camera);
+  } else {
+    const half = wide / 2, mine = [solid, skin, landmarkDots].map(object => [object, object.visible]);
+    renderer.setViewport(0, 0, half, high);
+    trueSolid.visible = false;
+    renderer.render(scene, camera);
+    renderer.setViewport(half, 0, half, high);
+    for (const [object] of mine) object.visible = false;
+    const geometry = wire.geometry, level = shown.levels[levelNow() - 1];
+    trueSolid.visible = picked("style") !== "wire" && picked("style") !== "points";
+    wire.geometry = depth.geometry = level.truth;
+    if (vertexDots.visible) vertexDots.geometry = level.truth;
+    renderer.clearDepth();
+    renderer.render(scene, camera);
+    wire.geometry = depth.geometry = vertexDots.geometry = geometry;
+    for (const [object, visible] of mine) object.visible = visible;
+  }
+  // Two frames later it can be seen.
+  if (!loading) requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ready = "true"; }));
+}
+// A view that nobody has zoomed shows the whole face.
+function frame() {
+  if (!shown) return 1;
+  const aspect = viewWidth() / Math.max(1, canvas.clientHeight);
+  return 1.28 * Math.max(shown.extent.y, shown.extent.x / aspect) / shown.size;
+}
+let flight = 0;  // tickets: the latest movement of the camera, and of the level slider, ends those before it
+let slide = 0;
+const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+function animate(milliseconds, valid, step) {
+  const start = performance.now();
+  (function next() {
+    if (!valid()) return;
+    const t = still ? 1 : Math.min((performance.now() - start) / milliseconds, 1);
+    step(t * t * (3 - 2 * t));
+    if (t < 1) requestAnimationFrame(next);
+  })();
+}
+function fly(to) {
+  const from = {azimuth: view.azimuth, elevation: view.elevation, span: view.span, target: view.target.clone()};
+  // The short way round, whatever number of turns the user has made.
+  from.azimuth = Math.atan2(Math.sin(from.azimuth - to.azimuth), Math.cos(from.azimuth - to.azimuth)) + to.azimuth;
+  const ticket = ++flight;
+  animate(420, () => ticket === flight, s => {
+    for (const key of ["azimuth", "elevation", "span"]) view[key] = from[key] + s * (to[key] - from[key]);
+    view.target.lerpVectors(from.target, to.target, s);
+    draw();
+  });
+  framed = to.span;
+}
+const home = () => ({azimuth: 0, elevation: 0, span: frame(), target: new THREE.Vector3()});
+
+function pan(dx, dy) {
+  const px = view.span / canvas.clientHeight, side = new THREE.Vector3(), up = new THREE.Vector3();
+  camera.matrixWorld.extractBasis(side, up, new THREE.Vector3());
+  view.target.addScaledVector(side, -dx * px).addScaledVector(up, dy * px);
+}
+// Where the pointer is, in px from the middle of the view that it is in.
+function within(x, y) {
+  const rect = canvas.getBoundingClientRect(), wide = viewWidth();
+  return {dx: (x - rect.left) % wide - wide / 2, dy: y - rect.top - rect.height / 2, right: x - rect.left > wide};
+}
+function zoom(factor, x, y) {
+  const {dx, dy} = within(x, y), span = Math.min(Math.max(view.span * factor, 0.05), 12), real = span / view.span;
+  pan(-dx * (1 - real), -dy * (1 - real));  // what lies under the pointer stays there
+  view.span = span;
+}
+function turn(dx, dy) {
+  const speed = Math.PI / Math.max(300, canvas.clientHeight);
+  view.azimuth -= dx * speed;
+  view.elevation = Math.min(Math.max(view.elevation + dy * speed, -1.5), 1.5);
+}
+const fingers = new Map();
+let travelled = 0;
+canvas.addEventListener("pointerdown", event => {
+  canvas.setPointerCapture(event.pointerId);
+  canvas.focus({preventScroll: true, focusVisible: false});
+  canvas.classList.add("dragging");
+  if (!fingers.size) travelled = 0;
+  fingers.set(event.pointerId, {x: event.clientX, y: event.clientY, moves: event.button > 0 || event.shiftKey});
+  flight++;
+  $("hint").style.opacity = 0;
+});
+canvas.addEventListener("pointermove", event => {
+  const finger = fingers.get(event.pointerId);
+  if (!finger) return;
+  const before = [...fingers.values()].map(f => ({x: f.x, y: f.y}));
+  const dx = event.clientX - finger.x, dy = event.clientY - finger.y;
+  travelled += Math.hypot(dx, dy);
+  finger.x = event.clientX; finger.y = event.clientY;
+  if (fingers.size === 2) {
+    const [a, b] = [...fingers.values()], [c, d] = before;
+    pan(dx / 2, dy / 2);
+    zoom(Math.max(Math.hypot(c.x - d.x, c.y - d.y), 1) / Math.max(Math.hypot(a.x - b.x, a.y - b.y), 1),
+      (a.x + b.x) / 2, (a.y + b.y) / 2);
+  } else if (finger.moves) pan(dx, dy);
+  else if (travelled > 3) turn(dx, dy);
+  draw();
+});
+for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, event => {
+  const finger = fingers.get(event.pointerId);
+  fingers.delete(event.pointerId);
+  if (!fingers.size) canvas.classList.remove("dragging");
+  if (name === "pointerup" && finger && !finger.moves && travelled <= 3) choose(event.clientX, event.clientY);
+});
+canvas.addEventListener("wheel", event => {
+  event.preventDefault();
+  flight++;
+  const unit = event.deltaMode === 1 ? 30 : event.deltaMode === 2 ? 300 : 1;
+  zoom(Math.exp(Math.min(Math.max(event.deltaY * unit, -300), 300) * 0.0012), event.clientX, event.clientY);
+  draw();
+}, {passive: false});
+canvas.addEventListener("contextmenu", event => event.preventDefault());
+canvas.addEventListener("dblclick", () => fly(home()));
+canvas.addEventListener("keydown", event => {
+  const rect = canvas.getBoundingClientRect(), x = rect.left + viewWidth() / 2, y = rect.top + rect.height / 2;
+  const act = {ArrowLeft: () => turn(-25, 0), ArrowRight: () => turn(25, 0), ArrowUp: () => turn(0, -25),
+    ArrowDown: () => turn(0, 25), "+": () => zoom(0.9, x, y), "=": () => zoom(0.9, x, y),
+    "-": () => zoom(1 / 0.9, x, y), "0": () => fly(home())}[event.key];
+  if (act) { event.preventDefault(); act(); draw(); }
+});
+
+// --- controls --------------------------------------------------------------------------------------
+const count = n => n.toLocaleString("en-US").replace(/,/g, "\u202f");
+const percent = (x, digits) => x.toFixed(digits) + "\u202f%";
+const picked = name => document.querySelector(`input[name=${name}]:checked`).value;
+
+// Move the level on show to the slider's stage, and its places on the colour ramp.
+function pose(level, k) {
+  const stage = stageNow(), part = k + 1 - stage, start = shown.starts[k], end = shown.ends[k];
+  if (level.stage !== stage) {
+    const position = level.geometry.attributes.position;
+    for (let i = 0; i < end.length; i++) position.array[i] = end[i] + part * (start[i] - end[i]);
+    position.needsUpdate = true;
+    level.geometry.computeVertexNormals();
+    level.geometry.boundingSphere = null;
+    level.stage = stage;
+    level.errors = null;
+  }
+  if (shown.truth && !level.errors) {
+    level.errors = errorsOf(level.geometry.attributes.position.array, shown.truth, shown.faceSize);
+    level.errors.forEach((error, v) => {
+      level.both.ramp.array[2 * v] = Math.min(error / shown.maximum, 1) * 255 / 256 + 0.5 / 256;
+    });
+    level.both.ramp.needsUpdate = true;
+  }
+}
+function show() {
+  if (!shown) return;
+  const k = levelNow() - 1, level = shown.levels[k], style = picked("style"), truth = shown.truth ? picked("truth") : "off";
+  const colored = picked("surface") === "error" && Boolean(shown.truth);
+  const opacity = $("opacity").value / 100, alone = truth === "alone";
+  pose(level, k);
+  level.geometry.attributes.uv = colored ? level.both.ramp : level.both.photo;
+  const front = alone ? level.truth : level.geometry;
+  solid.geometry = skin.geometry = level.geometry;
+  for (const object of [wire, vertexDots, depth]) object.geometry = front;
+  if (level.truth) trueSolid.geometry = level.truth;
+  const filled = style === "solid" || style === "edges";
+  solid.visible = filled && !alone;
+  solid.material = colored ? materials.error : picked("surface") === "normals" ? materials.normals : materials.clay;
+  skin.visible = solid.visible && picked("surface") === "photo";
+  trueSolid.visible = truth === "over" || (alone && filled);
+  for (const name of ["clay", "normals", "error", "photo"]) materials[name].opacity = opacity;
+  materials.truth.opacity = truth === "over" ? 0.55 * opacity : opacity;
+  materials.truth.depthWrite = truth !== "over";
+  wire.visible = style === "edges" || style === "wire";
+  lines.color.set(style === "wire" ? 0xa9e4d8 : 0x141c26);
+  lines.opacity = (style === "wire" ? 0.75 : 0.3) + 0.08 * Math.min(shown.last - k - 1, 3);
+  vertexDots.visible = style === "points";
+  vertexDots.material.size = (3.5 + Math.min(shown.last - k - 1, 3)) * renderer.getPixelRatio();
+  landmarkDots.visible = $("landmarks").checked;
+  photo.visible = $("photo").checked;
+  $("names").hidden = !beside();
+  const part = shown.topology[k], stage = stageNow();
+  const where = stage ? `level ${+stage.toFixed(2)}` : "template";
+  $("counts").innerHTML = `${where} · ${count(part.vertices)} vertices · ${count(part.faces)} faces` +
+    (level.errors ? `<br>mean error <b>${percent(mean(level.errors), 2)}</b>, worst ${percent(Math.max(...level.errors), 1)}` : "");
+  for (const button of $("jumps").children) button.classList.toggle("on", +button.dataset.stage === stage);
+  document.body.dataset.stage = stage;
+  $("percent").textContent = percent(100 * opacity, 0);
+  $("legend").hidden = !colored;
+  tell();
+  draw();
+}
+// The chosen vertex: a ring around it, its facts, and its place on the error scale.
+function tell() {
+  const level = shown.levels[levelNow() - 1], there = chosen !== null && chosen < level.geometry.attributes.position.count;
+  ring.visible = there;
+  $("mark").hidden = !(there && level.errors);
+  if (!there) { $("reading").innerHTML = "<span class=soft>Click on the mesh: vertex, error, position</span>"; return; }
+  const at = level.geometry.attributes.position, [x, y, z] = [at.getX(chosen), at.getY(chosen), at.getZ(chosen)];
+  ring.geometry.attributes.position.array.set([x, y, z]);
+  ring.geometry.attributes.position.needsUpdate = true;
+  ring.geometry.boundingSphere = null;
+  const error = level.errors ? ` · error <b>${percent(level.errors[chosen], 2)}</b>` : "";
+  $("reading").innerHTML = `<b>vertex ${chosen}</b>${error}<br><span class=soft>x ${x.toFixed(1)}, y ${(-y).toFixed(1)}, z ${z.toFixed(1)} px</span>`;
+  if (level.errors) $("mark").style.left = 100 * Math.min(level.errors[chosen] / shown.maximum, 1) + "%";
+}
+const caster = new THREE.Raycaster();
+function choose(x, y) {
+  const {dx, dy, right} = within(x, y), level = shown.levels[levelNow() - 1];
+  aim();
+  caster.setFromCamera(new THREE.Vector2(2 * dx / viewWidth(), -2 * dy / canvas.clientHeight), camera);
+  const target = right || picked("truth") === "alone" ? trueSolid : solid;
+  const hit = caster.intersectObject(target)[0];
+  chosen = null;
+  if (hit) {
+    const position = target.geometry.attributes.position, corner = new THREE.Vector3();
+    const point = target.worldToLocal(hit.point.clone());
+    const away = i => corner.fromBufferAttribute(position, i).distanceToSquared(point);
+    chosen = [hit.face.a, hit.face.b, hit.face.c].reduce((a, b) => away(a) <= away(b) ? a : b);
+  }
+  tell();
+  draw();
+}
+
+function glide(to) {
+  const from = stageNow(), ticket = ++slide;
+  animate(420, () => ticket === slide, s => { $("level").value = s < 1 ? from + s * (to - from) : to; show(); });
+}
+function setJumps() {
+  $("jumps").replaceChildren();
+  for (let k = shown.first; k <= shown.last; k++) {
+    const button = document.createElement("button");
+    button.textContent = k || "Template";
+    button.dataset.stage = k;
+    button.addEventListener("click", () => glide(k));
+    $("jumps").appendChild(button);
+  }
+}
+// Arrow keys go from level to level, the mouse anywhere between.
+$("level").addEventListener("keydown", event => {
+  const stage = stageNow(), to = {ArrowLeft: Math.ceil(stage) - 1, ArrowDown: Math.ceil(stage) - 1,
+    ArrowRight: Math.floor(stage) + 1, ArrowUp: Math.floor(stage) + 1, Home: shown.first, End: shown.last}[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  glide(Math.min(Math.max(to, shown.first), shown.last));
+});
+for (const input of document.querySelectorAll("#panel input")) input.addEventListener("input", () => {
+  if (input.id === "level") slide++;
+  if (input.name === "truth" && view.span === framed) view.span = framed = frame();
+  if (input.id === "turntable" && !input.checked) spin.rotation.y = 0;
+  show();
+});
+$("reset").addEventListener("click", () => fly(home()));
+$("side").addEventListener("click", () => fly(Object.assign(home(), {azimuth: view.azimuth > 0.6 ? -1 : 1})));
+$("save").addEventListener("click", () => {
+  render();
+  const link = document.createElement("a");
+  link.download = `${shown.name}.png`;
+  link.href = canvas.toDataURL("image/png");
+  link.click();
+});
+window.addEventListener("resize", () => {
+  if (view.span === framed) view.span = framed = frame();
+  draw();
+});
+
+// --- start -------------------------------------------------------------------------------------------
+$("scale").style.background = `linear-gradient(90deg, ${about.ramp.map(rgb => `rgb(${rgb})`).join(", ")})`;
+$("protocol").textContent = `${about.protocol}, % of face size`;
+if (samples.length > 1 || samples[0].file) {
+  document.body.classList.add("many");
+  $("gallery").hidden = false;
+  for (const [number, sample] of samples.entries()) {
+    const button = document.createElement("button"), picture = document.createElement("img");
+    picture.loading = "lazy";
+    picture.alt = button.title = sample.name;
+    picture.src = sample.file + ".jpg";
+    button.appendChild(picture);
+    if (sample.error !== undefined) {
+      const caption = document.createElement("span");
+      caption.textContent = percent(sample.error, 2);
+      button.appendChild(caption);
+    }
+    button.addEventListener("click", () => enter(number));
+    $("gallery").appendChild(button);
+  }
+}
+enter(0);
+})();
