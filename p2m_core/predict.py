@@ -294,7 +294,7 @@ def _predict_file(
         with result.timed("network"):
             meshes += predict(photo, boxes, settings.weights, device, settings.flip, settings.passes)
         names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
-        if clash := {other.stem for other in paths if other != path}.intersection(names):
+        if clash := {other.stem for other in paths}.intersection(names[1:]):
             raise InputError(path, "", f"another photo is called {min(clash)}", "predict it into another folder")
         for name, mesh in zip(names, meshes, strict=True):
             specimen = Specimen(name, mesh, photo)

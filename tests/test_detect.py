@@ -10,7 +10,7 @@ import pytest
 from p2m_core import detect as detect_module
 from p2m_core.camera import box_of
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.detect import TO_LANDMARK_BOX, detect_faces, keep_distinct, overlap
+from p2m_core.detect import TO_LANDMARK_BOX, detect_faces, keep_distinct, landmark_boxes, overlap
 from p2m_core.errors import InputError
 from p2m_core.photos import read_photo, sample_photo
 
@@ -110,24 +110,6 @@ def test_a_cascades_box_is_brought_to_the_landmarks():
         np.testing.assert_allclose(landmark_boxes(found, kind), [expected])
         assert 0 <= left < 0.3 < 0.7 < right <= 1
         assert 0.1 < top < bottom < 1.2
-
-
-def test_the_crop_a_network_sees_is_the_one_that_is_taken_back(face, tiny_run, monkeypatch):
-    """A network that answers with the template's place in the crop gives that place in the photo."""
-    image, box = face
-    model = open_network(tiny_run)
-    corners = np.array([[-1, -1, 0], [1, 1, 1], [0, 0, 0]], np.float32)
-    answer = [np.tile(corners[:1], (len(image_), 1))[None] for image_ in map(np.zeros, model.template.counts)]
-    for level in answer:
-        level[0, :3] = corners
-    monkeypatch.setattr(predict_module, "predict_crops", lambda *_: answer)
-    [mesh] = predict(image, box[None], tiny_run)
-    side, centre = max(box[2] - box[0], box[3] - box[1]) * 1.3, (box[:2] + box[2:]) / 2
-    expected = np.array([[*(centre - side / 2), 0], [*(centre + side / 2), side / 2], [*centre, 0]])
-    np.testing.assert_allclose(mesh.vertices_px[:3], expected, atol=1e-3)
-    inside = apply_affine(crop_matrix(box, 64, 1.3), mesh.vertices_px[:3])
-    np.testing.assert_allclose(inside, [[-0.5, -0.5, 0], [63.5, 63.5, 32], [31.5, 31.5, 0]], atol=1e-3)
-    assert torch.is_grad_enabled()
 
 
 def test_fast_looks_at_a_small_picture_first_and_at_a_larger_one_only_if_it_must(hopper, monkeypatch):

@@ -8,12 +8,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
 from p2m_core import cli
 from p2m_core import predict as predict_module
-from p2m_core.camera import box_of, crop_matrix, rotation_from_angles
+from p2m_core.camera import apply_affine, box_of, crop_matrix, rotation_from_angles
 from p2m_core.config import PredictConfig
 from p2m_core.data.augment import crop_image
 from p2m_core.detect import detect_faces, overlap
@@ -87,8 +88,8 @@ def test_a_photo_of_twice_the_size_gives_a_mesh_of_twice_the_size(face, tiny_run
 def test_a_mirrored_photo_gives_the_mirrored_mesh(face, tiny_run):
     image, (x0, y0, x1, y1) = face
     wide = image.shape[1] - 1
-    [mesh] = predict(image, [[x0, y0, x1, y1]], tiny_run, flip=True)
-    [mirrored] = predict(image[:, ::-1], [[wide - x1, y0, wide - x0, y1]], tiny_run, flip=True)
+    [mesh] = predict(image, [[x0, y0, x1, y1]], tiny_run, flip=True, passes=1)
+    [mirrored] = predict(image[:, ::-1], [[wide - x1, y0, wide - x0, y1]], tiny_run, flip=True, passes=1)
     mirror = open_network(tiny_run).template.mirror
     np.testing.assert_allclose(mirrored.vertices_px[mirror] * [-1, 1, 1] + [wide, 0, 0], mesh.vertices_px, atol=0.02)
 
@@ -170,6 +171,24 @@ def test_a_network_is_kept_until_its_file_changes(tiny_run, tmp_path):
     assert open_network(path) is not first
 
 
+def test_the_crop_a_network_sees_is_the_one_that_is_taken_back(face, tiny_run, monkeypatch):
+    """A network that answers with the template's place in the crop gives that place in the photo."""
+    image, box = face
+    model = open_network(tiny_run)
+    corners = np.array([[-1, -1, 0], [1, 1, 1], [0, 0, 0]], np.float32)
+    answer = [np.tile(corners[:1], (len(image_), 1))[None] for image_ in map(np.zeros, model.template.counts)]
+    for level in answer:
+        level[0, :3] = corners
+    monkeypatch.setattr(predict_module, "_predict_crops", lambda *_: (answer, np.zeros(1)))
+    [mesh] = predict(image, box[None], tiny_run, passes=1)
+    side, centre = max(box[2] - box[0], box[3] - box[1]) * 1.3, (box[:2] + box[2:]) / 2
+    expected = np.array([[*(centre - side / 2), 0], [*(centre + side / 2), side / 2], [*centre, 0]])
+    np.testing.assert_allclose(mesh.vertices_px[:3], expected, atol=1e-3)
+    inside = apply_affine(crop_matrix(box, 64, 1.3), mesh.vertices_px[:3])
+    np.testing.assert_allclose(inside, [[-0.5, -0.5, 0], [63.5, 63.5, 32], [31.5, 31.5, 0]], atol=1e-3)
+    assert torch.is_grad_enabled()
+
+
 # --- the second pass, doubt, pose ---
 
 
@@ -242,7 +261,7 @@ def test_what_one_takes_away(tiny_run, tmp_path, hopper):
     row, column = np.nonzero(changed)
     assert overlap(np.array([column.min(), row.min(), column.max(), row.max()]), box_of(mesh.vertices_px)) > 0.8
     assert "<html" in (tmp_path / "out" / "grace_hopper.html").read_text().lower()
-    [line] = csv.DictReader((tmp_path / "out" / "predictions.csv").open())
+    [line] = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert (line["name"], line["photo"], line["problem"]) == ("grace_hopper", "grace_hopper.jpg", "")
     assert float(line["yaw_deg"]) == pytest.approx(content["pose"]["yaw_deg"], rel=1e-4)
 
@@ -252,7 +271,7 @@ def faces(head):
     """Two synthetic photos of faces, 224 px."""
     recipe = Recipe(224, seed=3)
     frontal = Wishes(yaw_deg=5.0)
-    return [take_picture(draw_sample(recipe, k, frontal), recipe, frontal).image for k in range(2)]
+    return [take_picture(draw_sample(recipe, k, frontal), recipe, frontal).image for k in (1, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +300,7 @@ def test_a_folder_of_everything(folder, tmp_path, capsys):
     assert {path.name for path in out.iterdir()} == {f"{n}{s}" for n in names for s in (".glb", ".json", ".png")} | {
         "predictions.csv"
     }
-    lines = list(csv.DictReader((out / "predictions.csv").open()))
+    lines = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert [line["name"] for line in lines if line["name"]] == list(names)
     told = {line["photo"]: line["problem"] for line in lines if line["problem"]}
     for name, words in {
