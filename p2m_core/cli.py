@@ -212,7 +212,7 @@ EXAMPLES: dict[Callable[[argparse.Namespace], Any], str] = {
     run: "p2m run -c demo 04_inspect 05_predict",
     sweep: "p2m sweep -c face-lite --grid train.lr=1e-4,3e-4 model.backbone=resnet18,resnet50 --jobs 2",
     diff: "p2m diff face-lite trial",
-    convert: "p2m convert old.pth new.safetensors --template ellipsoid.npz",
+    convert: "p2m convert old.pth new.safetensors --template ellipsoid.npz\n  p2m convert BFM.mat bfm.npz",
     doctor: "p2m doctor",
     demo: "p2m demo",
 }
@@ -371,7 +371,7 @@ def _add_others(sub: argparse.ArgumentParser, command: Callable[[argparse.Namesp
         sub.add_argument(
             "path", nargs="?", type=Path, metavar="PATH", help="a set or face model (default: all of data/)"
         )
-        text = "folder or file of a face model, or synthetic or fit, to check a set with (default: auto)"
+        text = "face model to check a set with: a folder or file, synthetic or fit (default: %(default)s)"
         sub.add_argument("--face-model", metavar="MODEL", default="auto", help=text)
         text = "lists of images, or folders, to look for overlaps within and between (default: none)"
         sub.add_argument("--splits", nargs="+", type=Path, metavar="LIST", default=[], help=text)

@@ -71,8 +71,8 @@ class DataConfig(Section):
     kind: "faces" in AFLW2000-3D's format; "folder", pictures with meshes or points beside them; or "objects" in
     Pixel2Mesh's packed ShapeNet format, read from raw as it is. points: of a folder set, kept of each sample.
     lists: of objects, the folder of train.txt and test.txt; null is raw itself.
-    face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder with Model_Shape.mat and
-    Model_Exp.mat, or "auto": our own for our own sets, data/raw/BFM where it is there, else a fit.
+    face_model: "synthetic" (our own), "fit" (our own, fitted to pt3d_68), a folder or file of a face model in a format
+    of faces/formats.py, or "auto": our own for our own sets, data/raw/BFM where it holds a model, else a fit.
     split: by "shares", by the tracked lists of AFLW2000-3D ("fold-1" to "fold-5"), or "auto": by the first of these
     lists for AFLW2000-3D's 2000 images, else by shares. Samples that were made of one photo stay together.
     subsets, flipped: of 300W-LP, which of its folders, and whether with their mirrored twins, which augment.flip makes

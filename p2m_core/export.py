@@ -18,7 +18,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh, Specimen, to_world
-from p2m_core.files import atomic_path, write_json, write_text
+from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.page import write_html
 from p2m_core.raster import (
     depth_and_normals,

@@ -186,13 +186,11 @@ def shuffled(model: FaceModel, size: int | None = None) -> FaceModel:
     operator = sp.identity(count, format="csr")
     if size:
         pairs = mesh_edges(faces)
-        middles = sp.csr_matrix((np.full(2 * len(pairs), 0.5), (np.arange(len(pairs)).repeat(2), pairs.ravel())))
-        operator = sp.vstack([operator, middles]).tocsr()
-        _, faces = subdivide(model.mean, faces)
-        split, left = faces[: size - operator.shape[0]], faces[size - operator.shape[0] :]
-        new = operator.shape[0] + np.arange(len(split))
-        centres = sp.csr_matrix((np.full(3 * len(split), 1 / 3), (np.arange(len(split)).repeat(3), split.ravel())))
-        operator = sp.vstack([operator, centres @ operator]).tocsr()
+        vertices, faces = subdivide(model.mean, faces)
+        split, left = np.split(faces, [size - len(vertices)])
+        new = len(vertices) + np.arange(len(split))
+        operator = sp.vstack([operator, _means(pairs, count)]).tocsr()
+        operator = sp.vstack([operator, _means(split, len(vertices)) @ operator]).tocsr()
         a, b, c = split.T
         faces = np.concatenate([left, *(np.stack([i, j, new], 1) for i, j in ((a, b), (b, c), (c, a)))])
     order = np.random.default_rng(0).permutation(operator.shape[0])
@@ -201,3 +199,9 @@ def shuffled(model: FaceModel, size: int | None = None) -> FaceModel:
     return dataclasses.replace(
         model, **vars(points), triangles=place[faces], landmark_idx=place[model.landmark_idx], name="shuffled"
     )
+
+
+def _means(corners: np.ndarray, count: int) -> sp.csr_matrix:
+    """The map (N, count) from vertices to the means of the so many in each row of (N, k)."""
+    rows = np.arange(len(corners)).repeat(corners.shape[1])
+    return sp.csr_matrix((np.full(corners.size, 1 / corners.shape[1]), (rows, corners.ravel())), (len(corners), count))

@@ -11,7 +11,7 @@ from specimens import made_up
 from p2m_core import export
 from p2m_core.config import SAVED
 from p2m_core.errors import InputError
-from p2m_core.facemesh import FaceMesh, to_world
+from p2m_core.facemesh import FaceMesh, Specimen, to_world
 from p2m_core.raster import draw_overlay
 
 

@@ -12,6 +12,7 @@ import scipy.io
 import scipy.sparse
 from conftest import zipped
 from PIL import Image
+from specimens import FACE_MODEL_WRITERS, face_sheet, write_basel
 
 from p2m_core.checkpoint import read_weights, save_weights
 from p2m_core.config import ModelConfig, load_config
@@ -20,13 +21,14 @@ from p2m_core.data.folder import SHAPE_SUFFIXES, read_camera, read_shape
 from p2m_core.data.shapenet import read_view
 from p2m_core.data.store import Store, build_store
 from p2m_core.errors import InputError
-from p2m_core.faces.formats import load_face_model, save_face_model
+from p2m_core.faces.formats import convert_face_model, load_face_model, save_face_model
 from p2m_core.legacy import load_arrays
 from p2m_core.model import Pixel2Mesh
 from p2m_core.template import Template, ellipsoid
 
 ROUNDS = {"mat": 300, "jpg": 150, "dat": 200, "template": 100, "obj": 100, "weights": 60, "yaml": 60, "store": 30}
 ROUNDS |= {"zip": 100, "pts": 60, "ply": 60, "glb": 60, "stl": 40, "off": 40, "xyz": 60, "npz": 60, "camera": 60}
+ROUNDS |= {"basel": 60, "face3d": 60, "3ddfa_v2": 60, "face_npz": 60}
 
 
 def damaged(content, rng):
@@ -81,6 +83,12 @@ def sound(tmp_path, synthetic_set, store, tiny_backbone, request):
         model = Pixel2Mesh(settings, ellipsoid(2))
         save_weights(path, model.state_dict(), model, {})
         return path, path.read_bytes(), lambda: read_weights(path)
+    if kind in FACE_MODEL_WRITERS or kind == "face_npz":
+        path = FACE_MODEL_WRITERS.get(kind, write_basel)(tmp_path / "model", face_sheet(40, 10, 6))
+        if kind == "face_npz":
+            convert_face_model(path, path.parent / "bfm.npz")
+            path = path.parent / "bfm.npz"
+        return path, path.read_bytes(), lambda: load_face_model(path)
     if kind == "yaml":
         path = tmp_path / "a.yaml"
         return path, b"name: a\ntrain: {epochs: 3, lr: 1e-3}\nmodel:\n  hidden: [8, 8]\n", lambda: load_config(path)

@@ -91,7 +91,7 @@ def test_a_mirrored_photo_gives_the_mirrored_mesh(face, tiny_run):
     [mesh] = predict(image, [[x0, y0, x1, y1]], tiny_run, flip=True, passes=1)
     [mirrored] = predict(image[:, ::-1], [[wide - x1, y0, wide - x0, y1]], tiny_run, flip=True, passes=1)
     mirror = open_network(tiny_run).template.mirror
-    np.testing.assert_allclose(mirrored.vertices_px[mirror] * [-1, 1, 1] + [wide, 0, 0], mesh.vertices_px, atol=0.02)
+    np.testing.assert_allclose(mirrored.vertices_px[mirror] * [-1, 1, 1] + [wide, 0, 0], mesh.vertices_px, atol=0.2)
 
 
 def test_flip_averages_with_the_mirrored_prediction(face, tiny_run):

@@ -132,7 +132,7 @@ def test_the_notebooks_on_the_real_samples(tmp_path, face_model, aflw_samples):
     for folder in ("notebooks", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copytree(ROOT / "data/processed/face_model", tmp_path / "data/processed/face_model")
-    settings = (f"data.raw={aflw_samples}", "data.store=data/processed/real8", "name=real", "data.val_share=0.2")
+    settings = (f"data.raw={aflw_samples}", "data.store=data/processed/real8", "name=real", "train.batch_size=2")
     words = [word for setting in (*settings, "evaluate.split=all") for word in ("--set", setting)]
     p2m(tmp_path, "run", "-c", "tiny", *words, "01_preprocess", "02_train", "03_evaluate")
     store = Store(tmp_path / "data/processed/real8")
