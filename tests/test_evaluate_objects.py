@@ -116,8 +116,9 @@ def test_specimens_can_be_inspected(config, home):
     write_weights(config, home / "outputs/trial/weights.safetensors")
     [specimens] = evaluate_objects(config).specimens.values()
     inspector = inspect(specimens)
-    inspector.sample.value = 1
-    inspector.landmarks.value = inspector.wireframe.value = True
+    inspector.choose(1)
+    inspector.landmarks.value, inspector.style_.value = True, "edges"
+    assert inspector.specimen.name == specimens[1].name
 
 
 def test_weights_of_another_input_size_see_their_own(config, home):
