@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
@@ -189,27 +189,55 @@ class AugmentConfig(Section):
 
 class TrainConfig(Section):
     """The optimisation. `minutes` ends the run by the clock instead of by `epochs`; the schedule follows whichever
-    is set. bf16: the encoder in bfloat16; "auto" where the device has instructions for it. init_from: null, "bundled",
-    or a .safetensors file."""
+    is set.
+
+    batch_size: samples of a step, shared by all processes. accumulate: passes that a step's samples are computed in,
+    so that less memory holds them. processes: on this machine, one a GPU; under torchrun or Slurm it is theirs to say.
+    schedule: after the warm-up, "cosine" to 1%, "step" (times lr_drop at each of the milestones, shares of the run),
+    or "constant". clip: the gradient's norm at most. ema: share of the averaged weights that a step keeps; 0 has none.
+    patience: validations in a row without improvement that end the run; 0 never does.
+    precision: of the encoder; "auto" is bf16 where the device has instructions for it, else fp32.
+    compile: the encoder by torch.compile, which takes a minute at the start and a C++ compiler.
+    profile_steps: steps that are profiled, into profile.txt and profile.json (a Chrome trace). init_from: null,
+    "bundled", or a .safetensors file.
+    """
 
     epochs: Count = 10
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Count = 32
+    accumulate: Count = 1
+    processes: Count = 1
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Weight = 1e-2
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
+    milestones: tuple[Share, ...] = (0.6, 0.9)
+    lr_drop: Annotated[float, Field(gt=0, le=1)] = 0.1
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Share = 0.0
-    bf16: Literal["auto", "on", "off"] = "off"
+    patience: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     workers: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
     log_steps: Count = 20
+    profile_steps: Annotated[int, Field(ge=0)] = 0
     preview_minutes: Annotated[float, Field(gt=0)] = 0.5
     validate_minutes: Annotated[float, Field(gt=0)] = 5.0
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
     init_from: str | None = None
     freeze_backbone: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_bf16(cls, values: Any) -> Any:
+        """`precision` of configs and run folders that still have `bf16: auto, on or off`."""
+        if isinstance(values, dict) and values.get("bf16") in ("auto", "on", "off") and "precision" not in values:
+            old = values["bf16"]
+            values = {name: value for name, value in values.items() if name != "bf16"}
+            values["precision"] = {"auto": "auto", "on": "bf16", "off": "fp32"}[old]
+        return values
 
 
 class EvaluateConfig(Section):

@@ -168,23 +168,6 @@ def tiny_run(tiny_config, store, head, tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_backbone(monkeypatch):
     """In place of a ResNet: four convolutions with batch norm, so that a step takes milliseconds."""
-    from torch import nn
-    from torch.nn import functional as F
+    from children import TinyEncoder
 
-    class Tiny(nn.Module):
-        channels = (4, 6, 8, 8)
-
-        def __init__(self):
-            super().__init__()
-            sizes = [(3, 4, 4), (4, 6, 2), (6, 8, 2), (8, 8, 2)]
-            self.convolutions = nn.ModuleList(nn.Conv2d(a, b, s, s) for a, b, s in sizes)
-            self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b, _ in sizes)
-
-        def forward(self, x):
-            maps = []
-            for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-                x = F.relu(norm(convolution(x)))
-                maps.append(x)
-            return maps
-
-    monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: Tiny())
+    monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: TinyEncoder())

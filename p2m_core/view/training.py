@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 from IPython.display import display
 
 from p2m_core.config import PROJECT_ROOT, Config, run_folder, save_config
-from p2m_core.train import LOCK_NAME, train
+from p2m_core.distributed import LOCK_NAME
+from p2m_core.train import train
 from p2m_core.view.preview import MeshPreview
 
 # Processes that this kernel started, by run: held, since Python warns of one that is forgotten while it runs.
