@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from p2m_core.config import Config
 from p2m_core.errors import InputError, Preempted
 
-LOCK_NAME = "train.lock"
+LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # of a run's first process, and of what starts them
 MAX_RESTARTS = 3  # of all processes, after one of them died
 GRACE_S = 120  # for the step in hand and the checkpoint, before a process is killed
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def joined(backend: str) -> Iterator[Ranks]:
     if not is_launched():
         yield Ranks()
         return
-    ranks = Ranks(*(int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    ranks = Ranks(*(int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     if ranks.world == 1:
         yield ranks
         return
@@ -104,6 +104,23 @@ def joined(backend: str) -> Iterator[Ranks]:
         dist.barrier()  # or the first would be cut off from the others while it still writes
     finally:
         dist.destroy_process_group()
+
+
+def is_training(folder: Path) -> bool:
+    """Whether some process trains the run of this folder, or starts those that will."""
+    try:
+        for name in (LOCK_NAME, LAUNCH_LOCK_NAME):
+            if (folder / name).exists():
+                with FileLock(folder / name, timeout=0):
+                    pass
+    except Timeout:
+        return True
+    return False
+
+
+def busy(folder: Path) -> InputError:
+    """The refusal to train a run that another process trains."""
+    return InputError(folder, LOCK_NAME, "another process trains this run", "wait for it, or choose another name")
 
 
 @contextmanager
@@ -118,8 +135,7 @@ def run_lock(folder: Path, ranks: Ranks, device: torch.device) -> Iterator[None]
         free = 0.0
     try:
         if ranks.total([free], device)[0] < ranks.world:
-            problem = "another process trains this run"
-            raise InputError(folder, LOCK_NAME, problem, "wait for it, or choose another name")
+            raise busy(folder)
         yield
     finally:
         lock.release()
@@ -139,6 +155,8 @@ def launch(config: Config, folder: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     (folder / "ranks").mkdir(parents=True, exist_ok=True)
+    if is_training(folder):
+        raise busy(folder)
     logs = DefaultLogsSpecs(str(folder / "ranks"), redirects=Std.ALL, tee={0: Std.ALL})
     settings = LaunchConfig(
         min_nodes=1,
@@ -157,7 +175,8 @@ def launch(config: Config, folder: Path) -> None:
     )
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     try:
-        ended = elastic_launch(settings, train_as_one)(config.model_dump_json())
+        with FileLock(folder / LAUNCH_LOCK_NAME):
+            ended = elastic_launch(settings, train_as_one)(config.model_dump_json())
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from None

@@ -85,7 +85,9 @@ class Trainer:
             raise InputError(self.store.folder, "splits", problem, "make more samples or a smaller batch")
         self.own_batch = ranks.share(settings.batch_size)
         if self.own_batch % settings.accumulate:
-            problem = f"{self.own_batch} samples of a process cannot be divided evenly into {settings.accumulate} passes"
+            problem = (
+                f"{self.own_batch} samples of a process cannot be divided evenly into {settings.accumulate} passes"
+            )
             raise InputError("config", "train.accumulate", problem, f"give a divisor of {self.own_batch}")
         self.batches_per_epoch = len(rows) // settings.batch_size
         self.train_set = self.store.dataset(rows, config, train=True)

@@ -1,6 +1,9 @@
-"""Trainings in processes of their own, to be killed, starved and told to stop. They start in a moment: a server that has
-imported everything is forked for each."""
+"""Trainings in processes of their own, to be killed, starved and told to stop.
 
+They start in a moment: a server that has imported everything is forked for each.
+"""
+
+import csv
 import multiprocessing
 import os
 import socket
@@ -85,3 +88,25 @@ def wait(children: list, limit_s: float = 120) -> list[int]:
             child.kill()
             child.join()
     return [child.exitcode for child in children]
+
+
+# --- what a run left ---
+
+
+def weights_of(folder):
+    from p2m_core.checkpoint import read_weights
+
+    return read_weights(folder)[0]
+
+
+def assert_same_weights(a, b, **tolerance):
+    import torch
+
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def metrics(folder):
+    with open(folder / "metrics.csv", newline="") as stream:
+        return list(csv.DictReader(stream))

@@ -171,3 +171,19 @@ def tiny_backbone(monkeypatch):
     from children import TinyEncoder
 
     monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: TinyEncoder())
+
+
+@pytest.fixture
+def settings(tiny_settings, home, store, tiny_backbone):
+    """A function from overrides to a config, in an empty project with the small store and a small encoder."""
+    from p2m_core.config import load_config
+
+    def make(name, *more):
+        return load_config(None, quick(name, tiny_settings, *more))
+
+    return make
+
+
+def quick(name: str, tiny_settings: tuple[str, ...], *more: str) -> list[str]:
+    """Overrides of a training of a few steps, without the slow terms of the loss."""
+    return [f"name={name}", *tiny_settings, "train.epochs=2", "loss.chamfer=0", "loss.normal=0", *more]

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from children import assert_same_weights, metrics, weights_of
 from filelock import FileLock
 from PIL import Image
 
@@ -22,33 +23,6 @@ from p2m_core.recorder import COLUMNS, trim_metrics
 from p2m_core.train import EpochSampler, NonFiniteLoss, Trainer, train
 
 CHAMFER = ("loss.chamfer=10", "loss.normal=1e-3")  # the terms with random points
-
-
-@pytest.fixture
-def settings(tiny_settings, home, store, tiny_backbone):
-    """A function from overrides to a config, in an empty project with the small store and a small encoder."""
-
-    def make(name, *more):
-        return load_config(
-            None, [f"name={name}", *tiny_settings, "train.epochs=2", "loss.chamfer=0", "loss.normal=0", *more]
-        )
-
-    return make
-
-
-def weights_of(folder):
-    return read_weights(folder)[0]
-
-
-def assert_same_weights(a, b, **tolerance):
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def metrics(folder):
-    with open(folder / "metrics.csv", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def interrupt_at(monkeypatch, step, error=None):
