@@ -4,8 +4,8 @@
 
 Makes a small synthetic set and its stores in a temporary folder, and trains on them by the trainer itself. Prints, for
 each config, samples/s on all cores and the shares of data (waiting for the loader), forward (with the loss), backward
-and optimiser (clipping and averaging too), medians over steps; then samples/s of two gloo processes with one thread each
-against one process with two threads, the same samples a step. Nothing else should run.
+and optimiser (clipping and averaging too), medians over steps; then samples/s of two gloo processes of a thread each
+against one process of two, the same samples a step. Nothing else should run.
 """
 
 from __future__ import annotations

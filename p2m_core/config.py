@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
 
 BASED_ON_MAX = 2
+BF16 = {"auto": "auto", "on": "bf16", "off": "fp32"}  # what train.bf16 once said, as train.precision
 MAIN_PACKAGES = ("p2m-core", "torch", "torchvision", "numpy", "scipy", "numba", "opencv-python-headless")
 MAIN_PACKAGES += ("matplotlib", "pandas", "trimesh", "pythreejs", "papermill", "safetensors", "triton")
 
@@ -229,16 +230,6 @@ class TrainConfig(Section):
     init_from: str | None = None
     freeze_backbone: bool = False
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_bf16(cls, values: Any) -> Any:
-        """`precision` of configs and run folders that still have `bf16: auto, on or off`."""
-        if isinstance(values, dict) and values.get("bf16") in ("auto", "on", "off") and "precision" not in values:
-            old = values["bf16"]
-            values = {name: value for name, value in values.items() if name != "bf16"}
-            values["precision"] = {"auto": "auto", "on": "bf16", "off": "fp32"}[old]
-        return values
-
 
 class EvaluateConfig(Section):
     """What is measured, and with which weights ("run": those of this run). store: null is data.store."""
@@ -405,6 +396,8 @@ def _parse_override(text: str) -> dict[str, Any]:
 
 def _merge(values: dict[str, Any], part: dict[str, Any], file: str, origin: dict[str, str], prefix: str = "") -> None:
     """Lay `part` over `values` in place: dictionaries are merged, anything else is replaced."""
+    if prefix == "train." and str(part.get("bf16")) in BF16 and "precision" not in part:
+        part = {name: value for name, value in part.items() if name != "bf16"} | {"precision": BF16[part["bf16"]]}
     for key, value in part.items():
         dotted = f"{prefix}{key}"
         origin[dotted] = file

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p2m_core.config import Config
 from p2m_core.errors import InputError, Preempted
+from p2m_core.stopping import SIGNALS
 
 LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # of a run's first process, and of what starts them
 MAX_RESTARTS = 3  # of all processes, after one of them died
@@ -170,10 +171,10 @@ def launch(config: Config, folder: Path) -> None:
         monitor_interval=0.5,
         logs_specs=logs,
         log_line_prefix_template="",
-        signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
+        signals_to_handle=",".join(number.name for number in SIGNALS),
         shutdown_timeout=GRACE_S,
     )
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         with FileLock(folder / LAUNCH_LOCK_NAME):
             ended = elastic_launch(settings, train_as_one)(config.model_dump_json())

@@ -379,6 +379,7 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
     if not (folder / "config.yaml").exists() or trainer.step == 0:
         save_config(config, folder / "config.yaml")
         about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
+        about["processes"] = trainer.ranks.world
         if len(trainer.store.damaged):
             about["damaged"] = trainer.store.table["name"][trainer.store.damaged].tolist()
         write_json(folder / "provenance.json", provenance() | about)
