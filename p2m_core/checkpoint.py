@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from p2m_core.config import ModelConfig, resolve
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, finite_only
+from p2m_core.files import finite_only, write_bytes
 from p2m_core.model import Pixel2Mesh
 from p2m_core.template import Template
 
@@ -47,8 +47,8 @@ def save_weights(
         array = np.float32(array) if array.dtype.kind == "f" else array.astype(np.int32)
         content[f"template.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     metadata = {"model": model.config.model_dump_json(), "about": json.dumps(finite_only(about))}
-    with atomic_path(path) as temporary:
-        save_file(content, temporary, metadata)
+    # Not by its own save_file, whose error hides that a disk is full.
+    write_bytes(path, save(content, metadata))
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, ModelConfig, dict]:

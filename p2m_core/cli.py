@@ -16,10 +16,11 @@ from typing import Any
 
 from p2m_core import __version__
 from p2m_core.config import Config, load_config
-from p2m_core.errors import InputError
+from p2m_core.errors import InputError, Preempted
 from p2m_core.yaml_file import parse_value
 
 CONTINUE = "stopped; the same command goes on from here"
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h, on which the scripts in slurm/ queue the job again
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ OPTIONS: dict[Callable[[argparse.Namespace], Any], list[Option]] = {
         Option("--data", "data.store", "store to train on", ()),
         Option("--epochs", "train.epochs", "passes over the data"),
         Option("--minutes", "train.minutes", "end by the clock instead"),
+        Option("--processes", "train.processes", "processes on this machine, one a GPU"),
         Option("--batch-size", "train.batch_size", "samples a step"),
         Option("--lr", "train.lr", "learning rate"),
         Option("--init-from", "train.init_from", "weights to start from", ("bundled", "null")),
@@ -461,7 +463,8 @@ def _show(result: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
-    Returns: exit status: 0 done, 1 a notebook failed or a check found something, 2 bad input, 130 interrupted.
+    Returns: exit status: 0 done, 1 a notebook failed or a check found something, 2 bad input, 75 stopped by a cluster,
+             130 interrupted.
     """
     args = parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
@@ -471,6 +474,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"p2m: {error}", file=sys.stderr)
         return 2
+    except Preempted as error:
+        print(f"p2m: {error}", file=sys.stderr)
+        return PREEMPTED
     except KeyboardInterrupt:
         print(f"\np2m: {CONTINUE}", file=sys.stderr)
         return 130

@@ -22,6 +22,7 @@ from p2m_core.files import write_text
 from p2m_core.yaml_file import dump_yaml, parse_value, read_yaml
 
 BASED_ON_MAX = 2
+BF16 = {"auto": "auto", "on": "bf16", "off": "fp32"}  # what train.bf16 once said, as train.precision
 
 
 def _find_root() -> Path:
@@ -198,22 +199,40 @@ class AugmentConfig(Section):
 
 class TrainConfig(Section):
     """The optimisation. `minutes` ends the run by the clock instead of by `epochs`; the schedule follows whichever
-    is set. bf16: the encoder in bfloat16; "auto" where the device has instructions for it. init_from: null, "bundled",
-    or a .safetensors file."""
+    is set.
+
+    batch_size: samples of a step, shared by all processes. accumulate: passes that a step's samples are computed in,
+    so that less memory holds them. processes: on this machine, one a GPU; under torchrun or Slurm it is theirs to say.
+    schedule: after the warm-up, "cosine" to 1%, "step" (times lr_drop at each of the milestones, shares of the run),
+    or "constant". clip: the gradient's norm at most. ema: share of the averaged weights that a step keeps; 0 has none.
+    patience: validations in a row without improvement that end the run; 0 never does.
+    precision: of the encoder; "auto" is bf16 where the device has instructions for it, else fp32.
+    compile: the encoder by torch.compile, which takes a minute at the start and a C++ compiler.
+    profile_steps: steps that are profiled, into profile.txt and profile.json (a Chrome trace). init_from: null,
+    "bundled", or a .safetensors file.
+    """
 
     epochs: Count = 10
     minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Count = 32
+    accumulate: Count = 1
+    processes: Count = 1
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Weight = 1e-2
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 200
+    milestones: tuple[Share, ...] = (0.6, 0.9)
+    lr_drop: Annotated[float, Field(gt=0, le=1)] = 0.1
     clip: Annotated[float, Field(gt=0)] = 1.0
     ema: Share = 0.0
-    bf16: Literal["auto", "on", "off"] = "off"
+    patience: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
     workers: Annotated[int, Field(ge=0)] = 1
     threads: Annotated[int, Field(ge=0)] = 0
     device: str = "auto"
     log_steps: Count = 20
+    profile_steps: Annotated[int, Field(ge=0)] = 0
     preview_minutes: Annotated[float, Field(gt=0)] = 0.5
     validate_minutes: Annotated[float, Field(gt=0)] = 5.0
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
@@ -393,6 +412,8 @@ def _nested(field: str, value: Any) -> dict[str, Any]:
 
 def _merge(values: dict[str, Any], part: dict[str, Any], file: str, origin: dict[str, str], prefix: str = "") -> None:
     """Lay `part` over `values` in place: dictionaries are merged, anything else is replaced."""
+    if prefix == "train." and str(part.get("bf16")) in BF16 and "precision" not in part:
+        part = {name: value for name, value in part.items() if name != "bf16"} | {"precision": BF16[part["bf16"]]}
     for key, value in part.items():
         dotted = f"{prefix}{key}"
         origin[dotted] = file

@@ -1,4 +1,4 @@
-"""The one error that users' input can cause."""
+"""The one error that users' input can cause, and the one that is none: being told to stop."""
 
 from __future__ import annotations
 
@@ -19,3 +19,7 @@ class InputError(ValueError):
 
     def __reduce__(self):  # so that it survives the way back from a worker process
         return type(self), (self.path, self.field, self.problem, self.remedy)
+
+
+class Preempted(RuntimeError):
+    """SIGTERM or SIGUSR1 ended a training after a checkpoint: the same command goes on, `p2m train` exits with 75."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -25,21 +26,39 @@ NPZ_ERRORS = (
 )  # fmt: skip
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def explain_full_disk(path: str | Path) -> Iterator[None]:
+    """Turn the OSError of a full disk, a used-up quota or a file too large into an InputError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        remedy = "make room on the disk; the same command goes on"
+        raise InputError(path, "", f"cannot be written: {os.strerror(error.errno)}", remedy) from error
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary sibling of `path`, renamed to it when the block ends well, deleted when it fails.
 
     The suffix is kept, since many writers choose the format by it.
+
+    Raises: InputError if the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
-        yield temporary
-        # Without the sync a power cut can leave the new name on an empty file.
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with explain_full_disk(path):
+            yield temporary
+            # Without the sync a power cut can leave the new name on an empty file.
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

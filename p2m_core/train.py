@@ -1,44 +1,42 @@
-"""Training: one function for notebook and command line, that can be stopped and goes on.
+"""Training: one function for notebook, command line and cluster, that can be stopped and goes on.
 
-outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  checkpoints/step-N/
+outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  ranks/
+              checkpoints/step-N/
               weights.safetensors   the best so far on the validation split
               finished.json         written last
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import shutil
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader, Sampler, Subset
-from torch.utils.tensorboard import SummaryWriter
-from tqdm.auto import tqdm
 
 from p2m_core.chamfer import chosen_backend
 from p2m_core.checkpoint import initialise, save_weights
 from p2m_core.config import Config, run_folder, save_config, shown
 from p2m_core.data.store import open_store
+from p2m_core.distributed import Ranks, is_launched, joined, launch, run_lock
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, write_json
-from p2m_core.losses import TERMS, MeshLoss, Truth
-from p2m_core.model import Pixel2Mesh, count_parameters
+from p2m_core.files import atomic_path, explain_full_disk, write_json
+from p2m_core.losses import MeshLoss, Truth
+from p2m_core.model import Pixel2Mesh, Prediction, count_parameters
+from p2m_core.optim import WeightAverage, autocast_type, choose_device, learning_rate
 from p2m_core.provenance import provenance
 from p2m_core.raster import draw_mesh, encode_picture
+from p2m_core.recorder import Profiler, Recorder, trim_metrics
+from p2m_core.resume import clear_damaged, read_checkpoint, write_checkpoint
+from p2m_core.stopping import StopSignals
 
-LOCK_NAME = "train.lock"
-KEPT_CHECKPOINTS = 2
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
-COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *TERMS, "val_error", "samples_per_s")
+LOADER_RETRIES = 3  # after a data worker died, most often for want of memory
 _log = logging.getLogger(__name__)
 
 
@@ -46,61 +44,59 @@ class NonFiniteLoss(RuntimeError):
     """The loss, a vertex or the gradient is NaN or infinite; the message names step, samples and terms."""
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of train.device; "auto" is CUDA where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16; without instructions for it a CPU is slower than in float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # Public names for this are still missing in torch.
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in checks)
-
-
 class EpochSampler(Sampler):
     """(epoch, position) pairs without end: each epoch the first `whole` of a shuffle by seed and epoch.
 
-    It begins in `epoch`, after its first `skip` pairs.
+    It begins in `epoch`, after its first `skip` pairs. Of every `batch` pairs, each of `world` processes gets a run of
+    its own, so that the steps are the same whatever their number.
     """
 
-    def __init__(self, count: int, whole: int, seed: int, epoch: int, skip: int):
+    def __init__(
+        self, count: int, whole: int, seed: int, epoch: int, skip: int, batch: int = 1, rank: int = 0, world: int = 1
+    ):
         self.count, self.whole, self.seed, self.epoch, self.skip = count, whole, seed, epoch, skip
+        self.batch, self.rank, self.world = batch, rank, world
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, skip = self.epoch, self.skip
         while True:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.count)[: self.whole]
-            yield from ((epoch, int(position)) for position in order[skip:])
+            own = order[skip:].reshape(-1, self.world, self.batch // self.world)[:, self.rank].ravel()
+            yield from ((epoch, int(position)) for position in own)
             epoch, skip = epoch + 1, 0
 
 
 class Trainer:
-    """One run: network, data, optimiser, and where it stands."""
+    """One run: network, data, optimiser, and where it stands.
 
-    def __init__(self, config: Config):
-        self.config, self.folder = config, run_folder(config)
+    Args: ranks: this process's place among those that train together.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks = Ranks()):  # noqa: B008, it is frozen
+        self.config, self.ranks, self.folder = config, ranks, run_folder(config)
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = config.train
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(config.seed)
-        self.device = choose_device(settings.device)
+        self.device = choose_device(settings.device, ranks.local_rank)
         self.store = open_store(config)
         rows = self.store.rows("train")
         if len(rows) < settings.batch_size:
             problem = f"{len(rows)} training samples are fewer than train.batch_size={settings.batch_size}"
             raise InputError(self.store.folder, "splits", problem, "make more samples or a smaller batch")
+        self.own_batch = ranks.share(settings.batch_size)
+        if self.own_batch % settings.accumulate:
+            problem = (
+                f"{self.own_batch} samples of a process cannot be divided evenly into {settings.accumulate} passes"
+            )
+            raise InputError("config", "train.accumulate", problem, f"give a divisor of {self.own_batch}")
+        self.batches_per_epoch = len(rows) // settings.batch_size
         self.train_set = self.store.dataset(rows, config, train=True)
         self.val_set = self.store.dataset(self.store.rows("val")[:VALIDATION_SAMPLES], config, train=False)
         self.model = Pixel2Mesh(config.model, self.store.template)
         if settings.init_from:
             self.init_report = initialise(self.model, settings.init_from)
-            write_json(self.folder / "initialised.json", self.init_report)
         self.model.to(self.device, memory_format=torch.channels_last)
         if settings.freeze_backbone:
             self.model.encoder.requires_grad_(False)
@@ -108,10 +104,15 @@ class Trainer:
         self.decode_truth = self.store.truth_decoder().to(self.device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay, fused=True)
-        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.batches_per_epoch = len(rows) // settings.batch_size
-        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.low = autocast_type(settings.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.low is torch.float16)
+        self.average = WeightAverage(self.model, settings.ema)
+        self.step, self.seconds, self.best, self.stale = 0, 0.0, math.inf, 0
         self.restore()
+        unused = self.model.decoder is not None and not config.loss.reconst
+        self.network = ranks.wrap(self.model, unused)
+        if settings.compile:
+            self.model.encoder.compile()
 
     # --- where the run stands ---
 
@@ -123,73 +124,70 @@ class Trainer:
             return min(1.0, self.seconds / (60 * settings.minutes))
         return min(1.0, self.step / (settings.epochs * self.batches_per_epoch))
 
-    def learning_rate(self) -> float:
-        """Warm-up, then half a cosine down to 1%."""
-        settings = self.config.train
-        warm = min(1.0, (self.step + 1) / max(1, settings.warmup_steps))
-        return settings.lr * warm * (0.505 + 0.495 * math.cos(math.pi * self.progress))
-
-    def checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step-*"))
+    @property
+    def exhausted(self) -> bool:
+        """Whether the validation error has not fallen for train.patience validations."""
+        return 0 < self.config.train.patience <= self.stale
 
     def save(self) -> None:
         """Write weights and all that is needed to go on, as one folder that is whole or absent."""
-        final = self.folder / "checkpoints" / f"step-{self.step:08d}"
-        if final.exists():
-            return
-        partial = final.with_name(f".partial-{uuid.uuid4().hex[:8]}")
-        partial.mkdir(parents=True)
-        save_weights(partial / "weights.safetensors", self.model.state_dict(), self.model, {"step": self.step})
         state = {
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.tensors,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
-            "random": torch.get_rng_state(),
-            "settings": self.config.train.model_dump_json() + self.config.loss.model_dump_json(),
+            "stale": self.stale,
         }
-        torch.save(state, partial / "state.pt")
-        partial.rename(final)
-        for old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
+        write_checkpoint(self.folder, self.step, self.model, state)
 
     def restore(self) -> None:
-        """Go on from the last checkpoint, if there is one."""
-        for partial in (self.folder / "checkpoints").glob(".partial-*"):  # of a run that was killed
-            shutil.rmtree(partial)
-        found = self.checkpoints()
-        if not found:
-            return
-        report = initialise(self.model, found[-1] / "weights.safetensors")
-        if report["fresh"] or report["unused"]:
-            raise InputError(
-                found[-1],
-                "",
-                "was made by a network of other settings",
-                "choose another name, or delete the run's folder",
-            )
-        state = torch.load(found[-1] / "state.pt", weights_only=True, map_location=self.device)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        torch.set_rng_state(state["random"].cpu())
-        trim_metrics(self.folder / "metrics.csv", self.step)
+        """Go on from the last checkpoint that is whole, if there is one."""
+        state = read_checkpoint(self.folder, self.model, self.device)
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scaler.is_enabled() and state.get("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
+            self.average.tensors = state["average"]
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+            self.stale = state.get("stale", 0)
+        if self.ranks.first:
+            clear_damaged(self.folder, self.step)
+            trim_metrics(self.folder / "metrics.csv", self.step)
 
     # --- steps ---
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Training batches from where the run stands, without end."""
+        """This process's share of the training batches from where the run stands, without end.
+
+        When a data worker dies, the workers are started again, LOADER_RETRIES times.
+        """
+        for left in reversed(range(LOADER_RETRIES + 1)):
+            try:
+                for batch in self.loader():
+                    yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            except (MemoryError, RuntimeError) as error:
+                # What the loop raises comes by another way, and what a sample raises is not cured by a new worker.
+                if not isinstance(error, MemoryError) and "DataLoader worker" not in str(error):
+                    raise
+                problem = f"a data worker died at step {self.step}: {str(error).splitlines()[0]}"
+                if not left or not self.config.train.workers:
+                    remedy = "use fewer train.workers or a smaller train.batch_size; the same command goes on"
+                    raise InputError(self.folder, "train.workers", problem, remedy) from error
+                _log.warning("%s; the workers are started again", problem)
+
+    def loader(self) -> DataLoader:
+        """The loader of this process's share of the batches, from where the run stands."""
         settings = self.config.train
         epoch, done = divmod(self.step, self.batches_per_epoch)
         # The rest of an epoch that fills no batch is left out, so steps and epochs stay in line.
-        whole = self.batches_per_epoch * settings.batch_size
-        sampler = EpochSampler(len(self.train_set), whole, self.config.seed, epoch, done * settings.batch_size)
-        loader = DataLoader(
+        whole, skip = self.batches_per_epoch * settings.batch_size, done * settings.batch_size
+        place = settings.batch_size, self.ranks.rank, self.ranks.world
+        return DataLoader(
             self.train_set,
-            settings.batch_size,
-            sampler=sampler,
+            self.own_batch,
+            sampler=EpochSampler(len(self.train_set), whole, self.config.seed, epoch, skip, *place),
             num_workers=settings.workers,
             drop_last=True,
             pin_memory=self.device.type == "cuda",
@@ -198,36 +196,60 @@ class Trainer:
             multiprocessing_context="spawn" if settings.workers else None,
             generator=torch.Generator(),  # its own, so that a loader made anew leaves the run's random state alone
         )
-        for batch in loader:
-            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def autocast(self) -> torch.autocast:
-        wanted = self.config.train.bf16
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=wanted == "on" or (wanted == "auto" and has_bf16(self.device))
-        )
+        return torch.autocast(self.device.type, self.low, enabled=self.low is not None)
 
     def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
-        """One update; the loss and its terms."""
-        settings = self.config.train
+        """One update from this process's share of a batch; the means of the loss and its terms over the passes."""
+        passes = self.config.train.accumulate
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        with self.autocast():
-            prediction = self.model(batch["image"])
+            group["lr"] = learning_rate(self.config.train, self.step, self.progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for k, part in enumerate(split(batch, passes)):
+            # What the loss draws at random depends on its place alone, not on what was drawn before a restart.
+            place = np.random.SeedSequence([self.config.seed, self.step, k, self.ranks.rank])
+            torch.manual_seed(int(place.generate_state(1)[0]))
+            quiet = k + 1 < passes and self.ranks.world > 1
+            with self.network.no_sync() if quiet else nullcontext():  # gradients are exchanged once a step
+                loss, values = self.compute_loss(part)
+                self.backward(loss / passes)
+            sums = {name: sums.get(name, 0) + value / passes for name, value in values.items()}
+        self.update(batch)
+        self.step += 1
+        return sums
+
+    def compute_loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss of a pass, and its value and those of its terms.   Raises NonFiniteLoss."""
+        prediction = self.forward(batch)
         # Asked before the loss, since the nearest-neighbour search refuses such points without knowing the batch.
-        flown = sum(int((~torch.isfinite(x)).sum()) for x in prediction.levels)
+        flown = int(torch.stack([(~torch.isfinite(x)).sum() for x in prediction.levels]).sum())
         self.require_finite(not flown, f"{flown} coordinates of vertices are not finite", batch)
         loss, terms = self.loss(prediction, self.truth(batch))
-        values = {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+        # Read at once: each reading waits for the device.
+        numbers = torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).tolist()
+        values = dict(zip(("loss", *terms), numbers, strict=True))
         self.require_finite(math.isfinite(values["loss"]), f"loss {values}", batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        self.require_finite(bool(torch.isfinite(norm)), f"the gradient's norm is {norm:g}", batch)
-        self.optimizer.step()
-        self.update_average()
-        self.step += 1
-        return values
+        return loss, values
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Prediction:
+        with self.autocast():
+            return self.network(batch["image"])
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def update(self, batch: dict[str, torch.Tensor]) -> None:
+        """Clip the gradient, move the weights and their average.   Raises NonFiniteLoss."""
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
+        # The scaler's way to its scale is by gradients that overflow; it leaves their steps out.
+        if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
+            self.require_finite(bool(torch.isfinite(norm)), f"the gradient's norm is {norm:g}", batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.model, self.step)
 
     def truth(self, batch: dict[str, torch.Tensor]) -> Truth:
         """What a batch's predictions are compared with."""
@@ -247,34 +269,13 @@ class Trainer:
         if self.config.train.freeze_backbone:
             self.model.encoder.eval()
 
-    @torch.no_grad()
-    def update_average(self) -> None:
-        """Exponential moving average of all weights (train.ema); what is no float is copied."""
-        # A short memory at first, or the random start would linger.
-        decay = min(self.config.train.ema, (1 + self.step) / (10 + self.step))
-        own = self.model.state_dict()
-        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.average[n] for n in floats], [own[n] for n in floats], 1 - decay)
-        for name in own.keys() - set(floats):
-            self.average[name].copy_(own[name])
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """The network with the averaged weights, in evaluation mode."""
-        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-        self.model.load_state_dict(self.average)
-        self.model.eval()
-        try:
-            yield
-        finally:  # also after Ctrl-C, or the checkpoint would hold the average
-            self.model.load_state_dict(own)
-            self.set_training()
+    # --- validation ---
 
     @torch.no_grad()
     def predict_validation(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Truth]]:
         """Images, predicted finest vertices and truth of the first validation samples, batch by batch."""
         data = Subset(self.val_set, range(min(count, len(self.val_set))))
-        for batch in DataLoader(data, self.config.train.batch_size, generator=torch.Generator()):
+        for batch in DataLoader(data, self.own_batch, generator=torch.Generator()):
             batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
             with self.autocast():
                 levels = self.model(batch["image"]).levels
@@ -282,13 +283,29 @@ class Trainer:
 
     def validate(self) -> float:
         """The store's metric of the averaged weights on the validation split; NaN if the split is empty."""
-        with self.averaged():
+        with self.average.applied(self.model):
             errors = [self.store.error(v, truth) for _, v, truth in self.predict_validation(len(self.val_set))]
         return float(np.concatenate(errors).mean()) if errors else math.nan
 
+    def keep_best(self, score: float) -> None:
+        """Write the averaged weights, if their validation error is the lowest so far."""
+        self.stale += 1
+        if not score > self.best:  # NaN, without a validation split, counts as better
+            self.stale = 0 if score < self.best else self.stale
+            self.best = score
+            about = {
+                "name": self.config.name,
+                "step": self.step,
+                "val_error": score,
+                "metric": self.store.metric,
+                "data": shown(self.store.manifest["raw"]),
+                "samples": len(self.train_set),
+            }
+            save_weights(self.folder / "weights.safetensors", self.average.tensors, self.model, about)
+
     def preview(self) -> None:
         """Draw the meshes of the first validation samples into preview/, and keep them in preview.npz for a 3D view."""
-        with self.averaged():
+        with self.average.applied(self.model):
             predicted = list(self.predict_validation(PREVIEWS))
             pictures = [p for image, vertices, _ in predicted for p in self.draw(image, vertices)]
         if predicted:
@@ -324,139 +341,71 @@ class Trainer:
         return pictures
 
 
+def split(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
+    """A batch in equal parts."""
+    chunks = {name: tensor.chunk(parts) for name, tensor in batch.items()}
+    return [{name: chunk[k] for name, chunk in chunks.items()} for k in range(parts)]
+
+
 def quiet_worker(_: int) -> None:
-    """A data worker: one thread, and the parent alone answers Ctrl-C."""
+    """A data worker: one thread, and the parent alone answers Ctrl-C and a cluster's signals."""
     import signal
 
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from p2m_core.stopping import SIGNALS
+
+    for number in set(SIGNALS) - {signal.SIGTERM}:  # by SIGTERM the parent ends its workers
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-
-
-def trim_metrics(path: Path, step: int) -> None:
-    """Drop the rows after `step`, which a stopped run wrote after its last checkpoint."""
-    if not path.exists():
-        return
-    with open(path, newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= step]
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def train(config: Config) -> Path:
     """Train, or go on where the run in outputs/NAME stood.
 
-    Ctrl-C writes a checkpoint and raises KeyboardInterrupt; the same call then goes on from there.
+    With train.processes above 1 it trains in so many processes; under torchrun or Slurm it is one of theirs.
+    Ctrl-C writes a checkpoint and raises KeyboardInterrupt, SIGTERM and SIGUSR1 raise Preempted; the same call then
+    goes on from there.
 
     Returns: the run's folder, with weights.safetensors.
-    Raises:  InputError if there is no store, or another process trains this run; NonFiniteLoss.
+    Raises:  InputError if there is no store, if another process trains this run, or if the disk is full;
+             NonFiniteLoss.
     """
     folder = run_folder(config)
     if (folder / "finished.json").exists():
         _log.info("%s is finished", folder)
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK_NAME, timeout=0):
-            return train_locked(config, folder)
-    except Timeout:
-        raise InputError(
-            folder, LOCK_NAME, "another process trains this run", "wait for it, or choose another name"
-        ) from None
-
-
-def train_locked(config: Config, folder: Path) -> Path:
-    """`train` in a folder that no other process trains in."""
-    trainer = Trainer(config)
-    if not (folder / "config.yaml").exists() or trainer.step == 0:
-        save_config(config, folder / "config.yaml")
-        about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
-        write_json(folder / "provenance.json", provenance(folder) | about)
-    try:
-        run_steps(trainer)
-    except KeyboardInterrupt:
-        trainer.save()
-        raise
+    elif config.train.processes > 1 and not is_launched():
+        launch(config, folder)
+    else:
+        device = choose_device(config.train.device)
+        with (
+            explain_full_disk(folder),
+            StopSignals(patient=is_launched()) as stop,
+            joined("nccl" if device.type == "cuda" else "gloo") as ranks,
+            run_lock(folder, ranks, choose_device(config.train.device, ranks.local_rank)),
+        ):
+            train_locked(Trainer(config, ranks), stop)
     return folder
 
 
-def run_steps(trainer: Trainer) -> None:
-    """Steps until the run's end, with metrics, validation and checkpoints on the way."""
-    config, folder, settings = trainer.config, trainer.folder, trainer.config.train
-    trainer.set_training()
-    last_saved = last_validated = last_drawn = last_clock = time.monotonic()
-    metrics = open(folder / "metrics.csv", "a", newline="")  # noqa: SIM115, closed below with the board
-    writer = csv.DictWriter(metrics, COLUMNS)
-    if metrics.tell() == 0:
-        writer.writeheader()
-    bar = tqdm(
-        total=100,
-        initial=round(100 * trainer.progress, 1),
-        unit="%",
-        desc=config.name,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
-    )
-    with metrics, SummaryWriter(folder / "tensorboard", purge_step=trainer.step) as board, bar:
-
-        def record(values: dict[str, float]) -> None:
-            row = {
-                "step": trainer.step,
-                "epoch": trainer.step // trainer.batches_per_epoch,
-                "seconds": round(trainer.seconds, 1),
-                **values,
-            }
-            writer.writerow(row)
-            metrics.flush()
-            for name, value in values.items():
-                board.add_scalar(name, value, trainer.step)
-
-        def check() -> None:
-            trainer.preview()
-            score = trainer.validate()
-            record({"val_error": score})
-            if not score > trainer.best:  # NaN, without a validation split, counts as better
-                trainer.best = score
-                about = {
-                    "name": config.name,
-                    "step": trainer.step,
-                    "val_error": score,
-                    "metric": trainer.store.metric,
-                    "data": shown(trainer.store.manifest["raw"]),
-                    "samples": len(trainer.train_set),
-                }
-                save_weights(folder / "weights.safetensors", trainer.average, trainer.model, about)
-
-        logged = last_clock
-        batches = trainer.batches() if trainer.progress < 1 else iter(())
-        for batch in batches:
-            values = trainer.train_step(batch)
-            now = time.monotonic()
-            trainer.seconds += now - last_clock
-            last_clock = now
-            if trainer.step % settings.log_steps == 0:
-                speed = settings.log_steps * settings.batch_size / (now - logged)
-                logged = now
-                record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
-                bar.set_postfix_str(f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s")
-            bar.n = round(100 * trainer.progress, 1)
-            bar.refresh()
-            if trainer.progress >= 1:
-                break
-            if now - last_drawn > 60 * settings.preview_minutes:
-                trainer.preview()
-                last_drawn = time.monotonic()
-            if now - last_validated > 60 * settings.validate_minutes:
-                check()
-                last_validated = time.monotonic()
-            if now - last_saved > 60 * settings.checkpoint_minutes:
-                trainer.save()
-                last_saved = time.monotonic()
-        check()
-        trainer.save()
+def train_locked(trainer: Trainer, stop: StopSignals) -> None:
+    """`train` in a folder that no other run trains in."""
+    config, folder = trainer.config, trainer.folder
+    if not trainer.ranks.first:
+        run_steps(trainer, stop, None)
+        return
+    if not (folder / "config.yaml").exists() or trainer.step == 0:
+        save_config(config, folder / "config.yaml")
+        about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
+        about["processes"] = trainer.ranks.world
+        if len(trainer.store.damaged):
+            about["damaged"] = trainer.store.table["name"][trainer.store.damaged].tolist()
+        write_json(folder / "provenance.json", provenance(folder) | about)
+        if config.train.init_from:
+            write_json(folder / "initialised.json", trainer.init_report)
+    with Recorder(folder, config.name, trainer.step, trainer.progress) as recorder:
+        run_steps(trainer, stop, recorder)
     summary = {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
@@ -465,3 +414,63 @@ def run_steps(trainer: Trainer) -> None:
         "parameters": count_parameters(trainer.model),
     }
     write_json(folder / "finished.json", summary)
+
+
+def run_steps(trainer: Trainer, stop: StopSignals, recorder: Recorder | None) -> None:
+    """Steps until the run's end; the process with the recorder validates and writes, while the others wait for it."""
+    settings, ranks = trainer.config.train, trainer.ranks
+    trainer.set_training()
+    batches, ended = trainer.batches(), False
+    last_saved = last_validated = last_drawn = logged = last_clock = time.monotonic()
+
+    def record(values: dict[str, float]) -> None:
+        epoch = trainer.step // trainer.batches_per_epoch
+        recorder.record(trainer.step, {"epoch": epoch, "seconds": round(trainer.seconds, 1), **values})
+
+    def check() -> None:
+        trainer.preview()
+        score = trainer.validate()
+        record({"val_error": score})
+        trainer.keep_best(score)
+        trainer.save()  # or a run that is killed would forget how good its best weights are
+
+    with Profiler(trainer.folder, settings.profile_steps * ranks.first, trainer.device) as profiler:
+        while True:
+            # All stop at the same step, and the first one's clock counts.
+            asked, exhausted, seconds = ranks.total(
+                [bool(stop.received), trainer.exhausted, trainer.seconds * ranks.first], trainer.device
+            )
+            trainer.seconds, ended = seconds, trainer.progress >= 1 or bool(exhausted)
+            if asked or ended:
+                break
+            values = trainer.train_step(next(batches))
+            profiler.step()
+            now = time.monotonic()
+            trainer.seconds += now - last_clock
+            last_clock, text = now, ""
+            if trainer.step % settings.log_steps == 0:
+                values = ranks.mean(values, trainer.device)
+                speed = settings.log_steps * settings.batch_size / (now - logged)
+                logged = now
+                text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s"
+                if recorder:
+                    record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
+            if not recorder:
+                continue
+            recorder.show(trainer.progress, text)
+            if trainer.progress >= 1:
+                continue
+            if now - last_drawn > 60 * settings.preview_minutes:
+                trainer.preview()
+                last_drawn = time.monotonic()
+            if now - last_validated > 60 * settings.validate_minutes:
+                check()
+                last_validated = last_saved = time.monotonic()
+            if now - last_saved > 60 * settings.checkpoint_minutes:
+                trainer.save()
+                last_saved = time.monotonic()
+    batches.close()
+    if recorder:
+        check() if ended else trainer.save()
+    if not ended:
+        stop.raise_received(str(trainer.folder))

@@ -192,23 +192,22 @@ def tiny_run(tiny_config, store, head, tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_backbone(monkeypatch):
     """In place of a ResNet: four convolutions with batch norm, so that a step takes milliseconds."""
-    from torch import nn
-    from torch.nn import functional as F
+    from children import TinyEncoder
 
-    class Tiny(nn.Module):
-        channels = (4, 6, 8, 8)
+    monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: TinyEncoder())
 
-        def __init__(self):
-            super().__init__()
-            sizes = [(3, 4, 4), (4, 6, 2), (6, 8, 2), (8, 8, 2)]
-            self.convolutions = nn.ModuleList(nn.Conv2d(a, b, s, s) for a, b, s in sizes)
-            self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b, _ in sizes)
 
-        def forward(self, x):
-            maps = []
-            for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-                x = F.relu(norm(convolution(x)))
-                maps.append(x)
-            return maps
+@pytest.fixture
+def settings(tiny_settings, home, store, tiny_backbone):
+    """A function from overrides to a config, in an empty project with the small store and a small encoder."""
+    from p2m_core.config import load_config
 
-    monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: Tiny())
+    def make(name, *more):
+        return load_config(None, quick(name, tiny_settings, *more))
+
+    return make
+
+
+def quick(name: str, tiny_settings: tuple[str, ...], *more: str) -> list[str]:
+    """Overrides of a training of a few steps, without the slow terms of the loss."""
+    return [f"name={name}", *tiny_settings, "train.epochs=2", "loss.chamfer=0", "loss.normal=0", *more]

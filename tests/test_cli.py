@@ -10,7 +10,7 @@ import pytest
 
 from p2m_core import __version__, cli
 from p2m_core.config import PROJECT_ROOT, SAVED, Config
-from p2m_core.errors import InputError
+from p2m_core.errors import InputError, Preempted
 
 COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "sweep", "diff", "convert", "doctor", "demo")
 
@@ -222,6 +222,15 @@ def test_an_interrupt_says_that_one_can_go_on(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "p2m_core.train", types.SimpleNamespace(train=train))
     assert cli.main(["train"]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_training_that_a_cluster_stops_has_a_status_of_its_own(monkeypatch, capsys):
+    def train(config):
+        raise Preempted("outputs/a: stopped by SIGTERM after a checkpoint")
+
+    monkeypatch.setitem(sys.modules, "p2m_core.train", types.SimpleNamespace(train=train))
+    assert cli.main(["train"]) == 75
+    assert capsys.readouterr().err == "p2m: outputs/a: stopped by SIGTERM after a checkpoint\n"
 
 
 def test_run_passes_everything_on(monkeypatch, capsys):

@@ -121,6 +121,23 @@ def test_training_in_a_process_of_its_own(home, monkeypatch):
     assert (folder / "train.log").read_bytes() == log
 
 
+@pytest.mark.slow
+def test_training_in_two_processes_streams_back_into_the_notebook(home):
+    words = "run -c tiny --set name=pair --timeout 600 02_train -p processes=2".split()
+    run = subprocess.run(
+        [sys.executable, "-m", "p2m_core", *words], env=environment(home), cwd=home, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    folder = home / "outputs/pair"
+    assert json.loads((folder / "finished.json").read_text())["steps"] > 0
+    assert len({path.parent.name for path in (folder / "ranks").rglob("stderr.log")}) == 2
+    notebook = nbformat.read(folder / "notebooks/02_train.ipynb", as_version=4)
+    [cell] = [cell for cell in notebook.cells if "watch_training(settings" in cell.source]
+    text = "".join(output.get("text", "") for output in cell.outputs)
+    assert "pair 100%" in text  # the first process's bar
+    assert "pair is finished" in text
+
+
 @pytest.fixture
 def moved_in_lab(home, monkeypatch):
     """What a slider of a notebook changes, after JupyterLab has run it with the tiny config."""

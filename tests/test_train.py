@@ -2,58 +2,39 @@ import csv
 import json
 import math
 import shutil
+import signal
 
 import numpy as np
 import pytest
 import torch
+from children import assert_same_weights, metrics, weights_of
 from filelock import FileLock
 from PIL import Image
 
+from p2m_core import resume
 from p2m_core import train as train_module
 from p2m_core.checkpoint import read_weights, save_weights
 from p2m_core.config import config_hash, load_config, run_folder
+from p2m_core.distributed import LOCK_NAME
 from p2m_core.errors import InputError
 from p2m_core.losses import Truth
-from p2m_core.train import EpochSampler, NonFiniteLoss, Trainer, train, trim_metrics
+from p2m_core.optim import learning_rate
+from p2m_core.recorder import COLUMNS, trim_metrics
+from p2m_core.train import EpochSampler, NonFiniteLoss, Trainer, train
 
 CHAMFER = ("loss.chamfer=10", "loss.normal=1e-3")  # the terms with random points
 
 
-@pytest.fixture
-def settings(tiny_settings, home, store, tiny_backbone):
-    """A function from overrides to a config, in an empty project with the small store and a small encoder."""
-
-    def make(name, *more):
-        return load_config(
-            None, [f"name={name}", *tiny_settings, "train.epochs=2", "loss.chamfer=0", "loss.normal=0", *more]
-        )
-
-    return make
-
-
-def weights_of(folder):
-    return read_weights(folder)[0]
-
-
-def assert_same_weights(a, b, **tolerance):
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], **tolerance, msg=lambda text, name=name: f"{name}: {text}")
-
-
-def metrics(folder):
-    with open(folder / "metrics.csv", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def interrupt_at(monkeypatch, step, error=KeyboardInterrupt):
-    """The next run dies as it begins its step of this number; later ones do not."""
+def interrupt_at(monkeypatch, step, error=None):
+    """The next run gets Ctrl-C in the step after which it stands at `step`, or dies in the step after that."""
     real, left = Trainer.train_step, [1]
 
     def dying(self, batch):
-        if self.step == step and left:
+        if left and self.step == (step if error else step - 1):
             left.pop()
-            raise error
+            if error:
+                raise error
+            signal.raise_signal(signal.SIGINT)
         return real(self, batch)
 
     monkeypatch.setattr(Trainer, "train_step", dying)
@@ -70,7 +51,7 @@ def test_the_loss_decreases(tiny_run):
 
 def test_what_a_run_leaves(tiny_run, tiny_config, store):
     rows = metrics(tiny_run)
-    assert tuple(rows[0]) == train_module.COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     steps = 12 * (len(store.rows("train")) // 4)
     assert [int(row["step"]) for row in rows if row["loss"]] == list(range(1, steps + 1))
     finished = json.loads((tiny_run / "finished.json").read_text())
@@ -132,7 +113,7 @@ def test_killed_without_warning_goes_on_from_the_last_checkpoint(settings, monke
     """What was written after it is done again, not doubled."""
     fast = ("train.checkpoint_minutes=1e-9", "train.validate_minutes=1e-9")
     calm = train(settings("calm", *fast))
-    monkeypatch.setattr(train_module, "KEPT_CHECKPOINTS", 9)
+    monkeypatch.setattr(resume, "KEPT", 9)
     interrupt_at(monkeypatch, 4, SystemExit)  # saves nothing
     with pytest.raises(SystemExit):
         train(settings("killed", *fast))
@@ -159,8 +140,9 @@ def test_validation_in_between_changes_nothing(settings):
 def test_interrupted_while_drawing_keeps_the_networks_own_weights(settings, monkeypatch):
     own = {}
 
-    def die(self, *args):
-        raise KeyboardInterrupt
+    def die(self, *args, real=Trainer.draw):
+        signal.raise_signal(signal.SIGINT)
+        return real(self, *args)
 
     def watched(self, real=Trainer.preview):
         own.update({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
@@ -203,7 +185,7 @@ def test_two_processes_do_not_train_one_run(settings):
     config = settings("run")
     run_folder(config).mkdir(parents=True)
     with (
-        FileLock(run_folder(config) / train_module.LOCK_NAME),
+        FileLock(run_folder(config) / LOCK_NAME),
         pytest.raises(InputError, match="another process trains"),
     ):
         train(config)
@@ -248,7 +230,7 @@ def test_every_epoch_is_a_new_order_of_all_samples():
 
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
     path = tmp_path / "metrics.csv"
-    header = ",".join(train_module.COLUMNS)
+    header = ",".join(COLUMNS)
     path.write_text("\n".join([header, *(f"{k},0,1.5" + "," * 11 for k in (1, 2, 2, 3))]) + "\n")
     trim_metrics(path, 2)
     with open(path, newline="") as stream:
@@ -264,8 +246,8 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
 def test_the_learning_rate_warms_up_and_falls(settings):
     trainer = Trainer(settings("run", "train.epochs=100", "train.warmup_steps=10", "train.lr=0.01"))
     total, rates = 100 * trainer.batches_per_epoch, []
-    for trainer.step in range(total):  # the method reads it
-        rates.append(trainer.learning_rate())
+    for trainer.step in range(total):  # its progress reads it
+        rates.append(learning_rate(trainer.config.train, trainer.step, trainer.progress))
     np.testing.assert_allclose(rates[:10], 0.01 * np.arange(1, 11) / 10, rtol=0.01)
     assert (np.diff(rates[10:]) < 0).all()
     assert rates[total // 2] == pytest.approx(0.01 * 0.505, rel=0.01)
@@ -295,9 +277,9 @@ def test_the_average_is_exponential_with_a_short_memory_at_first(settings):
         trainer.train_step(batch)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * trainer.model.state_dict()[name]
-        torch.testing.assert_close(trainer.average[name], expected)
+        torch.testing.assert_close(trainer.average.tensors[name], expected)
     counter = "encoder.norms.0.num_batches_tracked"
-    assert trainer.average[counter] == trainer.model.state_dict()[counter] == 5
+    assert trainer.average.tensors[counter] == trainer.model.state_dict()[counter] == 5
 
 
 def test_without_average_the_weights_are_the_networks_own(settings):
@@ -409,7 +391,7 @@ def test_without_a_validation_split_the_last_weights_are_kept(settings, tiny_set
 
 
 def test_bf16_learns_the_same_thing(settings):
-    folder = train(settings("low", "train.bf16=on"))
+    folder = train(settings("low", "train.precision=bf16"))
     losses = [float(row["loss"]) for row in metrics(folder) if row["loss"]]
     full = [float(row["loss"]) for row in metrics(train(settings("full"))) if row["loss"]]
     np.testing.assert_allclose(losses, full, rtol=0.05)

@@ -577,6 +577,7 @@ class FolderStore:
     """
 
     metric = "cd_x1000"
+    damaged = np.zeros(0, np.int64)  # a store whose files have other sizes is refused as a whole
 
     def __init__(self, folder: str | Path, config: Config):
         self.folder, self.config = resolve(folder), config

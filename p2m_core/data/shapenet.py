@@ -163,6 +163,7 @@ class ObjectStore:
     """
 
     metric, camera, unit = "cd_x1000", "perspective", "m"
+    damaged = np.zeros(0, np.int64)  # views are read as they are, without checksums
 
     def __init__(self, folder: str | Path, config: Config):
         self.folder, self.config, kind = resolve(folder), config, config.template

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import shutil
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -275,6 +276,7 @@ def merge_parts(
             manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files"
         )
     table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    table["crc32"] = checksums(out / "images.bin", table["length"])
     table["split"], manifest["split_by"] = assign_splits(table["name"], config.data, table["source"])
     template, operator = registration.face_template(model, config.template.rings, config.template.levels)
     points = model.sampled(operator)
@@ -299,6 +301,12 @@ def merge_parts(
         "sha256": {name: sha256(out / name) for name in ("images.bin", "samples.npz", "model.npz")},
     }
     write_json(out / "manifest.json", manifest)
+
+
+def checksums(blob: Path, lengths: np.ndarray) -> np.ndarray:
+    """CRC-32 of each of the pieces (N,) that lie one after another in a file, (N,) uint32."""
+    with open(blob, "rb") as stream:
+        return np.array([zlib.crc32(stream.read(int(length))) for length in lengths], np.uint32)
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -359,8 +367,10 @@ class Store:
         return np.memmap(self.folder / "images.bin", np.uint8, "r")
 
     def crop(self, index: int) -> np.ndarray:
-        """The stored crop, (S, S, 3) uint8 RGB."""
+        """The stored crop, (S, S, 3) uint8 RGB.   Raises InputError if it is no longer as it was written."""
         jpeg = self.blob[self.starts[index] : self.starts[index + 1]]
+        if "crc32" in self.table and zlib.crc32(jpeg) != self.table["crc32"][index]:
+            raise InputError(self.folder / "images.bin", self.table["name"][index], "is damaged", REMAKE)
         return np.ascontiguousarray(cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR)[..., ::-1])
 
     def summary(self) -> str:
@@ -388,9 +398,22 @@ class Store:
             lines.append("pose, coefficients and landmarks do not belong together: see p2m doctor with this face model")
         return "\n".join([*lines, f"written: {self.folder}"])
 
+    @cached_property
+    def damaged(self) -> np.ndarray:
+        """Indices of the samples whose crops are no longer as they were written. (Older stores have no checksums.)"""
+        if "crc32" not in self.table:
+            return np.zeros(0, np.int64)
+        found = np.flatnonzero(checksums(self.folder / "images.bin", self.table["length"]) != self.table["crc32"])
+        if len(found):
+            names = ", ".join(self.table["name"][found])
+            _log.warning("%s: %d damaged samples are skipped: %s", self.folder, len(found), names)
+        return found
+
     def rows(self, split: str) -> np.ndarray:
-        """Indices of a split's samples; "all" gives every one."""
-        return np.arange(len(self)) if split == "all" else np.nonzero(self.table["split"] == SPLITS.index(split))[0]
+        """Indices of a split's samples, without damaged ones; "all" gives those of every split."""
+        chosen = np.ones(len(self), bool) if split == "all" else self.table["split"] == SPLITS.index(split)
+        chosen[self.damaged] = False
+        return np.flatnonzero(chosen)
 
     # --- what training and evaluation ask of any store ---
 

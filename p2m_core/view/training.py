@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from IPython.display import display
 
 from p2m_core.config import PROJECT_ROOT, Config, run_folder, save_config
+from p2m_core.distributed import is_training
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.files import read_npz
-from p2m_core.train import LOCK_NAME, train
+from p2m_core.train import train
 from p2m_core.view.preview import MeshPreview
 
 # Processes that this kernel started, by run: held, since Python warns of one that is forgotten while it runs.
@@ -59,15 +59,6 @@ def read_run(folder: Path) -> Callable[[], tuple[list[Specimen] | None, pd.DataF
     return read
 
 
-def is_training(folder: Path) -> bool:
-    """Whether some process trains this run."""
-    try:
-        with FileLock(folder / LOCK_NAME, timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def start_detached(config: Config) -> None:
     """Start training in a process of its own, which outlives notebook and browser; its output goes to train.log."""
     folder = run_folder(config)
@@ -86,7 +77,8 @@ def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -
 
     Interrupting the cell writes a checkpoint, and running it again goes on. With `detach` the training runs in a
     process of its own: interrupting the cell, closing the browser or restarting the kernel leaves it alone, and
-    running the cell again attaches to it.
+    running the cell again attaches to it. With train.processes above 1 they are processes of their own in any case,
+    which `detach` alone lets outlive the kernel; what the first one says is shown here.
 
     Returns: one line that says where the run stands.
     """
@@ -114,13 +106,10 @@ def wait_for_detached(config: Config, every_s: float) -> None:
     finished = folder / "finished.json"
     if not finished.exists() and not is_training(folder):
         start_detached(config)
-        deadline = time.monotonic() + 60  # until the child holds the lock
-        while not is_training(folder) and not finished.exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-    while is_training(folder):
+    child = _children.get(folder)  # None where another kernel started it
+    while is_training(folder) if child is None else child.poll() is None:
         time.sleep(every_s)
-    if folder in _children:  # it has let go of the run, and now ends
-        _children.pop(folder).wait()
+    _children.pop(folder, None)
     if not finished.exists():
         tail = (folder / "train.log").read_text(errors="replace").splitlines()[-5:]
         raise RuntimeError("the training process ended early, see train.log: " + " | ".join(tail))
