@@ -140,6 +140,13 @@ def test_the_pose_convention_with_a_model_of_any_format(synthetic_set, face_mode
     assert doctor.check(folder, str(path))[-1].startswith("all landmarks are moved alike")
 
 
+def test_another_model_is_told_from_another_origin(synthetic_set, face_model, tmp_path):
+    path = FACE_MODEL_WRITERS["face3d"](tmp_path, dataclasses.replace(face_model, mean=face_model.mean + 3e4))
+    assert doctor.check(synthetic_set, str(path))[-1].startswith(
+        "pose, coefficients and landmarks do not belong together"
+    )
+
+
 def first_directions(model, kind):
     shape, expression = (40, 10) if kind == "3ddfa_v2" else (None, None)
     return dataclasses.replace(
