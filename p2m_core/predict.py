@@ -37,10 +37,11 @@ __all__ = [
 ]  # fmt: skip
 
 # A crop is cut again around the first prediction unless the two boxes overlap (intersection over union) by so much:
-# true boxes do so in 100% of 580 photos, boxes moved by a tenth of the face in 3% (benchmarks/boxes.py).
+# with the true box they did so on 88 photos of 88, with one moved by a tenth of the face on 3% (benchmarks/boxes.py).
 SAME_BOX = 0.85
 # Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
-# not look like a face: of 182 crops without one 98% lie above, of 128 faces none (benchmarks/boxes.py).
+# not look like a face: 98% of 182 crops without one lay above, of 319 detected synthetic faces 0.3%. Measures of the
+# network's features told them apart less well (Mahalanobis distance: area under the ROC curve 0.985, this: 0.999).
 DOUBT_LIMIT = 0.055
 _log = logging.getLogger(__name__)
 

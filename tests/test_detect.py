@@ -109,7 +109,7 @@ def test_a_cascades_box_is_brought_to_the_landmarks():
         expected = [100 + 200 * left, 200 + 200 * top, 100 + 200 * right, 200 + 200 * bottom, 7]
         np.testing.assert_allclose(landmark_boxes(found, kind), [expected])
         assert 0 <= left < 0.3 < 0.7 < right <= 1
-        assert 0.1 < top < bottom < 1.2
+        assert 0.05 < top < bottom < 1.2
 
 
 def test_fast_looks_at_a_small_picture_first_and_at_a_larger_one_only_if_it_must(hopper, monkeypatch):
