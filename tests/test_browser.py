@@ -151,14 +151,14 @@ def test_html_mesh_lies_on_its_pixels(html_file):
         canvas = open_offline(page, html_file)
         box = canvas.bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.mouse.wheel(0, 100)  # so that all of the photo is in the picture
+        page.mouse.wheel(0, 150)  # so that all of the photo is in the picture
         full = settled(page, canvas)
         page.uncheck("#photo")
         bare = settled(page, canvas)
         page.fill("#opacity", "10")
         faint = settled(page, canvas)
     photo = np.abs(full.astype(int) - bare).max(-1) > 8  # the photo where the mesh does not hide it
-    mesh = np.abs(bare.astype(int) - faint).max(-1) > 8
+    mesh = np.abs(bare.astype(int) - faint).max(-1) > 2
     columns, rows = np.flatnonzero((photo | mesh).any(0)), np.flatnonzero((photo | mesh).any(1))
     scale = (columns[-1] - columns[0] + 1) / width
     assert scale == pytest.approx((rows[-1] - rows[0] + 1) / height, rel=0.01)
@@ -167,7 +167,7 @@ def test_html_mesh_lies_on_its_pixels(html_file):
     )
     vertices = specimen.mesh.vertices_px[:, :2]
     expected = np.stack([vertices.min(0), vertices.max(0)], 1) + 0.5
-    np.testing.assert_allclose((found + 0.5) / scale, expected, atol=0.6)
+    np.testing.assert_allclose((found + [0, 1]) / scale, expected, atol=0.6)  # a pixel has two edges
 
 
 def test_html_fits_a_phone(html_file):

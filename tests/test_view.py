@@ -264,6 +264,11 @@ def test_inspector_controls_reach_the_scene(first):
         assert part.visible
     widget.photo.value = False
     assert not scene.photo.visible
+    widget.opacity.value = 0.5
+    assert scene.solid.material.opacity == 0.5
+    widget.surface.value = "photo"
+    assert scene.skin.material.opacity == 0.5
+    widget.surface.value = "clay"
     widget.style_.value = "wire"
     assert scene.wire.visible
     assert not scene.solid.visible

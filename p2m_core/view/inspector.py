@@ -157,7 +157,7 @@ class Inspector(widgets.VBox):
         ).add_class("p2m-panel")  # fmt: skip
 
     def _listen(self) -> None:
-        for control in (self.level, self.surface, self.style_, self.photo, self.landmarks, self.truth):
+        for control in (self.level, self.surface, self.style_, self.photo, self.landmarks, self.truth, self.opacity):
             control.observe(self._show, "value")
         for k, button in enumerate(self.thumbnails):
             button.on_click(lambda _, k=k: self.choose(k))
@@ -169,10 +169,8 @@ class Inspector(widgets.VBox):
         self._attend(self.scene)
 
     def _attend(self, scene: SpecimenScene) -> None:
-        """Let a scene's clicks and materials answer to the controls."""
+        """Listen to a scene's clicks."""
         scene.picker.observe(lambda _: self._pick(scene), ["point", "faceIndex"])
-        for material in {*scene.materials.values()}:
-            widgets.jslink((self.opacity, "value"), (material, "opacity"))
 
     def _note_move(self, change: dict) -> None:
         if not np.allclose(change["old"], change["new"], atol=1e-3):  # a click moves it by a rounding error
@@ -264,7 +262,8 @@ class Inspector(widgets.VBox):
         maxima = [self._scale(s) for s in (self.specimen, self.compared) if s is not None and s.truth_px is not None]
         return Look(
             stage=self.stage, surface=self.surface.value, style=self.style_.value, landmarks=self.landmarks.value,
-            photo=self.photo.value, truth=self.truth.value, maximum=max(maxima, default=1.0),
+            photo=self.photo.value, truth=self.truth.value, opacity=self.opacity.value,
+            maximum=max(maxima, default=1.0),
         )  # fmt: skip
 
     def _show(self, _: object = None) -> None:

@@ -128,7 +128,7 @@ class MeshPreview(widgets.VBox):
         for specimen in specimens:
             scene = SpecimenScene(specimen, side, side, eye)
             scene.show(specimen, Look(), truth_of(specimen) if known else None)
-            level = scene.parts_of(specimen).levels[-1]
+            level = scene.parts_of(specimen).finest
             scene.lines.opacity = 0.14  # thin, or they blacken a small picture
             if known:
                 scene.truth.geometry = level.truth

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import pythreejs as three
@@ -30,6 +30,7 @@ class Look:
     stage    0 is the template, 1 the coarsest level, and so on; between them the mesh is on its way
     surface  one of SURFACES; error shows clay where there is no ground truth
     style    one of STYLES
+    opacity  of the surface, 0 to 1
     maximum  error at which the colours end, percent of the face size
     """
 
@@ -39,6 +40,7 @@ class Look:
     landmarks: bool = False
     photo: bool = True
     truth: bool = False
+    opacity: float = 1.0
     maximum: float = 1.0
 
 
@@ -77,30 +79,47 @@ class _Level:
     number moves the mesh; a live geometry cannot change its size."""
 
     def __init__(self, parts: _Parts, level: int):
-        self.faces = parts.specimen.mesh.level_faces[level]
-        index = _attribute(self.faces.ravel(), np.uint32)
-        shapes = [to_world(parts.stages.ends[level]), to_world(parts.stages.starts[level])]
-        normals = [_attribute(vertex_normals(shape, self.faces)) for shape in shapes]
-        places = [_attribute(shape) for shape in shapes]
-        shared = {"position": places[0], "normal": normals[0]}
-        morphs = {"position": (places[1],), "normal": (normals[1],)}
-        self.photo_uv = self.on_photo(shapes[0], parts.specimen.photo)
-        self.solid = three.BufferGeometry(
-            attributes={**shared, "uv": _attribute(self.photo_uv)}, index=index, morphAttributes=morphs
+        self.specimen, self.faces = parts.specimen, parts.specimen.mesh.level_faces[level]
+        self.world, start = (to_world(ends[level]) for ends in (parts.stages.ends, parts.stages.starts))
+        here, there = ({"position": x, "normal": vertex_normals(x, self.faces)} for x in (self.world, start))
+        self._shared = {name: _attribute(array) for name, array in here.items()}
+        self._morphs = {name: (_attribute(array),) for name, array in there.items()}
+        self._index = _attribute(self.faces.ravel(), np.uint32)
+        self.photo_uv = self.on_photo(self.world, self.specimen.photo)
+        self.solid = self._geometry(_attribute(self.photo_uv))
+        self.shown = {"ramp": None, "places": None}  # what the arrays of that name hold
+
+    def _geometry(self, uv: three.BufferAttribute) -> three.BufferGeometry:
+        return three.BufferGeometry(
+            attributes={**self._shared, "uv": uv}, index=self._index, morphAttributes=self._morphs
         )
-        # The place on the colour ramp is a texture coordinate too: so colours are exact between vertices.
-        self.ramp = _attribute(np.zeros((len(shapes[0]), 2)))
-        self.heat = three.BufferGeometry(attributes={**shared, "uv": self.ramp}, index=index, morphAttributes=morphs)
-        self.places = _attribute(shapes[0])
-        self.dots = three.BufferGeometry(attributes={"position": self.places})
-        self.shown = {"ramp": None, "places": None}  # what the last two arrays hold
-        self.truth = None
-        if parts.specimen.truth_px is not None:
-            truth = to_world(parts.specimen.truth_px[: len(shapes[0])])
-            self.truth = three.BufferGeometry(
-                attributes={"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))},
-                index=index,
-            )
+
+    @cached_property
+    def ramp(self) -> three.BufferAttribute:
+        """Each vertex's place on the colour ramp. A texture coordinate, so that colours are exact between vertices."""
+        return _attribute(np.zeros((len(self.world), 2)))
+
+    @cached_property
+    def heat(self) -> three.BufferGeometry:
+        """The level with `ramp` in place of the coordinates on the photo."""
+        return self._geometry(self.ramp)
+
+    @cached_property
+    def places(self) -> three.BufferAttribute:
+        """Where the dots are: points know no morph targets."""
+        return _attribute(self.world)
+
+    @cached_property
+    def dots(self) -> three.BufferGeometry:
+        """The vertices alone."""
+        return three.BufferGeometry(attributes={"position": self.places})
+
+    @cached_property
+    def truth(self) -> three.BufferGeometry:
+        """The true vertices of this level."""
+        truth = to_world(self.specimen.truth_px[: len(self.world)])
+        attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
+        return three.BufferGeometry(attributes=attributes, index=self._index)
 
     @staticmethod
     def on_photo(world: np.ndarray, photo: np.ndarray) -> np.ndarray:
@@ -110,26 +129,40 @@ class _Level:
 
 
 class _Parts:
-    """What of one specimen goes into a scene."""
+    """What of one specimen goes into a scene; made when it is first shown, since all of it travels to the browser."""
 
     def __init__(self, specimen: Specimen):
         self.specimen, self.stages = specimen, Stages(specimen.mesh)
-        self.levels = [_Level(self, k) for k in range(len(specimen.mesh.levels))]
+        self._levels: dict[int, _Level] = {}
         self.landmarks = three.BufferGeometry(attributes={"position": _attribute(to_world(specimen.mesh.landmarks_px))})
         height, width = specimen.photo.shape[:2]
         self.photo = three.PlaneBufferGeometry(width, height)
-        texture = _texture(photo_uri(specimen.photo))
-        self.backdrop = three.MeshBasicMaterial(map=texture, depthWrite=False)
-        # Where the surface turns away from the camera, or lies behind another part, the photo has no colour for it.
-        seen = matcap.seen_from_the_front(specimen.mesh, height, width)
-        mask = _texture(data_uri(np.repeat(seen[..., None], 3, -1)))
-        self.skin = _material(matcap.paper(), map=texture, alphaMap=mask, depthWrite=False)
+        self._texture = _texture(photo_uri(specimen.photo))
+        self.backdrop = three.MeshBasicMaterial(map=self._texture, depthWrite=False)
         world = to_world(specimen.mesh.levels[-1])
         low, high = world.min(0), world.max(0)
         self.size = max(float((high - low).max()), 1e-6)
         self.centre = (low + high) / 2
         deepest = min(float(self.world(k)[:, 2].min()) for k in range(self.stages.first, self.stages.last + 1))
         self.photo_at = np.array([(width - 1) / 2, (1 - height) / 2, deepest - 0.02 * self.size])
+
+    def level(self, number: int) -> _Level:
+        """A level by its number, 1 for the coarsest."""
+        if number not in self._levels:
+            self._levels[number] = _Level(self, number - 1)
+        return self._levels[number]
+
+    @property
+    def finest(self) -> _Level:
+        """The last level."""
+        return self.level(self.stages.last)
+
+    @cached_property
+    def skin(self) -> three.MeshMatcapMaterial:
+        """The photo, but where the surface turns away from the camera or lies behind another part of it."""
+        seen = matcap.seen_from_the_front(self.specimen.mesh, *self.specimen.photo.shape[:2])
+        mask = _texture(data_uri(np.repeat(seen[..., None], 3, -1)))
+        return _material(matcap.paper(), map=self._texture, alphaMap=mask, depthWrite=False)
 
     def world(self, stage: float) -> np.ndarray:
         """Vertices (V, 3) at a stage, y up."""
@@ -186,7 +219,7 @@ class SpecimenScene:
         self._parts: dict[int, _Parts] = {}
         self.look = Look()
         parts = self.parts_of(specimen)
-        first = parts.levels[-1].solid
+        first = parts.finest.solid
         ramp = error_colors(np.linspace(0, 1, _RAMP_PX), 1.0)
         self.materials = {
             "clay": _material(matcap.clay()),
@@ -206,10 +239,10 @@ class SpecimenScene:
         self.photo = three.Mesh(parts.photo, parts.backdrop, renderOrder=-1)
         self.depth = three.Mesh(first, hidden, renderOrder=0)
         self.solid = three.Mesh(first, self.materials["clay"], renderOrder=1, frustumCulled=False)
-        self.skin = three.Mesh(first, parts.skin, renderOrder=2, visible=False, frustumCulled=False)
+        self.skin = three.Mesh(first, self.materials["clay"], renderOrder=2, visible=False, frustumCulled=False)
         self.truth = three.Mesh(first, teal, renderOrder=3, visible=False)
         self.wire = three.Mesh(first, self.lines, renderOrder=4, visible=False, frustumCulled=False)
-        self.dots = three.Points(parts.levels[-1].dots, self._dot_material(4), renderOrder=5, visible=False)
+        self.dots = three.Points(parts.landmarks, self._dot_material(4), renderOrder=5, visible=False)
         self.landmarks = three.Points(parts.landmarks, self._dot_material(9), renderOrder=6, visible=False)
         self._mark_at = _attribute(np.zeros((1, 3)))
         ring = three.BufferGeometry(attributes={"position": self._mark_at})
@@ -260,7 +293,7 @@ class SpecimenScene:
         stages = parts.stages
         stage = min(max(look.stage, stages.first), stages.last)
         number = max(int(np.ceil(stage)), 1)
-        level, part = parts.levels[number - 1], number - stage
+        level, part = parts.level(number), number - stage
         known = specimen.truth_px is not None
         error = look.surface == "error" and known
         if error:
@@ -274,11 +307,15 @@ class SpecimenScene:
             mesh.morphTargetInfluences = [float(part)]
         self.solid.material = self.materials[look.surface if error or look.surface == "normals" else "clay"]
         self.solid.visible = look.style in ("solid", "edges")
-        self.skin.material, self.skin.visible = parts.skin, self.solid.visible and look.surface == "photo"
+        self.solid.material.opacity = look.opacity
+        self.skin.visible = self.solid.visible and look.surface == "photo"
+        if self.skin.visible:
+            self.skin.material, parts.skin.opacity = parts.skin, look.opacity
         self.wire.visible = look.style in ("edges", "wire")
         fineness = min(stages.last - number, 3)
         self.dots.visible, self.dots.material.size = look.style == "points", 3.5 + fineness
-        self.dots.geometry = level.dots
+        if self.dots.visible:
+            self.dots.geometry = level.dots
         # Lines thinner than a pixel would turn a fine level black.
         self.lines.color = _PALE if look.style == "wire" else _DARK
         self.lines.opacity = (0.75 if look.style == "wire" else 0.30) + 0.08 * fineness
@@ -303,7 +340,7 @@ class SpecimenScene:
 
     @staticmethod
     def _place(level: _Level, parts: _Parts, stage: float) -> None:
-        """Move a level's dots to a stage, unless they are there: points know no morph targets."""
+        """Move a level's dots to a stage, unless they are there."""
         if level.shown["places"] != stage:
             level.places.array, level.shown["places"] = np.ascontiguousarray(parts.world(stage)), stage
 
@@ -312,7 +349,7 @@ class SpecimenScene:
 
         Args:    maximum: as in `Look`, for the error colours.
         """
-        level, world = self.parts_of(specimen).levels[-1], to_world(to.mesh.vertices_px)
+        level, world = self.parts_of(specimen).finest, to_world(to.mesh.vertices_px)
         arrays = {
             "position": world,
             "normal": np.float32(vertex_normals(world, level.faces)),
@@ -337,7 +374,7 @@ class SpecimenScene:
         number = max(int(np.ceil(min(max(self.look.stage, stages.first), stages.last))), 1)
         corners = np.array(self.picker.face, int)
         # By the place on the photo, which stays the same however the mesh is turned.
-        away = self.parts_of(specimen).levels[number - 1].photo_uv[corners] - np.array(self.picker.uv)
+        away = self.parts_of(specimen).level(number).photo_uv[corners] - np.array(self.picker.uv)
         height, width = specimen.photo.shape[:2]
         return int(corners[np.hypot(away[:, 0] * width, away[:, 1] * height).argmin()])
 
