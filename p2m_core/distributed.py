@@ -170,7 +170,7 @@ def launch(config: Config, folder: Path) -> None:
         max_restarts=MAX_RESTARTS,
         monitor_interval=0.5,
         logs_specs=logs,
-        log_line_prefix_template="",
+        log_line_prefix_template="${rank}: ",
         signals_to_handle=",".join(number.name for number in SIGNALS),
         shutdown_timeout=GRACE_S,
     )

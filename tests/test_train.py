@@ -231,7 +231,8 @@ def test_every_epoch_is_a_new_order_of_all_samples():
 def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
     path = tmp_path / "metrics.csv"
     header = ",".join(COLUMNS)
-    path.write_text("\n".join([header, *(f"{k},0,1.5" + "," * (len(COLUMNS) - 3) for k in (1, 2, 2, 3))]) + "\n")
+    empty = "," * (len(COLUMNS) - 3)
+    path.write_text("\n".join([header, *(f"{k},0,1.5{empty}" for k in (1, 2, 2, 3)), "1,0"]))  # and one cut short
     trim_metrics(path, 2)
     with open(path, newline="") as stream:
         rows = list(csv.DictReader(stream))
