@@ -62,6 +62,7 @@ class Explorer(widgets.VBox):
         self.margin = widgets.FloatSlider(
             value=config.model.margin, min=1.01, max=2.0, step=0.01, description="input margin", **wide
         )
+        self.margin.add_class("p2m-margin")
         self.store_margin = widgets.FloatSlider(
             value=config.data.store_margin, min=1.01, max=2.5, step=0.01, description="store margin", **wide
         )
