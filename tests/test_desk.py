@@ -1,6 +1,7 @@
 """The desk of notebook 5: uploads, boxes by hand; and all of it in JupyterLab."""
 
 import shutil
+from datetime import UTC, datetime
 
 import nbformat
 import numpy as np
@@ -17,13 +18,14 @@ SETTINGS = PredictConfig(save=("glb", "json"), flip=False, passes=1, detector="f
 
 
 @pytest.fixture
-def desk(tmp_path, tiny_run):
-    return PhotoDesk(tmp_path, SETTINGS.model_copy(update={"weights": str(tiny_run)}))
+def desk(tmp_path):
+    return PhotoDesk(tmp_path, SETTINGS)
 
 
 def test_an_uploaded_photo_is_predicted(desk, tmp_path):
     content = sample_photo().read_bytes()
-    desk.upload.value = ({"name": "../hopper.jpg", "type": "image/jpeg", "size": len(content), "content": content},)
+    sent = {"name": "../hopper.jpg", "type": "image/jpeg", "size": len(content), "content": content}
+    desk.upload.value = ({**sent, "last_modified": datetime.now(UTC)},)
     assert desk.upload.value == ()  # the same file can come again
     assert [item.name for item in desk.specimens] == ["hopper"]
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json"}
