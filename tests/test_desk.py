@@ -1,6 +1,7 @@
 """The desk of notebook 5: uploads, boxes by hand; and all of it in JupyterLab."""
 
 import shutil
+from datetime import UTC, datetime
 
 import nbformat
 import numpy as np
@@ -17,18 +18,19 @@ SETTINGS = PredictConfig(save=("glb", "json"), flip=False, passes=1, detector="f
 
 
 @pytest.fixture
-def desk(tmp_path, tiny_run):
-    return PhotoDesk(tmp_path, SETTINGS.model_copy(update={"weights": str(tiny_run)}))
+def desk(tmp_path):
+    return PhotoDesk(tmp_path, SETTINGS)
 
 
 def test_an_uploaded_photo_is_predicted(desk, tmp_path):
     content = sample_photo().read_bytes()
-    desk.upload.value = ({"name": "../hopper.jpg", "type": "image/jpeg", "size": len(content), "content": content},)
+    sent = {"name": "../hopper.jpg", "type": "image/jpeg", "size": len(content), "content": content}
+    desk.upload.value = ({**sent, "last_modified": datetime.now(UTC)},)
     assert desk.upload.value == ()  # the same file can come again
     assert [item.name for item in desk.specimens] == ["hopper"]
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json"}
     assert (tmp_path / "photos/hopper.jpg").read_bytes() == content
-    assert desk.picture.value.startswith(b"\x89PNG")
+    assert bytes(desk.picture.value).startswith(b"\x89PNG")
     assert "hopper: written" in desk.message.value
     assert len(desk.view.children) == 1
     # The sliders stand at the box that was found.
@@ -41,9 +43,9 @@ def test_where_no_face_is_found_a_box_is_given(desk, tmp_path):
     assert desk.specimens == []
     assert desk.by_hand.value
     assert "no face found: give a box" in desk.message.value
-    before = desk.photo.value
+    before = bytes(desk.photo.value)
     desk.across.value, desk.down.value = (20, 70), (10, 65)
-    assert desk.photo.value != before
+    assert bytes(desk.photo.value) != before
     desk.go.click()
     [item] = desk.specimens
     assert item.mesh.box.tolist() == [20, 10, 70, 65]
