@@ -115,10 +115,13 @@ def test_specimens_can_be_inspected(config, home):
 
     write_weights(config, home / "outputs/trial/weights.safetensors")
     [specimens] = evaluate_objects(config).specimens.values()
-    inspector = inspect(specimens)
+    inspector = inspect({"trial": specimens, "again": specimens})
+    assert "Template" in [button.description for button in inspector._jumps.children]  # the ellipsoid
     inspector.choose(1)
     inspector.landmarks.value, inspector.style_.value = True, "edges"
-    assert inspector.specimen.name == specimens[1].name
+    inspector.beside.label = "again"
+    assert inspector.compared is specimens[1]
+    inspector.level.value = 0
 
 
 def test_weights_of_another_input_size_see_their_own(config, home):

@@ -91,8 +91,11 @@ def test_killed_thirty_times_at_random_ends_as_undisturbed(tiny_settings, store,
     kill_at_random(tiny_settings, tmp_path, 30, epochs=8)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
-@pytest.mark.parametrize("stage", ["restore", "train_step", "preview", "validate", "keep_best", "save"])
+STAGES = ("restore", "train_step", "preview", "validate", "keep_best", "save")
+EACH = [(stage, signal.SIGTERM) for stage in STAGES] + [("train_step", signal.SIGUSR1)]
+
+
+@pytest.mark.parametrize(("stage", "number"), EACH, ids=lambda part: getattr(part, "name", part))
 def test_told_to_stop_in_any_stage_it_goes_on_as_undisturbed(settings, monkeypatch, stage, number):
     more = ("train.validate_minutes=1e-9", "train.ema=0.5")
     calm = train(settings("calm", *more))
@@ -250,8 +253,11 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr(Trainer, "train_step", lambda self, batch: (stop(self), real(self, batch))[1])
 
 
-@pytest.mark.parametrize("damage", [cut, flip, lambda path: path.unlink()], ids=["cut in half", "one bit", "missing"])
-@pytest.mark.parametrize("file", ["state.pt", "weights.safetensors"])
+DAMAGES = {"cut in half": ("state.pt", cut), "one bit": ("weights.safetensors", flip)}
+DAMAGES["missing"] = ("state.pt", lambda path: path.unlink())
+
+
+@pytest.mark.parametrize(("file", "damage"), DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(settings, monkeypatch, caplog, damage, file):
     calm = train(settings("calm", OFTEN))
     stop_at(monkeypatch, 5)

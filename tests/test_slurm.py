@@ -129,5 +129,5 @@ def test_the_scripts_ask_for_a_warning_and_for_one_task_a_card(script):
 def test_the_documented_status_is_that_of_the_command():
     from p2m_core.cli import PREEMPTED
 
-    assert f"PREEMPTED={PREEMPTED}\n" in (ROOT / "slurm/job.sh").read_text()
+    assert f"PREEMPTED={PREEMPTED}\n" in (ROOT / "slurm/train.sh").read_text()
     assert f"**{PREEMPTED}**" in (ROOT / "slurm/README.md").read_text()
