@@ -99,7 +99,10 @@ def joined(backend: str) -> Iterator[Ranks]:
         return
     if backend == "nccl":
         torch.cuda.set_device(ranks.local_rank)
-    dist.init_process_group(backend)
+    # After a restart the launcher's store still has the addresses of the dead: each attempt has names of its own.
+    store, rank, world = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:
         yield ranks
         dist.barrier()  # or the first would be cut off from the others while it still writes
