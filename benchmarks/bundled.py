@@ -2,8 +2,8 @@
 
     python benchmarks/bundled.py [--weights FILE] [--store STORE] [--count 500] [--photos FOLDER] [--tiny]
 
-On a store with ground truth (by default synthetic faces of a seed of their own, made in data/raw/bench): dense and
-shape error, pose, soundness of the meshes, variance of identities; each beside the mean face in the box, the baseline.
+On a store with ground truth (by default synthetic faces of a seed of their own, made in data/raw/bench): the error of
+shape without pose, beside the mean face as the baseline, and soundness of the meshes; the rest is `p2m evaluate`'s.
 On photos, without any label (by default Grace Hopper's): how far the landmarks move, in percent of the face size, when
 the picture is mirrored, the box shifted or scaled, the colours changed, the picture blurred.
 """
@@ -15,12 +15,12 @@ import argparse
 import cv2
 import numpy as np
 
-from p2m_core.camera import angles_from_rotation, face_size, umeyama
+from p2m_core.camera import face_size
 from p2m_core.config import load_config, resolve
 from p2m_core.data.store import Store, build_store
-from p2m_core.evaluate import mean_face_at_crop, predict_store, truth_aligned_in_depth
+from p2m_core.evaluate import predict_store, truth_at_depth
 from p2m_core.mesh_quality import intersecting, turned_over
-from p2m_core.metrics import identity_variance, nme68_2d, nme_dense_3d, pose_mae, rec_umeyama
+from p2m_core.metrics import rec_umeyama
 from p2m_core.photos import find_photos, read_photo, sample_photo
 from p2m_core.predict import open_network, predict
 from p2m_core.synthetic.writer import write_dataset
@@ -37,32 +37,20 @@ def bench_store(count: int) -> Store:
     return Store(build_store(config))
 
 
-def pose_deg(vertices: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Pitch, yaw, roll (N, 3) of meshes (N, V, 3), px: the rotation of the best similarity from the mean face."""
-    _, rotation, _ = umeyama(np.broadcast_to(mean, vertices.shape), vertices * UP)
-    return np.degrees([angles_from_rotation(r) for r in rotation])
-
-
 def with_truth(store: Store, weights: str, count: int) -> None:
-    """Print the errors on a store."""
+    """Print what `p2m evaluate` does not: shape without pose, and how sound the meshes are."""
     model, rows = open_network(weights), np.arange(min(count, len(store)))
     meshes = predict_store(model, store, rows, flip=True)
-    truth = np.stack([truth_aligned_in_depth(store, k, mesh) for k, mesh in zip(rows, meshes, strict=True)])
     predicted = np.stack([mesh.vertices_px for mesh in meshes]).astype(np.float64)
+    truth = np.stack(
+        [truth_at_depth(store.truth_px(k), mesh.vertices_px) for k, mesh in zip(rows, meshes, strict=True)]
+    )
     template, mean = store.template, store.template.vertices.astype(np.float64)
-    marks = {name: np.stack([template.landmarks(x) for x in v]) for name, v in (("net", predicted), ("truth", truth))}
-    scale, shift = mean_face_at_crop(store, rows)
-    box = nme68_2d(scale[:, None] * template.landmarks(mean) * UP + shift[:, None], marks["truth"]).mean()
-    own = nme68_2d(marks["net"], marks["truth"]).mean()
+    landmarks = np.stack([template.landmarks(vertices) for vertices in truth]) * UP
     print(f"{len(rows)} samples of {store.folder.name}, flip averaging, true boxes:")
-    print(f"nme68-2d {own:.2f}%, the mean face in the box {box / own:.1f} times that")
-    print(f"nme-dense-3d@template {nme_dense_3d(predicted, truth).mean():.2f}%")
-    shape = rec_umeyama(predicted * UP, truth * UP, marks["truth"] * UP).mean()
-    flat = rec_umeyama(np.broadcast_to(mean, truth.shape), truth * UP, marks["truth"] * UP).mean()
+    shape = rec_umeyama(predicted * UP, truth * UP, landmarks).mean()
+    flat = rec_umeyama(np.broadcast_to(mean, truth.shape), truth * UP, landmarks).mean()
     print(f"rec-umeyama {shape:.2f}%, the mean face {flat / shape:.2f} times that")
-    pose = pose_mae(pose_deg(predicted, mean), pose_deg(truth, mean))
-    print("pose-mae " + ", ".join(f"{name} {value:.2f}" for name, value in pose.items()))
-    print(f"identity variance {identity_variance(marks['net'], marks['truth']):.2f} of the true one")
     faces, some = template.faces[-1], range(min(SOUND, len(rows)))
     over = np.mean([turned_over(predicted[k], truth[k], faces) for k in some])
     net, true = (np.mean([intersecting(x[k], faces) for k in some]) for x in (predicted, truth))
