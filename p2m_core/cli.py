@@ -66,7 +66,7 @@ def preprocess(args: argparse.Namespace) -> Any:
     if config.data.kind == "objects":
         raise InputError("config", "data.kind", "is objects, which are read as they are", "go on with p2m train")
     if config.data.kind == "folder":
-        from p2m_core.data.folder import FolderStore, build_folder_store
+        from p2m_core.data.folder_store import FolderStore, build_folder_store
 
         return FolderStore(build_folder_store(config), config).summary()
     return Store(build_store(config)).summary()

@@ -15,12 +15,11 @@ from p2m_core import doctor
 from p2m_core.camera import ndc_to_px, project_perspective
 from p2m_core.cli import main
 from p2m_core.config import load_config
-from p2m_core.data import folder as folder_module
+from p2m_core.data import folder_store
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.folder import (
-    FolderStore,
-    build_folder_store,
     estimate_normals,
+    facing_share,
     find_entries,
     is_folder_set,
     read_camera,
@@ -28,6 +27,7 @@ from p2m_core.data.folder import (
     read_shape,
     scan,
 )
+from p2m_core.data.folder_store import FolderStore, build_folder_store
 from p2m_core.data.store import Store, open_store
 from p2m_core.errors import InputError
 
@@ -44,7 +44,7 @@ PINHOLE = (
     "model.mesh_offset=[0, 0, -0.9]", "template.kind=ellipsoid", "template.levels=2",
     "augment={flip: 0, rotate_deg: 0, scale: 0, shift: 0}", "model.hidden=[8, 8]", "model.blocks=[0, 0]",
 )  # fmt: skip
-STILL = ("augment.color=0", "augment.blur=0", "augment.noise=0", "augment.occlude=0")
+STILL = ("augment.color=0", "augment.blur=0", "augment.noise=0", "augment.jpeg=0", "augment.occlude=0")
 
 
 def config_of(kind, *more):
@@ -87,7 +87,7 @@ def test_every_format_falls_where_the_camera_says(sets, kind):
         assert (sample.faces is None) == (entry.shape.suffix in (".npz", ".xyz"))
         assert (sample.normals is None) == (entry.shape.suffix != ".xyz")
         if sample.faces is not None:
-            assert folder_module.facing_share(sample) > 0.99
+            assert facing_share(sample) > 0.99
 
 
 def test_one_camera_serves_a_folder_and_its_sub_folders(tmp_path):
@@ -278,9 +278,9 @@ def test_normals_turn_with_the_points(stores):
 
 
 def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_module, "PART_SIZE", 2)
+    monkeypatch.setattr(folder_store, "PART_SIZE", 2)
     config, folder = config_of("image"), sets["image"][0]
-    real, written = folder_module.write_part, []
+    real, written = folder_store.write_part, []
 
     def dying(part):
         if len(written) == 2:
@@ -288,14 +288,14 @@ def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeyp
         written.append(part.out)
         return real(part)
 
-    monkeypatch.setattr(folder_module, "write_part", dying)
+    monkeypatch.setattr(folder_store, "write_part", dying)
     with pytest.raises(KeyboardInterrupt):
         build_folder_store(config, folder, tmp_path / "out")
     with pytest.raises(InputError, match="is no finished store"):
         FolderStore(tmp_path / "out", config)
     reads = []
-    monkeypatch.setattr(folder_module, "write_part", real)
-    monkeypatch.setattr(folder_module, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
+    monkeypatch.setattr(folder_store, "write_part", real)
+    monkeypatch.setattr(folder_store, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
     build_folder_store(config, folder, tmp_path / "out")
     assert len(reads) == 3
     first = FolderStore(tmp_path / "out", config).manifest["sha256"]

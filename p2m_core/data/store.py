@@ -322,7 +322,7 @@ def open_store(config: Config, folder: str | Path | None = None):
 
         return ObjectStore(folder or config.data.raw, config)
     if config.data.kind == "folder":
-        from p2m_core.data.folder import FolderStore
+        from p2m_core.data.folder_store import FolderStore
 
         return FolderStore(folder or config.data.store, config)
     return Store(folder or config.data.store)
