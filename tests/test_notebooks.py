@@ -87,6 +87,7 @@ def test_the_object_version_runs_and_prints_its_table(home):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
 
 
+@pytest.mark.slow
 def test_bare_papermill_from_another_folder(home, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (home / "outputs/tiny/evaluation").rglob("*.csv")}
     command = [sys.executable, "-m", "papermill", home / "notebooks/03_evaluate.ipynb", "copy.ipynb"]
@@ -158,6 +159,7 @@ def moved_in_lab(home, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_generator_in_jupyterlab(moved_in_lab):
     keys = ["PageUp"] * 4

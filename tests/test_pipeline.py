@@ -181,7 +181,11 @@ except KeyboardInterrupt:
     folder = root / "outputs" / "tiny"
     command = [sys.executable, "-m", "p2m_core", "run", "-c", "tiny"]
     paths = {"P2M_HOME": str(root), "PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
-    with subprocess.Popen(command, cwd="/", env=os.environ | paths, stderr=subprocess.PIPE, text=True) as process:
+    # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(command, cwd="/", env=os.environ | paths, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         deadline = time.monotonic() + 60
         while not (folder / "started.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)

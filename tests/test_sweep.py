@@ -193,7 +193,9 @@ def test_a_failed_run_is_tried_again_and_stops_no_other(root):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL], ids=["SIGTERM", "SIGKILL"]
+)
 def test_a_sweep_that_is_stopped_or_killed_goes_on_to_the_same_end(root, number):
     with start(root, *RUNNING) as process:
         until(lambda: any(done >= 2 for _, done in results(root).values()))
