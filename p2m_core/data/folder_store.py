@@ -27,13 +27,12 @@ from p2m_core.config import Config, DataConfig, ModelConfig, resolve
 from p2m_core.data import archive
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.data.folder import _Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
-from p2m_core.data.shapenet import CloudDecoder, on_input, pad_clouds
+from p2m_core.data.shapenet import CloudDecoder, cloud_errors, on_input, pad_clouds
 from p2m_core.data.splits import SPLITS, by_shares
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
 from p2m_core.jobs import map_jobs
 from p2m_core.losses import Truth
-from p2m_core.metrics import cd_f1
 from p2m_core.template import Template, ellipsoid
 
 VERSION = 1
@@ -302,9 +301,7 @@ class FolderStore:
 
     def error(self, vertices: torch.Tensor, truth: Truth) -> np.ndarray:
         """CD x1000 of cd-f1@p2m for predicted finest vertices (B, V, 3), in the network's coordinates, one a sample."""
-        lengths = [truth.points.shape[1]] * len(vertices) if truth.lengths is None else truth.lengths.tolist()
-        pairs = zip(vertices.cpu().numpy(), truth.points.cpu().numpy(), lengths, strict=True)
-        return np.array([cd_f1(predicted, points[:count])["cd"] for predicted, points, count in pairs])
+        return cloud_errors(vertices, truth)
 
     def on_image(self, vertices: np.ndarray, side_px: int) -> np.ndarray:
         """The network's vertices in px of its input, drawn side_px wide; z to the viewer."""

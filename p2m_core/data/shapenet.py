@@ -225,13 +225,18 @@ class ObjectStore:
 
     def error(self, vertices: torch.Tensor, truth: Truth) -> np.ndarray:
         """CD x1000 of cd-f1@p2m for predicted finest vertices (B, V, 3), one a sample."""
-        lengths = [truth.points.shape[1]] * len(vertices) if truth.lengths is None else truth.lengths.tolist()
-        pairs = zip(vertices.cpu().numpy(), truth.points.cpu().numpy(), lengths, strict=True)
-        return np.array([cd_f1(predicted, points[:count])["cd"] for predicted, points, count in pairs])
+        return cloud_errors(vertices, truth)
 
     def on_image(self, vertices: np.ndarray, side_px: int) -> np.ndarray:
         """The network's vertices in px of its input, drawn side_px wide; z to the viewer."""
         return on_input(vertices, self.config.model, side_px)
+
+
+def cloud_errors(vertices: torch.Tensor, truth: Truth) -> np.ndarray:
+    """CD x1000 of cd-f1@p2m between vertices (B, V, 3) and the truth's clouds, one a sample."""
+    lengths = [truth.points.shape[1]] * len(vertices) if truth.lengths is None else truth.lengths.tolist()
+    pairs = zip(vertices.cpu().numpy(), truth.points.cpu().numpy(), lengths, strict=True)
+    return np.array([cd_f1(predicted, points[:count])["cd"] for predicted, points, count in pairs])
 
 
 class ObjectDataset(Dataset):

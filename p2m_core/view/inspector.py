@@ -14,7 +14,7 @@ import numpy as np
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.page import PROTOCOL, sort_by_error, thumbnail
 from p2m_core.raster import ERROR_RAMP, error_scale
-from p2m_core.view.scene import Look, SpecimenScene
+from p2m_core.view.scene import STYLES, SURFACES, Look, SpecimenScene
 
 UNIT = 100  # steps of the level slider from one level to the next
 GLIDE_S, GLIDE_STEPS = 0.4, 12
@@ -107,8 +107,8 @@ class Inspector(widgets.VBox):
         self.play = widgets.Play(step=5, interval=40, show_repeat=True).add_class("p2m-play")
         widgets.jslink((self.play, "value"), (self.level, "value"))
         self._jumps = widgets.HBox().add_class("p2m-jumps")
-        self.surface = self._choice("clay", "photo", "normals", "error")
-        self.style_ = self._choice("solid", "edges", "wire", "points")
+        self.surface = self._choice(*SURFACES)
+        self.style_ = self._choice(*STYLES)
         self.photo = self._switch("Photo", True)
         self.landmarks = self._switch("Landmarks")
         self.truth = self._switch("Ground truth over it")
