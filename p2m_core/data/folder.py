@@ -47,7 +47,7 @@ LEAST_POINTS = 4
 # An object's size over that of the picture, or of the box where one is given: beyond, its units are not the camera's.
 SIZE_RATIOS, SIZE_RATIOS_BOX = (0.02, 5.0), (0.2, 4.0)
 SEEN_PX = 128
-_Y_UP = np.array([1.0, -1.0, 1.0])
+Y_UP = np.array([1.0, -1.0, 1.0])
 _OPENCV = np.array([1.0, -1.0, -1.0])
 _UNUSED = {
     "image": {"axes", "rotation", "translation", "scale", "shift", "focal", "centre"},
@@ -81,7 +81,7 @@ class Camera(Section):
     def turned(self, vectors: np.ndarray) -> np.ndarray:
         """Directions (N, 3) of the file in the camera's frame: x right, y up, z to the viewer."""
         if self.camera == "image":
-            return vectors * _Y_UP
+            return vectors * Y_UP
         turned = vectors @ np.array(self.rotation).T
         return turned * _OPENCV if self.axes == "opencv" else turned
 
@@ -93,9 +93,9 @@ class Camera(Section):
     def to_px(self, placed: np.ndarray) -> np.ndarray:
         """The camera's frame to px of the picture, (N, 3); z to the viewer, in the same scale."""
         if self.camera == "image":
-            return placed * _Y_UP
+            return placed * Y_UP
         if self.camera == "orthographic":
-            return placed * self.scale * _Y_UP + [*self.shift, 0]
+            return placed * self.scale * Y_UP + [*self.shift, 0]
         middle = (0.0, 0.0, float(placed[:, 2].mean()))
         return perspective_to_px(placed - middle, self.focal_px, self.centre, middle)
 

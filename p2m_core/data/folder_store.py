@@ -8,7 +8,6 @@ others are cut around their box.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -26,9 +25,10 @@ from p2m_core.camera import apply_affine, crop_matrix, ndc_to_px, px_to_ndc
 from p2m_core.config import Config, DataConfig, ModelConfig, resolve
 from p2m_core.data import archive
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
-from p2m_core.data.folder import _Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
+from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
 from p2m_core.data.shapenet import CloudDecoder, cloud_errors, on_input, pad_clouds
 from p2m_core.data.splits import SPLITS, by_shares
+from p2m_core.data.store import is_made, store_key
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
 from p2m_core.jobs import map_jobs
@@ -72,7 +72,7 @@ def cut(sample: Sample, cloud: np.ndarray, data: DataConfig, model: ModelConfig)
         return network_camera(sample.camera, model, data.store_px), cloud
     matrix = crop_matrix(sample.box, data.store_px, data.store_margin)
     points = apply_affine(matrix, sample.camera.to_px(cloud[:, :3]))
-    return matrix, np.concatenate([points, cloud[:, 3:] * _Y_UP], 1)
+    return matrix, np.concatenate([points, cloud[:, 3:] * Y_UP], 1)
 
 
 def write_part(part: Part) -> list[str]:
@@ -135,8 +135,6 @@ def build_folder_store(config: Config, raw: str | Path | None = None, out: str |
     Args:    raw, out: data.raw and data.store where they are None.   Returns: the store's folder.
     Raises:  InputError if there is no good sample.
     """
-    from p2m_core.data.store import is_whole
-
     data, model = config.data, config.model
     raw, out = archive.top(resolve(raw or data.raw)), resolve(out or data.store)
     entries, problems = find_entries(raw), [str(error) for error in scan(raw)[1]]
@@ -150,10 +148,8 @@ def build_folder_store(config: Config, raw: str | Path | None = None, out: str |
         "template": config.template.model_dump(mode="json"),
     }
     files = sorted({path for e in entries for path in (e.image, e.shape, e.camera) if path})
-    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
-    key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
-    manifest = out / "manifest.json"
-    if manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out):
+    key, manifest = store_key(settings, raw, files), out / "manifest.json"
+    if is_made(out, key):
         return out
     folder = out / f"parts-{key[:12]}"
     parts = [

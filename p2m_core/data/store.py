@@ -226,10 +226,8 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
         "template": config.template.model_dump() | {"registration": registration.VERSION},
     }
     files = [path for pair in scan(raw) for path in pair if path]
-    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
-    key = hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
-    manifest = out / "manifest.json"
-    if manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out):
+    key, manifest = store_key(settings, raw, files), out / "manifest.json"
+    if is_made(out, key):
         return out
     parts_folder = out / f"parts-{key[:12]}"
     parts = [
@@ -250,6 +248,18 @@ def is_wanted(mat: Path, data: DataConfig) -> bool:
     """Whether data.subsets and data.flipped admit a sample; those of other sets always."""
     subset, flipped, _ = origin(mat)
     return not subset or (subset in data.subsets and (data.flipped or not flipped))
+
+
+def store_key(settings: dict, raw: Path, files: list[Path]) -> str:
+    """What a store is made of, as a hash: settings, and name, size and time of the raw files."""
+    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
+    return hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
+
+
+def is_made(out: Path, key: str) -> bool:
+    """Whether a whole store of this key is there."""
+    manifest = out / "manifest.json"
+    return manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out)
 
 
 def is_whole(folder: Path) -> bool:
