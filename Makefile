@@ -50,13 +50,11 @@ bench-gpu: $(STAMP) ## what needs a CUDA device, into benchmarks/gpu.json
 notebooks: $(STAMP) ## the notebooks of CONFIG=face-lite
 	$(BIN)/python -m p2m_core run --config $(or $(CONFIG),face-lite)
 
-weights: $(STAMP) ## the bundled weights anew, two hours on 2 cores: faces, store, training, fp16 copy
+weights: $(STAMP) ## weights like the bundled ones, some four hours on 2 cores: faces, store, training, fp16 copy
 	$(BIN)/python -m p2m_core synth --config weights
 	$(BIN)/python -m p2m_core preprocess --config weights
 	$(BIN)/python -m p2m_core train --config weights
-	$(BIN)/python -m p2m_core train --config weights --set name=weights-2 --set seed=2 --epochs 7 --lr 6e-4 \
-		--init-from outputs/weights/weights.safetensors
-	$(BIN)/python -m p2m_core.checkpoint outputs/weights-2/weights.safetensors p2m_core/weights/face-lite.safetensors
+	$(BIN)/python -m p2m_core.checkpoint outputs/weights/weights.safetensors p2m_core/weights/face-lite.safetensors
 
 clean: ## remove caches; never the environment, data or outputs
 	rm -rf .pytest_cache .ruff_cache build *.egg-info

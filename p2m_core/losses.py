@@ -20,11 +20,13 @@ from p2m_core.camera import face_size
 from p2m_core.chamfer import cloud_mean, gather, nearest
 from p2m_core.config import LossConfig
 from p2m_core.errors import InputError
-from p2m_core.layers import SparseMap
-from p2m_core.model import Prediction
+from p2m_core.layers import SparseMap, sample_features
+from p2m_core.model import Prediction, unit_template
 from p2m_core.template import Template
 
-TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "reconst")
+SURFACE_LEVEL = 2  # whose vertices teach the surface map: about two to a pixel of it
+TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "surface", "reconst")
+BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "surface")  # want truth with the template's own vertices
 
 
 @dataclass
@@ -63,6 +65,11 @@ class MeshLoss(nn.Module):
         self.along_edges = nn.ModuleList(SparseMap(edge_differences(edges, n)) for edges, n in level_edges(template))
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
+        known = min(SURFACE_LEVEL, len(template.counts) - 1)
+        self.register_buffer("surface_faces", torch.from_numpy(template.faces[known]), persistent=False)
+        start = torch.from_numpy(unit_template(template))[: template.counts[known]]
+        self.register_buffer("start", start, persistent=False)
+        self.surface_sums = SparseMap(face_sums(template.faces[known], template.counts[known]))
         self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
         if any(config.regions) and not config.chamfer:
             raise InputError("config", "loss.regions", "is set, but nothing draws points", "set loss.chamfer above 0")
@@ -92,6 +99,10 @@ class MeshLoss(nn.Module):
             terms["move"] = sum(
                 config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k]) for k in levels[1:]
             )
+        if config.surface:
+            if prediction.surface is None:
+                raise InputError("config", "loss.surface", "is above 0, but there is no map", "set model.surface=true")
+            terms["surface"] = self.surface(prediction.surface, truth.vertices)
         if config.reconst:
             if prediction.image is None:
                 raise InputError("config", "loss.reconst", "is above 0, but nothing draws", "set model.decoder=true")
@@ -115,6 +126,18 @@ class MeshLoss(nn.Module):
     def landmarks(self, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "b l 3"]:
         """The landmarks of finest-level vertices."""
         return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
+
+    def surface(
+        self, surface: Float[torch.Tensor, "b 3 h w"], truth: Float[torch.Tensor, "b v 3"]
+    ) -> Float[torch.Tensor, ""]:
+        """Mean distance, on the unit template, of what the map says of the pixels where vertices are seen."""
+        truth = truth[:, : len(self.start)]
+        normals = self.surface_sums(face_cross(truth, self.surface_faces).transpose(0, 1))
+        places = truth[..., :2].transpose(0, 1)
+        # With y down, triangles that face the viewer have their normals away from it.
+        seen = (normals[..., 2] < 0) & (places.abs() < 1).all(-1)
+        away = sample_features([surface], places, "border") - self.start[:, None]
+        return (away.norm(dim=-1) * seen).sum() / seen.sum().clamp(min=1)
 
     # --- Pixel2Mesh's ---
 

@@ -8,6 +8,9 @@
       template, level 1 (B, n1, 3) --> [ graph network 1 ] -- unpool --> [ graph network 2 ] -- ... -> finest
                                             n1 vertices                     n2 vertices
 
+Faces may have a surface map as well: the place on the template that each pixel of the merged maps shows. The coarse
+stages read how far it is from their vertices.
+
 Faces: coordinates are normalised crop coordinates, x right, y down, [-1, 1] from edge to edge, z to the viewer in
 the same scale; so a vertex's x and y are where its features are sampled. Objects: metres before a perspective camera.
 """
@@ -35,11 +38,13 @@ PLACED_SCALE = 0.55  # of the unit template in a crop of the usual margin, where
 @dataclass
 class Prediction:
     """Vertices of each level after its stage, `levels` L x (B, n_k, 3), and before it, `before` L x (B, n_k, 3);
-    image: what the decoder draws, (B, 3, S, S), if there is one."""
+    image: what the decoder draws, (B, 3, S, S), if there is one.   surface: where on the unit template lies what each
+    pixel of the finest feature map shows, (B, 3, h, w), if the network says so."""
 
     levels: list[torch.Tensor]
     before: list[torch.Tensor]
     image: torch.Tensor | None = None
+    surface: torch.Tensor | None = None
 
 
 class Pixel2Mesh(nn.Module):
@@ -58,6 +63,13 @@ class Pixel2Mesh(nn.Module):
         if config.pose_head and config.camera != "crop":
             problem = f"places a template in a crop, but model.camera is {config.camera}"
             raise InputError("config", "model.pose_head", problem, "set it to false")
+        if (config.surface or config.pyramid) and not config.feature_channels:
+            name = "surface" if config.surface else "pyramid"
+            problem = "is for maps that are merged, but model.feature_channels is 0"
+            raise InputError("config", f"model.{name}", problem, "set it to false, or give the number of channels")
+        if config.surface and (config.camera != "crop" or config.last_hidden or not config.residual):
+            problem = "needs a template in a crop and stages that move it"
+            raise InputError("config", "model.surface", problem, "set camera=crop, last_hidden=0 and residual=true")
         if config.decoder and config.backbone != "vgg16":
             problem = f"draws from the maps of a vgg16, but model.backbone is {config.backbone}"
             raise InputError("config", "model.decoder", problem, "set it to false")
@@ -66,6 +78,7 @@ class Pixel2Mesh(nn.Module):
         self.decoder = Decoder() if config.decoder else None
         channels, raw = config.feature_channels, self.encoder.channels
         self.reduce = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in raw) if channels else None
+        self.fuse = nn.ModuleList(Fusion(channels) for _ in raw[1:]) if config.pyramid else None
         self.pose_head = nn.Linear(raw[-1], 9) if config.pose_head else None
         if self.pose_head is not None:
             nn.init.normal_(self.pose_head.weight, 0, 1e-3)
@@ -73,21 +86,22 @@ class Pixel2Mesh(nn.Module):
                 self.pose_head.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 0]))
         sampled = channels or sum(raw)
         self.to_global = nn.Linear(raw[-1], sampled) if config.global_feature else None
+        self.to_surface = nn.Conv2d(channels, 3, 1) if config.surface else None
 
         self.stages, self.unpool = nn.ModuleList(), nn.ModuleList()
         for k, (hidden, blocks) in enumerate(zip(config.hidden, config.blocks, strict=True)):
-            out = config.last_hidden if config.last_hidden and k == levels - 1 else 3
+            out = config.last_hidden if config.last_hidden and k == levels - 1 else sum(self.moves(k))
             self.stages.append(GraphBottleneck(sum(self.columns(k)), hidden, out, blocks, config.block))
             if k:
                 adaptive = config.unpooling == "adaptive"
                 self.unpool.append(Unpooling(template.unpool[k - 1], template.counts[k - 1], adaptive))
         self.gconv = GraphConv(config.last_hidden, 3) if config.last_hidden else None
         if config.residual:  # start as the placed template itself
-            for convolution in [stage.conv2 for stage in self.stages if stage.conv2.weight.shape[1] == 3] + (
-                [self.gconv] if self.gconv else []
-            ):
+            ends = [stage.conv2 for stage in self.stages]
+            for convolution in [*ends[:-1], self.gconv] if self.gconv else ends:
                 nn.init.normal_(convolution.weight, 0, 1e-3)
                 nn.init.normal_(convolution.loop_weight, 0, 1e-3)
+                convolution.bias.data[6:] = -4.0  # a map that has learned nothing is not trusted
         self.adjacency = nn.ModuleList(SparseMap(matrix) for matrix in template.adjacency)
         start = unit_template(template) if config.camera == "crop" else np.float32(template.vertices)
         self.register_buffer("start", torch.from_numpy(start), persistent=False)
@@ -102,12 +116,18 @@ class Pixel2Mesh(nn.Module):
         maps = [x.float() for x in maps]
         low = torch.is_autocast_enabled(images.device.type)
         with torch.autocast(images.device.type, enabled=False):  # coordinates need all their digits
-            levels, before = self.deform(maps, pooled, crop, low)
-        return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image)
+            surface = None if self.to_surface is None else self.to_surface(maps[0])
+            levels, before = self.deform(maps, pooled, crop, low, surface)
+        return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image, surface)
 
     def merge(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b c h w"]:
         """All maps reduced to the same channels and added at the finest map's size."""
         maps = [reduce(x) for reduce, x in zip(self.reduce, maps, strict=True)]
+        if self.fuse is not None:
+            merged = maps[-1]
+            for x, fuse in zip(maps[-2::-1], self.fuse, strict=True):
+                merged = fuse(x + F.interpolate(merged, x.shape[-2:], mode="bilinear", align_corners=False))
+            return merged
         size = maps[0].shape[-2:]
         return maps[0] + sum(F.interpolate(x, size, mode="bilinear", align_corners=False) for x in maps[1:])
 
@@ -117,12 +137,13 @@ class Pixel2Mesh(nn.Module):
         pooled: Float[torch.Tensor, "b c"],
         crop: LegacyCrop | None = None,
         low: bool = False,
+        surface: Float[torch.Tensor, "b 3 h w"] | None = None,
     ) -> tuple[list[Float[torch.Tensor, "_ b 3"]], list[Float[torch.Tensor, "_ b 3"]]]:
         """Vertices after and before each stage, from the feature maps and the pooled deepest map; low: whether the
         graph layers work under autocast."""
         counts, start = self.template.counts, self.start[:, None]
-        place = self.placement(pooled)
-        placed = vertices = place(start[: counts[0]].expand(-1, len(pooled), -1))
+        turn, shift = self.placement(pooled)
+        placed = vertices = turned(start[: counts[0]], turn) + shift
         levels, before, hidden = [], [], None
         for k, stage in enumerate(self.stages):
             # Columns of a stage's input, in the order of its weights' rows: coordinates, image features, the stage
@@ -130,7 +151,7 @@ class Pixel2Mesh(nn.Module):
             # vertex is a weighted mean of two old ones, so all but the last are multiplied at the few coarse
             # vertices, then unpooled.
             weights = stage.conv1.both_weights()
-            of_place, of_image, of_hidden, of_all, of_vertex = weights.split(self.columns(k))
+            of_place, of_image, of_hidden, of_all, of_vertex, of_away = weights.split(self.columns(k))
             product = vertices @ of_place + self.image_product(maps, of_image, vertices, crop)
             if k:
                 product = product + hidden @ of_hidden
@@ -140,27 +161,45 @@ class Pixel2Mesh(nn.Module):
                 product = self.unpool[k - 1](product)
                 if self.config.template_detail:
                     offset = self.unpool[k - 1](vertices - placed)
-                    placed = place(start[: counts[k]].expand(-1, len(pooled), -1))
+                    placed = turned(start[: counts[k]], turn) + shift
                     vertices = placed + offset
                 else:
                     vertices = self.unpool[k - 1](vertices)
             if self.config.template_coordinates:
                 product = product + start[: counts[k]] @ of_vertex
+            if self.reads_surface(k):
+                # From what the vertex' pixel shows to the vertex itself, on the template: the way it should move.
+                away = start[: counts[k]] - sample_features([surface], vertices[..., :2], "border")
+                product = product + away @ of_away
             before.append(vertices)
             with torch.autocast(vertices.device.type, enabled=low):
                 moved, hidden = stage(product, self.adjacency[k])
             if self.gconv is not None and k == len(counts) - 1:
                 moved = self.gconv(F.relu(moved), self.adjacency[k])
+            if self.config.surface:
+                # What a face is like does not hang on where it looks: a part of the move is turned as the template is.
+                moved, in_template, trust = moved.split(self.moves(k), -1)
+                if self.reads_surface(k):
+                    in_template = in_template + trust.sigmoid() * away
+                moved = moved + turned(in_template, turn)
             vertices = vertices + moved if self.config.residual else moved
             levels.append(vertices)
         return levels, before
 
     def columns(self, level: int) -> list[int]:
-        """Number of input columns of a stage by kind: place, image, hidden, global, template."""
+        """Number of input columns of a stage by kind: place, image, hidden, global, template, surface."""
         config = self.config
         sampled = config.feature_channels or sum(self.encoder.channels)
         shared, own = (sampled if config.global_feature else 0), (3 if config.template_coordinates else 0)
-        return [3, sampled, config.hidden[level - 1] if level else 0, shared, own]
+        return [3, sampled, config.hidden[level - 1] if level else 0, shared, own, 3 * self.reads_surface(level)]
+
+    def moves(self, level: int) -> list[int]:
+        """Number of output columns of a stage by kind: in the crop's frame, in the template's, trust in the map."""
+        return [3, 3 * self.config.surface, int(self.reads_surface(level))]
+
+    def reads_surface(self, level: int) -> bool:
+        """Whether a stage is told what the surface map says of its vertices: while they are no more than its pixels."""
+        return self.config.surface and self.template.counts[level] <= (self.config.input_px // 4) ** 2
 
     def image_product(
         self,
@@ -205,19 +244,36 @@ class Pixel2Mesh(nn.Module):
             vertices, config.focal_px, config.centre_px, config.input_px, config.mesh_offset, config.z_threshold
         )
 
-    def placement(self, pooled: Float[torch.Tensor, "b c"]):
-        """The similarity (one a sample) that places the template in the crop, as a function of (V, B, 3)."""
-        if self.config.camera != "crop":
-            return lambda points: points
-        batch = len(pooled)
-        flip = pooled.new_tensor([1.0, -1.0, 1.0])  # the template has y up, the crop y down
+    def placement(
+        self, pooled: Float[torch.Tensor, "b c"]
+    ) -> tuple[Float[torch.Tensor, "b 3 3"], Float[torch.Tensor, "b 3"]]:
+        """The similarity (one a sample) that places the template in the crop: its linear part, and its shift."""
+        turn, shift = torch.eye(3, device=pooled.device).expand(len(pooled), -1, -1), pooled.new_zeros(len(pooled), 3)
+        if self.config.camera == "crop":
+            turn = turn * turn.new_tensor([1.0, -1.0, 1.0])[:, None] * PLACED_SCALE  # the crop has y down
         if self.pose_head is None:
-            return lambda points: points * flip * PLACED_SCALE
+            return turn, shift
         values = self.pose_head(pooled)
-        rotation = rotation_from_6d(values[:, :6])
-        scale = PLACED_SCALE * values[:, 6].exp().view(1, batch, 1)
-        shift = F.pad(values[:, 7:9], (0, 1))
-        return lambda points: torch.einsum("bij,vbj->vbi", rotation, points) * flip * scale + shift
+        turn = turn @ rotation_from_6d(values[:, :6]) * values[:, 6].exp().view(-1, 1, 1)
+        return turn, F.pad(values[:, 7:9], (0, 1))
+
+
+def turned(points: Float[torch.Tensor, "v _ 3"], turn: Float[torch.Tensor, "b 3 3"]) -> Float[torch.Tensor, "v b 3"]:
+    """Points, of each sample or of all, turned and scaled as the template is."""
+    return torch.einsum("bij,vbj->vbi", turn, points.expand(-1, len(turn), -1))
+
+
+class Fusion(nn.Module):
+    """Coarse and fine features of a place, added, read together: x + conv(ReLU(conv x)), at first x alone."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Float[torch.Tensor, "b c h w"]) -> Float[torch.Tensor, "b c h w"]:
+        return x + self.conv2(F.relu(self.conv1(x)))
 
 
 def rotation_from_6d(values: Float[torch.Tensor, "b 6"]) -> Float[torch.Tensor, "b 3 3"]:

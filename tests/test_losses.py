@@ -10,7 +10,7 @@ from p2m_core import camera, losses
 from p2m_core.config import LossConfig
 from p2m_core.errors import InputError
 from p2m_core.losses import MeshLoss, Truth, face_cross, sample_surface
-from p2m_core.model import Prediction
+from p2m_core.model import Prediction, unit_template
 from p2m_core.template import Template
 
 TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move")
@@ -91,6 +91,39 @@ def test_landmark(small_template, prediction, truth):
         distances += [np.hypot(*(a - b)[:2]) for a, b in zip(p, t, strict=True)]
     _, terms = terms_of(small_template, prediction, truth, landmark=1)
     assert terms["landmark"].item() == pytest.approx(np.mean(distances), rel=1e-4)
+
+
+def pixel_map(side=28):
+    """A surface map (2, 3, side, side) that says of each pixel where it is."""
+    x = ((torch.arange(side) + 0.5) * 2 / side - 1).expand(1, side, side)
+    return torch.stack([torch.cat([x, x.mT, 0 * x])] * 2)
+
+
+def test_surface(small_template, truth, prediction):
+    prediction = dataclasses.replace(prediction, surface=pixel_map())
+    start, errors = unit_template(small_template), []
+    for face in lists(truth):
+        # normals as trimesh has them where y is up
+        mesh = trimesh.Trimesh(face * [1, -1, 1], small_template.faces[-1], process=False)
+        for place, unit, normal in zip(face, start, mesh.vertex_normals, strict=True):
+            if normal[2] > 0 and abs(place[:2]).max() < 1:
+                seen = np.clip(place[:2], -1 + 1 / 28, 1 - 1 / 28)  # beyond the last pixel's centre it says the same
+                errors.append(np.hypot(np.hypot(*(seen - unit[:2])), unit[2]))
+    assert 50 < len(errors) < 2 * 217  # some are hidden
+    _, terms = terms_of(small_template, prediction, truth, surface=1)
+    assert terms["surface"].item() == pytest.approx(np.mean(errors), rel=0.02)  # trimesh weighs normals by angle
+
+
+def test_surface_is_nothing_for_a_map_that_is_right(small_template):
+    """A face whose vertices' places in the crop are their places on the unit template, all turned to the viewer."""
+    flat = torch.from_numpy(unit_template(small_template)) * torch.tensor([0.5, -0.5, 0.5])
+    plane = pixel_map() * torch.tensor([2.0, -2.0, 0.0])[:, None, None]
+    found = terms_of(small_template, dataclasses.replace(exact(small_template, flat[None]), surface=plane[:1]),
+                     flat[None], surface=1)[1]["surface"]  # fmt: skip
+    depth = torch.from_numpy(unit_template(small_template))[:, 2].abs()
+    assert 0 < found.item() < depth.max()  # the depth alone, which a plane does not have
+    with pytest.raises(InputError, match=r"loss\.surface: is above 0, but there is no map \(set model\.surface=true\)"):
+        terms_of(small_template, exact(small_template, flat[None]), flat[None], surface=1)
 
 
 def drawn(template, truth):

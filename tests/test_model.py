@@ -53,7 +53,7 @@ def photos(count=2, size=64):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"feature_channels": 80, "hidden": (80, 80, 32, 8), "blocks": (3, 3, 1, 0)},
+        {"feature_channels": 80, "hidden": (80, 80, 32, 8), "blocks": (3, 3, 1, 0), "pyramid": True, "surface": True},
         {"backbone": "vgg16", "feature_channels": 0, "hidden": (16,) * 4, "blocks": (2,) * 4, "block": "averaged"},
         {
             "pose_head": False,
@@ -113,12 +113,19 @@ def test_settings_that_do_not_fit_are_named(registered, small_template):
         InputError, match=r"model\.pose_head: places a template in a crop, but model\.camera is perspec"
     ):
         network(small_template, camera="perspective")
+    for name, changes in (
+        ("surface", {"feature_channels": 0}),
+        ("pyramid", {"feature_channels": 0}),
+        ("surface", {"residual": False}),
+    ):
+        with pytest.raises(InputError, match=rf"model\.{name}: .*\(set "):
+            network(small_template, **{name: True}, **changes)
     with pytest.raises(InputError, match=r"model\.decoder: draws from the maps of a vgg16, but .* is resnet18"):
         network(small_template, decoder=True)
 
 
 def test_all_trained_weights_get_a_gradient(small_template):
-    model = stirred(network(small_template, unpooling="adaptive")).train()
+    model = stirred(network(small_template, unpooling="adaptive", pyramid=True, surface=True)).train()
     prediction = model(photos(4))
     sum(x.square().sum() for x in prediction.levels).backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -158,9 +165,20 @@ def naive(model, images):
     if model.reduce is not None:
         maps = [reduce(x) for reduce, x in zip(model.reduce, maps, strict=True)]
         size = maps[0].shape[-1]
-        maps = [sum(F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in maps)]
+        if config.pyramid:
+            merged = maps[3]
+            for k in range(3):
+                merged = maps[2 - k] + F.interpolate(merged, scale_factor=2, mode="bilinear", align_corners=False)
+                merged = merged + model.fuse[k].conv2(model.fuse[k].conv1(merged).clamp(min=0))
+            maps = [merged]
+        else:
+            maps = [sum(F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in maps)]
     unit = model.start[:, None].expand(-1, len(images), -1)
-    place = model.placement(pooled)
+    turn, shift = model.placement(pooled)
+
+    def place(points):
+        return torch.stack([points[:, i] @ turn[i].T + shift[i] for i in range(len(images))], 1)
+
     vertices = place(unit[: template.counts[0]])
     hidden, levels = None, []
     for k, stage in enumerate(model.stages):
@@ -182,11 +200,22 @@ def naive(model, images):
                 vertices = x[..., :3]
         if config.template_coordinates:
             x = torch.cat([x, unit[: template.counts[k]]], -1)
+        reads = config.surface and template.counts[k] <= (images.shape[-1] // 4) ** 2
+        if reads:
+            away = unit[: template.counts[k]] - sample_features(
+                [model.to_surface(maps[0])], vertices[..., :2], "border"
+            )
+            x = torch.cat([x, away], -1)
         x = F.relu(stage.conv1(x, model.adjacency[k]))
         for block in stage.blocks:
             x = block(x, model.adjacency[k])
         hidden = x
         moved = stage.conv2(x, model.adjacency[k])
+        if config.surface:
+            here, in_template = moved[..., :3], moved[..., 3:6]
+            if reads:
+                in_template = in_template + moved[..., 6:].sigmoid() * away
+            moved = here + place(in_template) - shift
         vertices = vertices + moved if config.residual else moved
         levels.append(vertices.transpose(0, 1))
     return levels
@@ -201,6 +230,9 @@ def naive(model, images):
         {"unpooling": "adaptive", "residual": False, "block": "averaged", "template_coordinates": False},
         {"feature_channels": 0, "global_feature": False},
         {"pose_head": False},
+        {"pyramid": True},
+        {"pyramid": True, "surface": True, "template_detail": True},
+        {"pose_head": False, "surface": True},
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()) or "lite",
 )
@@ -252,6 +284,27 @@ def test_template_detail_begins_with_the_templates_own_shape(small_template, pos
 
 
 @torch.no_grad()
+def test_a_trusted_surface_map_draws_vertices_to_where_they_are_seen(small_template):
+    """With a map that shows the template a little further right, and is trusted, vertices move there."""
+    model = network(small_template, surface=True, pose_head=False, input_px=64)
+    for stage in model.stages:
+        for parameter in stage.conv2.parameters():
+            parameter.zero_()
+    untrusted = model(photos(1)).levels[0]
+    # features that are the pixel's place, turned back into the template's frame and moved
+    x = ((torch.arange(16) + 0.5) / 8 - 1).expand(1, 1, 16, 16)
+    shifted = torch.cat([x - 0.05, -x.mT, torch.zeros_like(x)], 1) / PLACED_SCALE
+    model.to_surface = torch.nn.Identity()
+    model.merge = lambda maps: shifted.repeat(1, 3, 1, 1)[:, :8]
+    model.to_surface.forward = lambda maps: maps[:, :3]
+    model.stages[0].conv2.bias[6] = 20.0
+    moved = model(photos(1)).levels[0] - untrusted
+    inner = untrusted[..., :2].abs().amax(-1) < 0.9
+    torch.testing.assert_close(moved[inner][:, 0], torch.full((int(inner.sum()),), 0.05), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved[inner][:, 1], torch.zeros(int(inner.sum())), atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
 def test_absolute_coordinates_do_not_hang_on_the_template(small_template):
     """Without residual, stage 1's output is conv2's: its bias moves all vertices to one place."""
     model = network(small_template, residual=False)
@@ -293,6 +346,8 @@ def test_options_add_and_remove_what_they_say(small_template):
     assert names() - names(feature_channels=0) == {"reduce"}
     assert names() - names(pose_head=False) == {"pose_head"}
     assert names() - names(global_feature=False) == {"to_global"}
+    assert names(pyramid=True) - names() == {"fuse"}
+    assert names(surface=True) - names() == {"to_surface"}
 
     def columns(**changes):
         return [stage.conv1.weight.shape[0] for stage in network(small_template, **changes).stages]

@@ -13,7 +13,10 @@ from p2m_core.model import Pixel2Mesh
 from p2m_core.onnx_export import export_onnx
 from p2m_core.template import ellipsoid
 
-LITE = {"feature_channels": 8, "block": "prenorm", "global_feature": True, "template_coordinates": True}
+LITE = {
+    "feature_channels": 8, "block": "prenorm", "global_feature": True, "template_coordinates": True,
+    "pyramid": True, "surface": True,
+}  # fmt: skip
 OBJECT = {"camera": "perspective", "z_threshold": 0.1, "residual": False, "pose_head": False, "last_hidden": 6}
 
 

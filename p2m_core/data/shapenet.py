@@ -28,7 +28,7 @@ from p2m_core.data.splits import SPLITS, by_shares
 from p2m_core.errors import InputError
 from p2m_core.files import sha256
 from p2m_core.legacy import load_arrays
-from p2m_core.losses import Truth
+from p2m_core.losses import BY_CORRESPONDENCE, Truth
 from p2m_core.metrics import cd_f1
 from p2m_core.template import Template, ellipsoid
 
@@ -212,8 +212,9 @@ class ObjectStore:
                 follow, or by correspondences, which clouds have not.
         """
         wanted = [name for name, value in config.augment.model_dump().items() if value]
-        if train and config.loss.vertex:
-            raise InputError("config", "loss.vertex", "is above 0, but clouds have no vertices", "set it to 0")
+        for name in BY_CORRESPONDENCE:
+            if train and getattr(config.loss, name):
+                raise InputError("config", f"loss.{name}", "is above 0, but clouds have no vertices", "set it to 0")
         if train and wanted:
             problem = f"{', '.join(wanted)} above 0, but objects are trained on as they are"
             raise InputError("config", "augment", problem, "set them to 0, as configs/object-resnet50.yaml does")
