@@ -9,7 +9,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -75,11 +75,13 @@ def _predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool) -> tuple[li
     """`predict_crops`, and each crop's doubt (B,): how far the two predictions lie apart; 0 without flip."""
     device = next(model.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(device).float() / 255
-    levels, doubt = [x.cpu().numpy() for x in model(images).levels], np.zeros(len(crops))
-    mirror = model.template.mirror
-    if flip and len(mirror):
-        mirrored = [x.cpu().numpy() for x in model(images.flip(3)).levels]
-        mirrored = [x[:, mirror[: x.shape[1]]] * [-1, 1, 1] for x in mirrored]
+    count, mirror = len(crops), model.template.mirror
+    flip = flip and len(mirror) > 0
+    # In one batch, which is faster than two.
+    both = model(torch.cat([images, images.flip(3)]) if flip else images).levels
+    levels, doubt = [x[:count].cpu().numpy() for x in both], np.zeros(count)
+    if flip:
+        mirrored = [x[count:].cpu().numpy()[:, mirror[: x.shape[1]]] * [-1, 1, 1] for x in both]
         doubt = np.linalg.norm((levels[-1] - mirrored[-1])[..., :2], axis=-1).mean(1)
         levels = [(a + b) / 2 for a, b in zip(levels, mirrored, strict=True)]
     return [np.float32(x) for x in levels], doubt
@@ -114,17 +116,11 @@ def predict(
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
     model = open_network(weights, device)
-    side, margin = model.config.input_px, model.config.margin
     meshes: list[FaceMesh] = [None] * len(boxes)
     tight, todo = boxes.copy(), np.arange(len(boxes))
     for _ in range(passes):
-        matrices = [crop_matrix(tight[k], side, margin) for k in todo]
-        crops = np.stack([crop_image(image, matrix, side) for matrix in matrices])
-        levels, doubt = _predict_crops(model, crops, flip)
-        for i, k in enumerate(todo):
-            meshes[k] = face_mesh(
-                model, [level[i] for level in levels], matrices[i], boxes[k], crops[i], float(doubt[i])
-            )
+        for k, mesh in zip(todo, predict_boxes(model, image, tight[todo], flip), strict=True):
+            meshes[k] = replace(mesh, box=np.float32(boxes[k]))
         found = np.stack([box_of(mesh.landmarks_px) for mesh in meshes])
         # A crop of next to nothing could only come of a network that failed.
         size = (found[:, 2:] - found[:, :2]).min(1)
@@ -133,6 +129,18 @@ def predict(
         if not len(todo):
             break
     return meshes
+
+
+def predict_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool = True) -> list[FaceMesh]:
+    """A FaceMesh for each box (K, 4), in one pass."""
+    side, margin = model.config.input_px, model.config.margin
+    matrices = [crop_matrix(box, side, margin) for box in boxes]
+    crops = np.stack([crop_image(image, matrix, side) for matrix in matrices])
+    levels, doubt = _predict_crops(model, crops, flip)
+    return [
+        face_mesh(model, [level[k] for level in levels], matrices[k], boxes[k], crops[k], float(doubt[k]))
+        for k in range(len(boxes))
+    ]
 
 
 def face_mesh(
