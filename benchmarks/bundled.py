@@ -17,7 +17,8 @@ import numpy as np
 
 from p2m_core.camera import face_size
 from p2m_core.config import load_config, resolve
-from p2m_core.data.store import Store, build_store
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
 from p2m_core.evaluate import predict_store, truth_at_depth
 from p2m_core.mesh_quality import intersecting, turned_over
 from p2m_core.metrics import rec_umeyama

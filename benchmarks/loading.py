@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from p2m_core.batches import quiet_worker
 from p2m_core.config import AugmentConfig, SynthConfig, load_config
-from p2m_core.data.store import CropDataset, Store, build_store
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import CropDataset, Store
 from p2m_core.synthetic.writer import write_dataset
-from p2m_core.train import quiet_worker
 
 LINES = 45_000
 BATCH = 32

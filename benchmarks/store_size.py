@@ -24,7 +24,8 @@ from set_300w_lp import photo_files
 
 from p2m_core.config import SynthConfig, load_config
 from p2m_core.data.aflw2000 import SUBSETS, Sample, find_samples, read_sample
-from p2m_core.data.store import Store, build_store
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
 from p2m_core.files import atomic_path
 from p2m_core.jobs import map_jobs
 from p2m_core.synthetic.writer import write_dataset

@@ -24,7 +24,7 @@ import torch
 
 from p2m_core import config as settings
 from p2m_core.config import Config, SynthConfig, load_config
-from p2m_core.data.store import build_store
+from p2m_core.data.preprocess import build_store
 from p2m_core.synthetic.writer import write_dataset
 from p2m_core.train import Trainer, train
 

@@ -232,13 +232,20 @@ def perspective_to_px(
     return np.stack([centre_px[0] - focal_px[0] * x / z, centre_px[1] + focal_px[1] * y / z, depth], -1)
 
 
-def model_to_crop(pose: np.ndarray, height: int, matrix: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+def model_frame(pose: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Where origin and unit vectors of model space fall, (..., 4, 3) image px: all that `model_to_image` does.
+
+    Args: pose: (..., 7), height: (...,), as in `model_to_image`.
+    """
+    return model_to_image(np.concatenate([np.zeros((1, 3)), np.eye(3)]), pose, np.asarray(height)[..., None])
+
+
+def model_to_crop(frame_px: np.ndarray, matrix: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Model space to normalised crop coordinates as one affine map, x -> linear @ x + shift.
 
-    Args:    pose: (7,), height: as in `model_to_image`.   matrix: (2, 3) image px to crop px.
+    Args:    frame_px: (4, 3) as of `model_frame`.   matrix: (2, 3) px of the same image to crop px.
              size_px: the crop's side.
     Returns: linear (3, 3), shift (3,).
     """
-    corners = np.concatenate([np.zeros((1, 3)), np.eye(3)])
-    images = px_to_ndc(apply_affine(matrix, model_to_image(corners, pose, height)), size_px)
-    return (images[1:] - images[0]).T, images[0]
+    places = px_to_ndc(apply_affine(matrix, frame_px), size_px)
+    return (places[1:] - places[0]).T, places[0]

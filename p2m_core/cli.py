@@ -17,6 +17,7 @@ from typing import Any
 from p2m_core import __version__
 from p2m_core.config import Config, load_config
 from p2m_core.errors import InputError, Preempted
+from p2m_core.stopping import stop_on_sigterm
 from p2m_core.yaml_file import parse_value
 
 CONTINUE = "stopped; the same command goes on from here"
@@ -55,7 +56,8 @@ def synth(args: argparse.Namespace) -> Any:
 
 def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder or zip of images and labels into a store that training reads"""
-    from p2m_core.data.store import Store, build_store
+    from p2m_core.data.preprocess import build_store
+    from p2m_core.data.store import Store
 
     if "data.raw" in args.values and "data.store" not in args.values:
         # Samples of another folder must not go into the store that the config names.
@@ -470,7 +472,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("p2m_core").setLevel(logging.INFO)
     try:
-        result = args.command(args)
+        with stop_on_sigterm():
+            result = args.command(args)
     except InputError as error:
         print(f"p2m: {error}", file=sys.stderr)
         return 2

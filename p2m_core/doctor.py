@@ -174,7 +174,7 @@ def check_face_model(path: Path) -> list[str]:
 
 def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     """Counts, and a closer look at some samples of a set in AFLW2000-3D's format."""
-    from p2m_core.data.store import choose_face_model
+    from p2m_core.data.preprocess import choose_face_model
 
     mats = find_samples(folder)
     lines = [f"{len(mats)} samples", *subset_counts(mats), *map(str, unpaired(folder))]
@@ -200,7 +200,8 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
 
 def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
     """How near our face model comes to the samples' landmarks."""
-    from p2m_core.data.store import REBUILT_LIMIT_PERCENT, sample_rows
+    from p2m_core.data.preprocess import sample_rows
+    from p2m_core.data.store import REBUILT_LIMIT_PERCENT
 
     residual = sample_rows(samples, model, fit=True)["residual_percent"]
     what = "our face model fitted to the landmarks: nme68-3d"
@@ -211,7 +212,8 @@ def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
 
 def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) -> list[str]:
     """Whether pose, coefficients and this face model give the samples' own landmarks."""
-    from p2m_core.data.store import REBUILT_LIMIT_PERCENT, has_coefficients, rebuilt_landmarks
+    from p2m_core.data.preprocess import has_coefficients, rebuilt_landmarks
+    from p2m_core.data.store import REBUILT_LIMIT_PERCENT
     from p2m_core.metrics import nme68_3d
 
     counts = model.shape_basis.shape[2], model.expression_basis.shape[2]

@@ -70,7 +70,7 @@ def augmented(
         points = store.points.vertices(item["shape"], item["expression"]) @ item["linear"].T + item["shift"]
         if item["flip"]:
             points = points[store.template.mirror] * [-1, 1, 1]
-        picture = (item["image"].transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
+        picture = np.ascontiguousarray(item["image"].transpose(1, 2, 0))
         pictures.append(draw_landmarks(picture, ndc_to_px(store.template.landmarks(points), input_px)))
     return contact_sheet(pictures)
 

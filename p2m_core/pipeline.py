@@ -35,8 +35,8 @@ from p2m_core import config as settings
 from p2m_core.config import Config, SweepConfig, config_hash, load_config, resolve, run_folder, save_config
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, sha256, write_json
-from p2m_core.jobs import stop_on_sigterm
 from p2m_core.provenance import data_hashes, provenance
+from p2m_core.stopping import stop_on_sigterm
 
 COMMON = ("config", "overrides")  # the names that every notebook's parameters cell holds
 LISTED_FILES = 12  # a folder with more new files is reported by their number

@@ -1,13 +1,17 @@
-"""Signals that end a training in good order: the step in hand is finished, a checkpoint is written.
+"""Signals that end work in good order. In a training the step in hand is finished, a checkpoint is written:
 
 SIGINT             Ctrl-C, or a notebook's stop button: KeyboardInterrupt after the checkpoint; at once if sent twice
 SIGTERM, SIGUSR1   a cluster takes its machine back: Preempted after the checkpoint, by which `p2m train` exits with 75
+
+In all other work SIGTERM does what Ctrl-C does.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from p2m_core.errors import Preempted
@@ -45,3 +49,16 @@ class StopSignals:
             raise KeyboardInterrupt
         name = signal.Signals(self.received).name if self.received else "another process's signal"
         raise Preempted(f"{what}: stopped by {name} after a checkpoint; the same command goes on from there")
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does; in another thread than the main one nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

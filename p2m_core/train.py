@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch.utils.data import DataLoader, Subset
 
+from p2m_core.batches import EpochSampler, on_device, quiet_worker, split
 from p2m_core.chamfer import chosen_backend
 from p2m_core.checkpoint import initialise, save_weights
 from p2m_core.config import Config, run_folder, save_config, shown
@@ -42,28 +43,6 @@ _log = logging.getLogger(__name__)
 
 class NonFiniteLoss(RuntimeError):
     """The loss, a vertex or the gradient is NaN or infinite; the message names step, samples and terms."""
-
-
-class EpochSampler(Sampler):
-    """(epoch, position) pairs without end: each epoch the first `whole` of a shuffle by seed and epoch.
-
-    It begins in `epoch`, after its first `skip` pairs. Of every `batch` pairs, each of `world` processes gets a run of
-    its own, so that the steps are the same whatever their number.
-    """
-
-    def __init__(
-        self, count: int, whole: int, seed: int, epoch: int, skip: int, batch: int = 1, rank: int = 0, world: int = 1
-    ):
-        self.count, self.whole, self.seed, self.epoch, self.skip = count, whole, seed, epoch, skip
-        self.batch, self.rank, self.world = batch, rank, world
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, skip = self.epoch, self.skip
-        while True:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.count)[: self.whole]
-            own = order[skip:].reshape(-1, self.world, self.batch // self.world)[:, self.rank].ravel()
-            yield from ((epoch, int(position)) for position in own)
-            epoch, skip = epoch + 1, 0
 
 
 class Trainer:
@@ -166,7 +145,7 @@ class Trainer:
         for left in reversed(range(LOADER_RETRIES + 1)):
             try:
                 for batch in self.loader():
-                    yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+                    yield on_device(batch, self.device)
             except (MemoryError, RuntimeError) as error:
                 # What the loop raises comes by another way, and what a sample raises is not cured by a new worker.
                 if not isinstance(error, MemoryError) and "DataLoader worker" not in str(error):
@@ -276,7 +255,7 @@ class Trainer:
         """Images, predicted finest vertices and truth of the first validation samples, batch by batch."""
         data = Subset(self.val_set, range(min(count, len(self.val_set))))
         for batch in DataLoader(data, self.own_batch, generator=torch.Generator()):
-            batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
+            batch = on_device(batch, self.device)
             with self.autocast():
                 levels = self.model(batch["image"]).levels
             yield batch["image"], levels[-1], self.truth(batch)
@@ -339,26 +318,6 @@ class Trainer:
             mesh = draw_mesh(photo, self.store.on_image(points, side), self.store.template.faces[-1])
             pictures.append(np.concatenate([photo, mesh], 1))
         return pictures
-
-
-def split(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
-    """A batch in equal parts."""
-    chunks = {name: tensor.chunk(parts) for name, tensor in batch.items()}
-    return [{name: chunk[k] for name, chunk in chunks.items()} for k in range(parts)]
-
-
-def quiet_worker(_: int) -> None:
-    """A data worker: one thread, and the parent alone answers Ctrl-C and a cluster's signals."""
-    import signal
-
-    import cv2
-
-    from p2m_core.stopping import SIGNALS
-
-    for number in set(SIGNALS) - {signal.SIGTERM}:  # by SIGTERM the parent ends its workers
-        signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 def train(config: Config) -> Path:

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, to be killed, starved and told to stop.
+"""Trainings and preprocessing in processes of their own, to be killed, starved and told to stop.
 
 They start in a moment: a server that has imported everything is forked for each.
 """
@@ -47,8 +47,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def train_child(home: Path, overrides: list[str], norm, before, rank: int, world: int, port: int) -> None:
-    """Train, as `p2m train` would: with its messages in HOME/child-RANK.txt and its exit status."""
+def run_child(home: Path, overrides: list[str], norm, before, command: str, rank: int, world: int, port: int) -> None:
+    """Work as `p2m COMMAND` would: with its messages in HOME/child-RANK.txt and its exit status."""
     import torch
 
     import p2m_core.config
@@ -64,15 +64,20 @@ def train_child(home: Path, overrides: list[str], norm, before, rank: int, world
     if before is not None:
         before()
     words = [word for override in overrides for word in ("--set", override)]
-    sys.exit(cli.main(["train", *words]))
+    sys.exit(cli.main([command, *words]))
 
 
-def start(home: Path, overrides: list[str], world: int = 1, norm=nn.BatchNorm2d, before=None) -> list:
-    """Processes that train one run together.   before: a module-level function that each calls first."""
+def start(
+    home: Path, overrides: list[str], world: int = 1, norm=nn.BatchNorm2d, before=None, command: str = "train"
+) -> list:
+    """Processes that train one run together, or one that does another command.
+
+    before: a module-level function that each calls first.
+    """
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     children = [
-        CONTEXT.Process(target=train_child, args=(home, overrides, norm, before, rank, world, port))
+        CONTEXT.Process(target=run_child, args=(home, overrides, norm, before, command, rank, world, port))
         for rank in range(world)
     ]
     for child in children:

@@ -160,7 +160,8 @@ def tiny_config(tiny_settings):
 @pytest.fixture(scope="session")
 def store(tiny_config):
     """The store of the synthetic set, opened. Not to be changed: copy its folder."""
-    from p2m_core.data.store import Store, build_store
+    from p2m_core.data.preprocess import build_store
+    from p2m_core.data.store import Store
 
     return Store(build_store(tiny_config))
 

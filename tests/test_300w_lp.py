@@ -9,8 +9,9 @@ from conftest import LP_PHOTOS, LP_POSES, SET_PX, zipped
 from p2m_core.camera import model_to_image
 from p2m_core.config import load_config
 from p2m_core.data.aflw2000 import SUBSETS, find_samples, origin, read_image, read_sample, unpaired
+from p2m_core.data.preprocess import build_store, sample_rows
 from p2m_core.data.splits import SPLITS
-from p2m_core.data.store import Store, build_store, sample_rows
+from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 from p2m_core.faces.formats import read_mat
 from p2m_core.figures import raw_samples

@@ -11,7 +11,8 @@ from conftest import zipped
 from p2m_core.cli import main
 from p2m_core.data import archive
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.data.store import Store, build_store
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 
 
@@ -173,9 +174,9 @@ def test_the_commands_read_a_zip(synthetic_set, tiny_settings, tmp_path, capsys)
 
 def test_two_processes_read_one_zip(synthetic_set, tiny_settings, tmp_path, monkeypatch):
     from p2m_core.config import load_config
-    from p2m_core.data import store as store_module
+    from p2m_core.data import preprocess
 
-    monkeypatch.setattr(store_module, "PART_SIZE", 8)
+    monkeypatch.setattr(preprocess, "PART_SIZE", 8)
     path = zipped(synthetic_set, tmp_path / "set.zip")
     one, two = (load_config(None, ["name=a", *tiny_settings, f"data.workers={n}"]) for n in (1, 2))
     a, b = build_store(one, path, tmp_path / "a"), build_store(two, path, tmp_path / "b")

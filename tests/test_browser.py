@@ -189,7 +189,8 @@ def test_html_fits_a_phone(html_file):
 
 EXPLORE = """
 from p2m_core.config import load_config
-from p2m_core.data.store import Store, build_store
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
 from p2m_core.view.explorer import explore
 config = load_config("base", {overrides!r})
 explore(Store(build_store(config)), config)

@@ -192,7 +192,7 @@ def test_model_to_crop_equals_the_steps_one_by_one():
         turn, scale = rng.uniform(0, 6), rng.uniform(0.2, 3)
         c, s = scale * np.cos(turn), scale * np.sin(turn)
         matrix = np.array([[c, -s, rng.normal() * 50], [s, c, rng.normal() * 50]])
-        linear, shift = camera.model_to_crop(pose, 450, matrix, 112)
+        linear, shift = camera.model_to_crop(camera.model_frame(pose, 450), matrix, 112)
         image = oracles.aflw_projection(vertices, pose, 450) - FROM_ONE
         crop = np.concatenate([image[:, :2] @ matrix[:, :2].T + matrix[:, 2], image[:, 2:] * scale], 1)
         expected = np.array([[(x - 55.5) / 56, (y - 55.5) / 56, z / 56] for x, y, z in crop])

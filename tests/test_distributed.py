@@ -11,10 +11,11 @@ from children import assert_same_weights, group_norm, metrics, start, wait, weig
 from conftest import quick
 
 from p2m_core import distributed
+from p2m_core.batches import EpochSampler
 from p2m_core.config import load_config
 from p2m_core.distributed import Ranks
 from p2m_core.errors import InputError
-from p2m_core.train import EpochSampler, train
+from p2m_core.train import train
 
 OFTEN = "train.checkpoint_minutes=1e-9"
 

@@ -11,7 +11,7 @@ from p2m_core import evaluate as evaluate_module
 from p2m_core.camera import box_of
 from p2m_core.config import load_config, run_folder
 from p2m_core.data.aflw2000 import read_image
-from p2m_core.data.store import build_store
+from p2m_core.data.preprocess import build_store
 from p2m_core.errors import InputError
 from p2m_core.evaluate import (
     FLOOR,

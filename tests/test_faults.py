@@ -20,9 +20,12 @@ import torch
 from children import assert_same_weights, metrics, start, wait, weights_of
 from conftest import quick
 
+from p2m_core import config as config_module
 from p2m_core import train as train_module
 from p2m_core.config import load_config, run_folder
-from p2m_core.data.store import Store, build_store
+from p2m_core.data import preprocess
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
 from p2m_core.errors import InputError, Preempted
 from p2m_core.files import atomic_path
 from p2m_core.resume import list_checkpoints
@@ -89,6 +92,56 @@ def test_killed_three_times_at_random_ends_as_undisturbed(tiny_settings, store, 
 @pytest.mark.slow
 def test_killed_thirty_times_at_random_ends_as_undisturbed(tiny_settings, store, tmp_path):
     kill_at_random(tiny_settings, tmp_path, 30, epochs=8)
+
+
+ROOT = config_module.PROJECT_ROOT
+
+
+def in_pairs():
+    """Before preprocessing in a child: many parts, and the face model that is there."""
+    preprocess.PART_SIZE, config_module.PROJECT_ROOT = 2, ROOT
+
+
+def stop_preprocessing(tiny_settings, tmp_path, times, number):
+    """A preprocessing that gets a signal so often, at random moments; it begins anew when it ends before."""
+
+    def begin(home):
+        words = [*tiny_settings, f"data.store={home / 'store'}"]
+        return start(home, words, before=in_pairs, command="preprocess")[0]
+
+    def made_of(home):
+        return json.loads((home / "store/manifest.json").read_text())["sha256"]
+
+    wait([begin(tmp_path / "first")])  # so that the server's own start does not count
+    began = time.monotonic()
+    assert wait([begin(tmp_path / "calm")]) == [0]
+    usual_s, rng, home, stopped = time.monotonic() - began, random.Random(times), tmp_path / "stopped", 0
+    while stopped < times:
+        child = begin(home)
+        child.join(rng.uniform(0, 1.2 * usual_s))
+        if child.exitcode is None:
+            os.kill(child.pid, number)
+            stopped += 1
+        [code] = wait([child])
+        if code == 0:
+            assert made_of(home) == made_of(tmp_path / "calm")
+            shutil.rmtree(home)
+        else:  # a signal before its handler is there ends Python itself
+            assert code in ((130, -number) if number == signal.SIGTERM else (-number,))
+    assert wait([begin(home)]) == [0]
+    assert made_of(home) == made_of(tmp_path / "calm")
+    assert not list((home / "store").glob("parts-*"))
+    assert not [path for path in home.rglob("*") if "partial" in path.name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_preprocessing_that_is_stopped_or_killed_makes_the_same_store(tiny_settings, tmp_path, number):
+    stop_preprocessing(tiny_settings, tmp_path, 2, number)
+
+
+@pytest.mark.slow
+def test_preprocessing_that_is_killed_thirty_times_makes_the_same_store(tiny_settings, tmp_path):
+    stop_preprocessing(tiny_settings, tmp_path, 30, signal.SIGKILL)
 
 
 STAGES = ("restore", "train_step", "preview", "validate", "keep_best", "save")

@@ -18,8 +18,9 @@ from p2m_core.checkpoint import read_weights, save_weights
 from p2m_core.config import ModelConfig, load_config
 from p2m_core.data.aflw2000 import find_samples, read_attributes, read_image, read_sample
 from p2m_core.data.folder import SHAPE_SUFFIXES, read_camera, read_shape
+from p2m_core.data.preprocess import build_store
 from p2m_core.data.shapenet import read_view
-from p2m_core.data.store import Store, build_store
+from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 from p2m_core.faces.formats import convert_face_model, load_face_model, save_face_model
 from p2m_core.legacy import load_arrays

@@ -23,7 +23,8 @@ from p2m_core import doctor
 from p2m_core.camera import model_to_image
 from p2m_core.config import load_config
 from p2m_core.data.aflw2000 import find_samples, read_sample
-from p2m_core.data.store import Store, build_store
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
 from p2m_core.faces.formats import load_face_model, save_face_model, write_mat
 from p2m_core.faces.registration import face_template
 from p2m_core.metrics import nme68_3d

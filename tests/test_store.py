@@ -11,11 +11,12 @@ from specimens import photo
 
 from p2m_core.camera import apply_affine, box_of, crop_matrix, model_to_image, ndc_to_px, px_to_ndc
 from p2m_core.config import AugmentConfig, load_config
-from p2m_core.data import store as store_module
+from p2m_core.data import preprocess
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.augment import compose, crop_image, draw_matrix
+from p2m_core.data.preprocess import build_store
 from p2m_core.data.splits import SPLITS
-from p2m_core.data.store import CropDataset, Store, TruthDecoder, build_store
+from p2m_core.data.store import CropDataset, Store, TruthDecoder
 from p2m_core.errors import InputError
 from p2m_core.evaluate import boxes_from, mean_face_at_crop
 from p2m_core.faces.formats import save_face_model
@@ -159,7 +160,7 @@ def test_picture_and_truth_move_together(store, monkeypatch):
     truth = store.template.landmarks(TruthDecoder(store)(batch).vertices.numpy())[:, 30]
     row, column = np.mgrid[:64, :64]
     seen = 0
-    for picture, place in zip(batch["image"][:, 0].numpy(), truth, strict=True):
+    for picture, place in zip(batch["image"][:, 0].numpy() / 255, truth, strict=True):
         if abs(place[:2]).max() < 0.6:  # the whole spot is in the picture; so may be its mirror image beyond the edge
             x, y = ndc_to_px(place[:2], 64)
             near = picture * (np.hypot(column - x, row - y) < 9)
@@ -176,11 +177,9 @@ def test_items_are_what_the_network_reads(store):
     rows = store.rows("train")
     item = CropDataset(store, rows, 64, 1.3)[1]
     assert item["image"].shape == (3, 64, 64)
-    assert item["image"].dtype == np.float32
-    assert 0 <= item["image"].min() <= item["image"].max() <= 1
+    assert item["image"].dtype == np.uint8
     assert item["index"] == rows[1]
-    expected = store.input_crop(rows[1], 64, 1.3).transpose(2, 0, 1) / 255
-    np.testing.assert_allclose(item["image"], expected, atol=1e-6)
+    np.testing.assert_array_equal(item["image"], store.input_crop(rows[1], 64, 1.3).transpose(2, 0, 1))
 
 
 def test_augmentation_hangs_on_seed_epoch_and_sample_alone(store):
@@ -210,7 +209,7 @@ def test_augmentation_hangs_on_seed_epoch_and_sample_alone(store):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(store_module, "PART_SIZE", 5)
+    monkeypatch.setattr(preprocess, "PART_SIZE", 5)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +217,7 @@ def in_fives(tiny_settings, synthetic_set, tmp_path_factory):
     """Hashes of the store that is made in parts of five, undisturbed."""
     out = tmp_path_factory.mktemp("fives") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "PART_SIZE", 5)
+        patch.setattr(preprocess, "PART_SIZE", 5)
         return Store(build_store(settings(tiny_settings, synthetic_set, out))).manifest["sha256"]
 
 
@@ -229,7 +228,7 @@ def test_a_stopped_run_goes_on_to_the_same_store(
     """Killed between parts, in a part, and (5) before the first file of the store itself."""
     out = tmp_path / "out"
     config = settings(tiny_settings, synthetic_set, out)
-    real_part, real_merge = store_module.write_part, store_module.merge_parts
+    real_part, real_merge = preprocess.write_part, preprocess.merge_parts
     written = []
 
     def dying(part):
@@ -241,8 +240,8 @@ def test_a_stopped_run_goes_on_to_the_same_store(
     def dying_merge(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "write_part", dying)
-    monkeypatch.setattr(store_module, "merge_parts", dying_merge)
+    monkeypatch.setattr(preprocess, "write_part", dying)
+    monkeypatch.setattr(preprocess, "merge_parts", dying_merge)
     with pytest.raises(KeyboardInterrupt):
         build_store(config)
     with pytest.raises(InputError, match="is no finished store"):
@@ -253,14 +252,14 @@ def test_a_stopped_run_goes_on_to_the_same_store(
     (written[0].parent / f".{written[0].stem}.1-abc.partial.npz").write_bytes(b"half")
 
     reads = []
-    monkeypatch.setattr(store_module, "read_sample", lambda path: reads.append(path) or read_sample(path))
-    monkeypatch.setattr(store_module, "write_part", real_part)
+    monkeypatch.setattr(preprocess, "read_sample", lambda path: reads.append(path) or read_sample(path))
+    monkeypatch.setattr(preprocess, "write_part", real_part)
 
     def merge(parts, *args):
         assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
         real_merge(parts, *args)
 
-    monkeypatch.setattr(store_module, "merge_parts", merge)
+    monkeypatch.setattr(preprocess, "merge_parts", merge)
     build_store(config)
     assert len(reads) == SET_COUNT - sum(min(5, SET_COUNT - 5 * k) for k in range(stop))
     assert json.loads((out / "manifest.json").read_text())["sha256"] == in_fives
@@ -292,7 +291,7 @@ def test_a_store_of_the_same_files_is_kept(tiny_settings, raw, tmp_path, monkeyp
     out = tmp_path / "out"
     build_store(settings(tiny_settings, raw, out))
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    monkeypatch.setattr(store_module, "write_part", lambda part: pytest.fail("made anew"))
+    monkeypatch.setattr(preprocess, "write_part", lambda part: pytest.fail("made anew"))
     build_store(settings(tiny_settings, raw, out, "data.workers=2", "train.lr=1"))
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
@@ -448,7 +447,7 @@ def test_auto_takes_the_basel_model_where_it_is(raw, home, face_model):
     (raw / "recipe.json").unlink()
     plain = FaceModel(**{**vars(face_model), "mean": face_model.mean + 1})
     save_face_model(home / "data" / "raw" / "BFM", plain)
-    model, fit, name = store_module.choose_face_model("auto", raw)
+    model, fit, name = preprocess.choose_face_model("auto", raw)
     assert (fit, name) == (False, str(home / "data" / "raw" / "BFM"))
     np.testing.assert_allclose(model.mean, plain.mean, atol=0.1)
 
@@ -492,7 +491,7 @@ def shifted(image):
 
 
 def test_crops_around_the_detected_face(tiny_settings, raw, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "detect_faces", shifted)
+    monkeypatch.setattr(preprocess, "detect_faces", shifted)
     found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", "data.crop=detected")))
     table = found.table
     assert found.manifest["data"]["crop"] == "detected"
@@ -525,7 +524,7 @@ def test_samples_without_a_detection_are_listed(tiny_settings, raw, tmp_path, mo
         calls.append(0)
         return shifted(image)[: len(calls) % 3]
 
-    monkeypatch.setattr(store_module, "detect_faces", detect)
+    monkeypatch.setattr(preprocess, "detect_faces", detect)
     change = ["data.crop=detected", f"data.undetected={undetected}"]
     found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", *change)))
     missed = [f"image{k:05d}" for k in range(1, SET_COUNT + 1) if k % 3 != 2]

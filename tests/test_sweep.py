@@ -194,7 +194,9 @@ def test_a_failed_run_is_tried_again_and_stops_no_other(root):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
 @pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL], ids=["SIGTERM", "SIGKILL"]
+    "number",
+    [*(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT)), signal.SIGKILL],
+    ids=["SIGTERM", "SIGINT", "SIGKILL"],
 )
 def test_a_sweep_that_is_stopped_or_killed_goes_on_to_the_same_end(root, number):
     with start(root, *RUNNING) as process:
@@ -204,7 +206,7 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on_to_the_same_end(root, number)
                 sweep(load_config("stub", ["sweep.seeds=2"]))
         process.send_signal(number)
         errors = process.communicate(timeout=120)[1]
-    if number == signal.SIGTERM:
+    if number != signal.SIGKILL:
         assert process.returncode == 130
         assert errors.rstrip().endswith("the same command goes on from here")
     # Nobody goes on by himself: neither the processes that watch, nor runs, nor kernels.

@@ -13,6 +13,7 @@ from PIL import Image
 
 from p2m_core import resume
 from p2m_core import train as train_module
+from p2m_core.batches import EpochSampler
 from p2m_core.checkpoint import read_weights, save_weights
 from p2m_core.config import config_hash, load_config, run_folder
 from p2m_core.distributed import LOCK_NAME
@@ -20,7 +21,7 @@ from p2m_core.errors import InputError
 from p2m_core.losses import Truth
 from p2m_core.optim import learning_rate
 from p2m_core.recorder import COLUMNS, trim_metrics
-from p2m_core.train import EpochSampler, NonFiniteLoss, Trainer, train
+from p2m_core.train import NonFiniteLoss, Trainer, train
 
 CHAMFER = ("loss.chamfer=10", "loss.normal=1e-3")  # the terms with random points
 
@@ -382,7 +383,7 @@ def test_a_missing_store(settings, tmp_path):
 
 
 def test_without_a_validation_split_the_last_weights_are_kept(settings, tiny_settings, tmp_path):
-    from p2m_core.data.store import build_store
+    from p2m_core.data.preprocess import build_store
 
     config = settings("run", f"data.store={tmp_path / 'store'}", "data.val_share=0")
     build_store(config)

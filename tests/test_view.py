@@ -543,7 +543,8 @@ def test_a_wish_can_be_taken_back(generator, control):
 @pytest.fixture(scope="module")
 def explored(tiny_settings):
     from p2m_core.config import load_config
-    from p2m_core.data.store import Store, build_store
+    from p2m_core.data.preprocess import build_store
+    from p2m_core.data.store import Store
     from p2m_core.view.explorer import explore
 
     config = load_config("base", tiny_settings)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -163,7 +164,8 @@ def test_a_stopped_run_goes_on_to_the_same_set(synthetic_set, tmp_path, lost, re
     assert len(unchanged) >= 3 * (SET_COUNT - 1)
 
 
-def test_a_killed_run_goes_on_to_the_same_set(tiny, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_killed_run_goes_on_to_the_same_set(tiny, tmp_path, number):
     whole = contents(writer.write_dataset(tiny(tmp_path / "whole", 12)))
     folder = tmp_path / "killed"
     words = [folder, "--count", "12", "--size", "32", "--seed", str(SET_SEED), "--workers", "1"]
@@ -171,8 +173,8 @@ def test_a_killed_run_goes_on_to_the_same_set(tiny, tmp_path):
     while len(list(folder.glob("*/image*.mat"))) < 3:
         assert process.poll() is None
         time.sleep(0.005)
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    assert process.wait() == (130 if number == signal.SIGTERM else -number)
     assert not (folder / "00000" / "attributes.csv").exists()
     (folder / "00000" / ".image00009.1-2.partial.jpg").write_bytes(b"half")  # what a kill in a write leaves
     assert contents(writer.write_dataset(tiny(folder, 12))) == whole

@@ -26,13 +26,13 @@ from p2m_core.config import Config, DataConfig, ModelConfig, resolve
 from p2m_core.data import archive
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
 from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
+from p2m_core.data.preprocess import is_made, store_key
 from p2m_core.data.shapenet import CloudDecoder, cloud_errors, on_input, pad_clouds
 from p2m_core.data.splits import SPLITS, by_shares
-from p2m_core.data.store import is_made, store_key
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
 from p2m_core.jobs import map_jobs
-from p2m_core.losses import Truth
+from p2m_core.losses import BY_CORRESPONDENCE, Truth
 from p2m_core.template import Template, ellipsoid
 
 VERSION = 1
@@ -280,7 +280,7 @@ class FolderStore:
         Raises: InputError for losses by correspondence, which clouds have not, and for moves of pictures that a
                 perspective camera took.
         """
-        for name in ("vertex", "landmark"):
+        for name in BY_CORRESPONDENCE:
             if train and getattr(config.loss, name):
                 raise InputError("config", f"loss.{name}", "is above 0, but clouds have no vertices", "set it to 0")
         if train and any(config.loss.regions):

@@ -4,16 +4,15 @@ STORE/  manifest.json   what it is made of, hashes, skipped samples; written las
         images.bin      the crops' JPEG files, one after another
         samples.npz     a row a sample: offsets, coefficients, pose, crop, landmarks, split
         model.npz       the template, and its vertices as linear points of the face model
+
+`preprocess` makes it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import shutil
 import zlib
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -23,303 +22,29 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from p2m_core.camera import apply_affine, box_of, crop_matrix, face_size, model_to_crop, model_to_image, ndc_to_px
-from p2m_core.config import AugmentConfig, Config, DataConfig, resolve
-from p2m_core.data import archive
-from p2m_core.data.aflw2000 import FLIPPED, Sample, find_samples, origin, read_image, read_sample, scan, unpaired
+from p2m_core.camera import apply_affine, crop_matrix, face_size, model_frame, model_to_crop, model_to_image, ndc_to_px
+from p2m_core.config import AugmentConfig, Config, resolve
+from p2m_core.data.aflw2000 import FLIPPED
 from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
-from p2m_core.data.splits import SPLITS, assign_splits
-from p2m_core.detect import detect_faces
+from p2m_core.data.splits import SPLITS
 from p2m_core.errors import InputError
-from p2m_core.faces import registration
-from p2m_core.faces.fit import fit_landmarks, guess_depth, mean_face_residual
-from p2m_core.faces.formats import find_face_model, load_face_model
-from p2m_core.faces.linear_model import FaceModel, LinearPoints
-from p2m_core.files import atomic_path, read_npz, sha256, write_json
-from p2m_core.jobs import map_jobs
+from p2m_core.faces.linear_model import LinearPoints
+from p2m_core.files import read_npz
 from p2m_core.losses import Truth
-from p2m_core.metrics import nme68_2d, nme68_3d
-from p2m_core.synthetic.face_model import load_head_model
+from p2m_core.metrics import nme68_2d
 from p2m_core.template import Template
 
 VERSION = 3
-PART_SIZE = 100  # samples that are written, and after a stop kept, together
 REMAKE = "run p2m preprocess again"
 LISTED_SAMPLES = 20
-LEAST_OVERLAP = 0.3  # intersection over union with the landmarks' box: what is found elsewhere is another face
 REBUILT_LIMIT_PERCENT = 1.5  # of the face size; half of the mean face's residual, which a wrong model exceeds
 _log = logging.getLogger(__name__)
-
-
-# --- building -------------------------------------------------------------------------------------
-
-
-def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]:
-    """The face model that `data.face_model` means for a raw set: model, whether to fit it, and its name.
-
-    Raises: InputError if the folder it names has no model.
-    """
-    bfm = resolve("data/raw/BFM")
-    if face_model == "auto":
-        own = archive.is_file(raw / "recipe.json")
-        face_model = "synthetic" if own else str(bfm) if find_face_model(bfm) else "fit"
-    if face_model in ("synthetic", "fit"):
-        return load_head_model().face_model(), face_model == "fit", face_model
-    return load_face_model(resolve(face_model)), False, face_model
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some samples to read, crop and write together; raw: the set's folder."""
-
-    raw: Path
-    mats: tuple[Path, ...]
-    out: Path
-    data: DataConfig
-
-
-def detected_box(image: np.ndarray, landmark_box: np.ndarray) -> np.ndarray | None:
-    """The found face (4,) that overlaps most with the landmarks' box, px; None if none does."""
-    boxes = detect_faces(image)
-    if not len(boxes):
-        return None
-    low, high = np.maximum(boxes[:, :2], landmark_box[:2]), np.minimum(boxes[:, 2:], landmark_box[2:])
-    common = np.prod(np.maximum(high - low, 0), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(landmark_box[2:] - landmark_box[:2])
-    overlap = common / (areas - common)
-    return boxes[overlap.argmax()] if overlap.max() >= LEAST_OVERLAP else None
-
-
-def choose_box(image: np.ndarray, sample: Sample, data: DataConfig) -> tuple[np.ndarray, bool]:
-    """The box (4,) to crop around, px, and whether it was detected.
-
-    Raises: InputError if it should be, was not, and is to be skipped.
-    """
-    landmark_box = box_of(sample.landmarks_px)
-    found = detected_box(image, landmark_box) if data.crop == "detected" else None
-    if found is None and data.crop == "detected" and data.undetected == "skip":
-        raise InputError(sample.image_path, "", "no face is found in it", "take data.undetected=landmarks")
-    return (landmark_box, False) if found is None else (found, True)
-
-
-def write_part(part: Part) -> list[str]:
-    """Read, fit and crop the samples of a part, write them to its file; the lines on those that were skipped."""
-    if part.out.exists():
-        with np.load(part.out) as file:
-            return file["skipped"].tolist()
-    model, fit, _ = choose_face_model(part.data.face_model, part.raw)
-    samples, jpegs, crops, boxes, detected, skipped = [], [], [], [], [], []
-    for path in part.mats:
-        try:
-            sample = read_sample(path)
-            counts = len(sample.shape), len(sample.expression)
-            if not fit and not has_coefficients(sample, model):
-                problem = f"{counts[0]} shape and {counts[1]} expression numbers, fewer than those of {model.name}"
-                raise InputError(path, "Shape_Para", problem, "choose the set's own face model, or data.face_model=fit")
-            image = read_image(sample.image_path)
-            box, found = choose_box(image, sample, part.data)
-            matrix = crop_matrix(box, part.data.store_px, part.data.store_margin)
-            crop = crop_image(image, matrix, part.data.store_px)
-        except InputError as error:
-            skipped.append(str(error))
-            continue
-        quality = [cv2.IMWRITE_JPEG_QUALITY, part.data.jpeg_quality]
-        jpegs.append(cv2.imencode(".jpg", crop[..., ::-1], quality)[1].ravel())
-        samples.append(sample)
-        crops.append(matrix)
-        boxes.append(box)
-        detected.append(found)
-    rows = sample_rows(samples, model, fit) if samples else {}
-    with atomic_path(part.out) as temporary:
-        np.savez(
-            temporary,
-            skipped=np.array(skipped, dtype=str),
-            bytes=np.concatenate(jpegs) if jpegs else np.zeros(0, np.uint8),
-            length=np.array([len(jpeg) for jpeg in jpegs], np.int64),
-            crop=np.array(crops, np.float64).reshape(-1, 2, 3),
-            box_px=np.array(boxes, np.float32).reshape(-1, 4),
-            detected=np.array(detected, np.uint8),
-            **rows,
-        )
-    return skipped
-
-
-def has_coefficients(sample: Sample, model: FaceModel) -> bool:
-    """Whether a sample has a coefficient for each direction of the model; 3DDFA_V2's has the first ones only."""
-    return len(sample.shape) >= model.shape_basis.shape[2] and len(sample.expression) >= model.expression_basis.shape[2]
-
-
-def rebuilt_landmarks(samples: list[Sample], model: FaceModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Landmarks (N, 68, 3) px that pose and coefficients of the files give; shape (N, K), expression (N, M).
-
-    Coefficients beyond the model's directions are left out.
-    """
-    shape = np.stack([sample.shape[: model.shape_basis.shape[2]] for sample in samples])
-    expression = np.stack([sample.expression[: model.expression_basis.shape[2]] for sample in samples])
-    points = model.landmarks(shape, expression)
-    placed = [model_to_image(p, sample.pose, sample.size[0]) for p, sample in zip(points, samples, strict=True)]
-    return np.stack(placed), shape, expression
-
-
-def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str, np.ndarray]:
-    """The table's columns for some samples: coefficients and pose from the files, or of a fit to the landmarks.
-
-    Depth of landmarks that the files lack comes from the model.
-    """
-    landmarks = np.stack([sample.landmarks_px for sample in samples])
-    heights = np.array([sample.size[0] for sample in samples])
-    flat = np.isnan(landmarks).any((1, 2))
-    if fit:
-        angles = np.stack([sample.pose[:3] for sample in samples])
-        landmarks[flat] = guess_depth(model, landmarks[flat], angles[flat])
-        found = fit_landmarks(model, landmarks, heights)
-        shape, expression, pose, residual = found.shape, found.expression, found.pose, found.residual_percent
-    else:
-        rebuilt, shape, expression = rebuilt_landmarks(samples, model)
-        landmarks[flat, :, 2] = rebuilt[flat, :, 2]
-        pose, residual = np.stack([sample.pose for sample in samples]), nme68_3d(rebuilt, landmarks)
-    return {
-        **{name: np.array([getattr(sample, name) for sample in samples]) for name in ("name", "source", "subset")},
-        "flipped": np.array([sample.flipped for sample in samples], np.uint8),
-        "shape": shape.astype(np.float32),
-        "expression": expression.astype(np.float32),
-        "pose": pose.astype(np.float64),
-        "file_pose": np.stack([sample.pose for sample in samples]).astype(np.float64),
-        "height": heights,
-        "width": np.array([sample.size[1] for sample in samples]),
-        "landmarks_px": landmarks.astype(np.float32),
-        "hidden": np.stack([sample.hidden for sample in samples]).astype(np.uint8),
-        "residual_percent": residual.astype(np.float32),
-        "mean_face_percent": mean_face_residual(model, landmarks).astype(np.float32),
-    }
-
-
-def build_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
-    """Make the store of a folder or a zip in AFLW2000-3D's or 300W-LP's format.
-
-    Bad samples are listed in the manifest and skipped. A stopped run goes on from its last part; a store that is
-    there already and made of the same files with the same settings is kept.
-
-    Args:    raw, out: folders, data.raw and data.store where they are None.
-    Returns: the store's folder.
-    Raises:  InputError if there is no good sample, or no face model.
-    """
-    data = config.data
-    if config.template.kind != "semi_sphere" or config.template.file:
-        problem = "faces are registered on the semi-sphere, which gives its vertices their meaning"
-        raise InputError("config", "template", problem, "leave template.kind and template.file as they are")
-    raw, out = archive.top(resolve(raw or data.raw)), resolve(out or data.store)
-    mats = [mat for mat in find_samples(raw) if is_wanted(mat, data)]
-    if not mats:
-        problem = f"has no sample in {', '.join(data.subsets)} with flipped={data.flipped}"
-        raise InputError(raw, "data.subsets", problem, "choose others")
-    model, _, model_name = choose_face_model(data.face_model, raw)
-    arrays = (model.mean, model.shape_basis, model.expression_basis, model.triangles, model.landmark_idx)
-    model_key = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
-    decisive = {"store_px", "store_margin", "jpeg_quality", "split", "val_share", "test_share", "split_seed"}
-    decisive |= {"subsets", "flipped", "crop", "undetected"}
-    settings = {
-        "version": VERSION,
-        "face_model": model_name,
-        "face_model_hash": model_key,
-        "data": data.model_dump(include=decisive),
-        "template": config.template.model_dump() | {"registration": registration.VERSION},
-    }
-    files = [path for pair in scan(raw) for path in pair if path]
-    key, manifest = store_key(settings, raw, files), out / "manifest.json"
-    if is_made(out, key):
-        return out
-    parts_folder = out / f"parts-{key[:12]}"
-    parts = [
-        Part(raw, tuple(mats[i : i + PART_SIZE]), parts_folder / f"{i:08d}.npz", data)
-        for i in range(0, len(mats), PART_SIZE)
-    ]
-    for skipped in map_jobs(write_part, parts, data.workers if len(parts) > 1 else 1, f"crops, {PART_SIZE} a step"):
-        for line in skipped:
-            _log.warning("skipped %s", line)
-    manifest.unlink(missing_ok=True)  # from here on, the old store is no more
-    merge_parts(parts, out, config, model, {"key": key, **settings, "raw": str(raw)}, [str(e) for e in unpaired(raw)])
-    for old in out.glob("parts-*"):
-        shutil.rmtree(old)
-    return out
-
-
-def is_wanted(mat: Path, data: DataConfig) -> bool:
-    """Whether data.subsets and data.flipped admit a sample; those of other sets always."""
-    subset, flipped, _ = origin(mat)
-    return not subset or (subset in data.subsets and (data.flipped or not flipped))
-
-
-def store_key(settings: dict, raw: Path, files: list[Path]) -> str:
-    """What a store is made of, as a hash: settings, and name, size and time of the raw files."""
-    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
-    return hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
-
-
-def is_made(out: Path, key: str) -> bool:
-    """Whether a whole store of this key is there."""
-    manifest = out / "manifest.json"
-    return manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out)
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether the files of a store are those of its manifest."""
-    digests = json.loads((folder / "manifest.json").read_text())["sha256"]
-    return all((folder / name).exists() and sha256(folder / name) == digest for name, digest in digests.items())
-
-
-def merge_parts(
-    parts: list[Part], out: Path, config: Config, model: FaceModel, manifest: dict, skipped: list[str]
-) -> None:
-    """Lay the parts' files together, and write the template and the manifest."""
-    columns: dict[str, list[np.ndarray]] = {}
-    with atomic_path(out / "images.bin") as temporary, open(temporary, "wb") as blob:
-        for part in parts:
-            with np.load(part.out) as file:
-                skipped += file["skipped"].tolist()
-                blob.write(file["bytes"].tobytes())
-                for name in file.files:
-                    if name not in ("skipped", "bytes") and len(file["length"]):
-                        columns.setdefault(name, []).append(file[name])
-    if not columns:
-        raise InputError(
-            manifest["raw"], "", f"none of its samples can be used, the first: {skipped[0]}", "mend the files"
-        )
-    table = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    table["crc32"] = checksums(out / "images.bin", table["length"])
-    table["split"], manifest["split_by"] = assign_splits(table["name"], config.data, table["source"])
-    template, operator = registration.face_template(model, config.template.rings, config.template.levels)
-    points = model.sampled(operator)
-    with atomic_path(out / "samples.npz") as temporary:
-        np.savez(temporary, **table)
-    with atomic_path(out / "model.npz") as temporary:
-        np.savez(
-            temporary,
-            mean=points.mean,
-            shape_basis=points.shape_basis,
-            expression_basis=points.expression_basis,
-            **template.arrays(),
-        )
-    count = len(table["name"])
-    manifest |= {
-        "count": count,
-        "splits": {name: int((table["split"] == k).sum()) for k, name in enumerate(SPLITS)},
-        "skipped": skipped,
-        "undetected": table["name"][table["detected"] == 0].tolist() if config.data.crop == "detected" else [],
-        "residual_percent_mean": float(table["residual_percent"].mean()),
-        "bytes_per_sample": round(sum((out / name).stat().st_size for name in ("images.bin", "samples.npz")) / count),
-        "sha256": {name: sha256(out / name) for name in ("images.bin", "samples.npz", "model.npz")},
-    }
-    write_json(out / "manifest.json", manifest)
 
 
 def checksums(blob: Path, lengths: np.ndarray) -> np.ndarray:
     """CRC-32 of each of the pieces (N,) that lie one after another in a file, (N,) uint32."""
     with open(blob, "rb") as stream:
         return np.array([zlib.crc32(stream.read(int(length))) for length in lengths], np.uint32)
-
-
-# --- reading --------------------------------------------------------------------------------------
 
 
 def open_store(config: Config, folder: str | Path | None = None):
@@ -381,7 +106,7 @@ class Store:
         jpeg = self.blob[self.starts[index] : self.starts[index + 1]]
         if "crc32" in self.table and zlib.crc32(jpeg) != self.table["crc32"][index]:
             raise InputError(self.folder / "images.bin", self.table["name"][index], "is damaged", REMAKE)
-        return np.ascontiguousarray(cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR)[..., ::-1])
+        return cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR_RGB)
 
     def summary(self) -> str:
         """What the store holds and how well its ground truth fits, in some lines."""
@@ -459,6 +184,14 @@ class Store:
         """Px of a sample's photo to px of its stored crop, (..., 3)."""
         return apply_affine(self.table["crop"][index], points_px)
 
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """Origin and unit vectors of model space in px of each sample's stored crop, (N, 4, 3)."""
+        frames, crop = model_frame(self.table["pose"], self.table["height"]), self.table["crop"]
+        scale = np.sqrt(abs(np.linalg.det(crop[..., :2])))[:, None, None]
+        plane = frames[..., :2] @ crop[..., :2].swapaxes(1, 2) + crop[:, None, :, 2]
+        return np.concatenate([plane, frames[..., 2:] * scale], -1)
+
     def truth_px(self, index: int) -> np.ndarray:
         """True vertices of the finest template level, (V, 3), px of the original image."""
         row = {name: self.table[name][index] for name in ("shape", "expression", "pose", "height")}
@@ -476,8 +209,8 @@ class Store:
 class CropDataset(Dataset):
     """Samples of a store as the network's inputs.
 
-    Item: image (3, S, S) float32 in [0, 1]; shape, expression; linear (3, 3) and shift (3,), the map from model
-    space to normalised crop coordinates; flip; index. Augmentation depends on seed, epoch and sample alone.
+    Item: image (3, S, S) uint8, as prediction cuts it out; shape, expression; linear (3, 3) and shift (3,), the map
+    from model space to normalised crop coordinates; flip; index. Augmentation depends on seed, epoch and sample alone.
     """
 
     def __init__(
@@ -504,15 +237,15 @@ class CropDataset(Dataset):
         if self.augment is not None:
             change, flip = draw_matrix(self.augment, rng, self.input_px)
             matrix = compose(change, matrix)
-        image = crop_image(self.store.crop(index), matrix, self.input_px).astype(np.float32) / 255
+        image = crop_image(self.store.crop(index), matrix, self.input_px)
         if flip:
             image = image[:, ::-1]
         if self.augment is not None:
-            image = change_look(image, self.augment, rng)
-        to_crop = compose(matrix, table["crop"][index])
-        linear, shift = model_to_crop(table["pose"][index], int(table["height"][index]), to_crop, self.input_px)
+            look = change_look(image.astype(np.float32) / 255, self.augment, rng)
+            image = np.rint(look * 255).astype(np.uint8)
+        linear, shift = model_to_crop(self.store.frames[index], matrix, self.input_px)
         return {
-            "image": np.ascontiguousarray(image.transpose(2, 0, 1), np.float32),
+            "image": np.ascontiguousarray(image.transpose(2, 0, 1)),
             "shape": table["shape"][index],
             "expression": table["expression"][index],
             "linear": linear.astype(np.float32),
