@@ -290,6 +290,7 @@ def test_a_trusted_surface_map_draws_vertices_to_where_they_are_seen(small_templ
     for stage in model.stages:
         for parameter in stage.conv2.parameters():
             parameter.zero_()
+    model.stages[0].conv2.bias[6] = -20.0
     untrusted = model(photos(1)).levels[0]
     # features that are the pixel's place, turned back into the template's frame and moved
     x = ((torch.arange(16) + 0.5) / 8 - 1).expand(1, 1, 16, 16)

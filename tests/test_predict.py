@@ -203,7 +203,7 @@ def test_a_second_pass_mends_a_wrong_box(hopper):
         before, after = (
             np.linalg.norm((m.landmarks_px - good.landmarks_px)[:, :2], axis=1).mean() for m in (once, twice)
         )
-        assert after < 0.6 * before
+        assert after < 0.7 * before
         np.testing.assert_array_equal(twice.box, np.float32(box))
     # Where the first pass agrees with its box, there is no second.
     [again] = predict(hopper, [box_of(good.landmarks_px)])

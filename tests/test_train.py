@@ -84,6 +84,16 @@ def test_what_a_run_leaves(tiny_run, tiny_config, store):
     assert about["samples"] == len(store.rows("train"))
 
 
+def test_images_reach_the_network_in_zero_to_one(settings, store):
+    trainer = Trainer(settings("run", "augment.flip=0", "augment.rotate_deg=0", "augment.scale=0", "augment.shift=0"))
+    batch = next(trainer.batches())
+    assert batch["image"].dtype == torch.float32
+    assert 0 <= batch["image"].min() < 0.2 < 0.8 < batch["image"].max() <= 1
+    image, *_ = next(trainer.predict_validation(1))
+    expected = store.input_crop(store.rows("val")[0], 64, trainer.config.model.margin)
+    np.testing.assert_allclose(image[0].numpy(), expected.transpose(2, 0, 1) / 255, atol=1e-6)
+
+
 # --- stopping and going on ---
 
 
