@@ -69,7 +69,8 @@ class Pixel2Mesh(nn.Module):
             raise InputError("config", f"model.{name}", problem, "set it to false, or give the number of channels")
         if config.surface and (config.camera != "crop" or config.last_hidden or not config.residual):
             problem = "needs a template in a crop and stages that move it"
-            raise InputError("config", "model.surface", problem, "set it to false, or camera=crop, last_hidden=0 and residual=true")
+            remedy = "set it to false, or camera=crop, last_hidden=0 and residual=true"
+            raise InputError("config", "model.surface", problem, remedy)
         if config.decoder and config.backbone != "vgg16":
             problem = f"draws from the maps of a vgg16, but model.backbone is {config.backbone}"
             raise InputError("config", "model.decoder", problem, "set it to false")

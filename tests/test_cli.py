@@ -29,7 +29,8 @@ def calls(monkeypatch):
 
     stand_in("p2m_core.synthetic.writer", "write_dataset")
     opened = types.SimpleNamespace(summary=lambda: "its summary")
-    stand_in("p2m_core.data.store", "build_store", Store=lambda folder: opened)
+    stand_in("p2m_core.data.preprocess", "build_store")
+    monkeypatch.setitem(sys.modules, "p2m_core.data.store", types.SimpleNamespace(Store=lambda folder: opened))
     stand_in("p2m_core.train", "train")
     stand_in("p2m_core.evaluate", "evaluate")
     rows = [{"name": "a", "problem": ""}, {"photo": "b.jpg", "problem": "b.jpg: is empty"}]
@@ -209,8 +210,7 @@ def test_what_the_library_refuses_is_shown_the_same_way(monkeypatch, capsys):
     def build_store(config):
         raise InputError("a.mat", "Pose_Para", "is missing", "take the original file")
 
-    module = types.SimpleNamespace(build_store=build_store, Store=None)
-    monkeypatch.setitem(sys.modules, "p2m_core.data.store", module)
+    monkeypatch.setitem(sys.modules, "p2m_core.data.preprocess", types.SimpleNamespace(build_store=build_store))
     assert cli.main(["preprocess"]) == 2
     assert capsys.readouterr().err == "p2m: a.mat: Pose_Para: is missing (take the original file)\n"
 

@@ -40,7 +40,8 @@ SMALL = (
     "train.device=cpu", "loss.points=400",
 )  # fmt: skip
 PINHOLE = (
-    "model.camera=perspective", "model.pose_head=false", "model.focal_px=[80, 80]", "model.centre_px=[31.5, 31.5]",
+    "model.camera=perspective", "model.pose_head=false", "model.surface=false",
+    "model.focal_px=[80, 80]", "model.centre_px=[31.5, 31.5]",
     "model.mesh_offset=[0, 0, -0.9]", "template.kind=ellipsoid", "template.levels=2",
     "augment={flip: 0, rotate_deg: 0, scale: 0, shift: 0}", "model.hidden=[8, 8]", "model.blocks=[0, 0]",
 )  # fmt: skip
