@@ -14,7 +14,8 @@ SCRIPTS = [
     path for path in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py")) if "--tiny" in path.read_text()
 ]
 SHARED_SET = "data/raw/bench"  # made by several of them
-LONG = ("network", "synthesis", "store_size", "chamfer", "training", "boxes", "viewer")  # more than 10 s, by `make test-all`
+# more than 10 s, by `make test-all`
+LONG = ("network", "synthesis", "store_size", "chamfer", "training", "boxes", "viewer")
 
 
 @pytest.fixture(scope="module")
