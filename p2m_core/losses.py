@@ -65,11 +65,12 @@ class MeshLoss(nn.Module):
         self.along_edges = nn.ModuleList(SparseMap(edge_differences(edges, n)) for edges, n in level_edges(template))
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
-        known = min(SURFACE_LEVEL, len(template.counts) - 1)
-        self.register_buffer("surface_faces", torch.from_numpy(template.faces[known]), persistent=False)
-        start = torch.from_numpy(unit_template(template))[: template.counts[known]]
-        self.register_buffer("start", start, persistent=False)
-        self.surface_sums = SparseMap(face_sums(template.faces[known], template.counts[known]))
+        if config.surface:
+            level = min(SURFACE_LEVEL, len(template.counts) - 1)
+            self.register_buffer("surface_faces", torch.from_numpy(template.faces[level]), persistent=False)
+            start = torch.from_numpy(unit_template(template))[: template.counts[level]]
+            self.register_buffer("start", start, persistent=False)
+            self.surface_sums = SparseMap(face_sums(template.faces[level], template.counts[level]))
         self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
         if any(config.regions) and not config.chamfer:
             raise InputError("config", "loss.regions", "is set, but nothing draws points", "set loss.chamfer above 0")

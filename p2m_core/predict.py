@@ -77,7 +77,6 @@ def _predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool) -> tuple[li
     images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(device).float() / 255
     count, mirror = len(crops), model.template.mirror
     flip = flip and len(mirror) > 0
-    # In one batch, which is faster than two.
     both = model(torch.cat([images, images.flip(3)]) if flip else images).levels
     levels, doubt = [x[:count].cpu().numpy() for x in both], np.zeros(count)
     if flip:

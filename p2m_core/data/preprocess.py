@@ -19,7 +19,7 @@ from p2m_core.data.aflw2000 import Sample, find_samples, origin, read_image, rea
 from p2m_core.data.augment import crop_image
 from p2m_core.data.splits import SPLITS, assign_splits
 from p2m_core.data.store import VERSION, checksums
-from p2m_core.detect import detect_faces
+from p2m_core.detect import detect_faces, overlap
 from p2m_core.errors import InputError
 from p2m_core.faces import registration
 from p2m_core.faces.fit import fit_landmarks, guess_depth, mean_face_residual
@@ -61,14 +61,8 @@ class Part:
 
 def detected_box(image: np.ndarray, landmark_box: np.ndarray) -> np.ndarray | None:
     """The found face (4,) that overlaps most with the landmarks' box, px; None if none does."""
-    boxes = detect_faces(image)
-    if not len(boxes):
-        return None
-    low, high = np.maximum(boxes[:, :2], landmark_box[:2]), np.minimum(boxes[:, 2:], landmark_box[2:])
-    common = np.prod(np.maximum(high - low, 0), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(landmark_box[2:] - landmark_box[:2])
-    overlap = common / (areas - common)
-    return boxes[overlap.argmax()] if overlap.max() >= LEAST_OVERLAP else None
+    best = max(detect_faces(image), key=lambda box: overlap(box, landmark_box), default=None)
+    return best if best is not None and overlap(best, landmark_box) >= LEAST_OVERLAP else None
 
 
 def choose_box(image: np.ndarray, sample: Sample, data: DataConfig) -> tuple[np.ndarray, bool]:
