@@ -56,14 +56,28 @@ def read_metrics(run: Path) -> dict[str, float]:
     whose loss is above EXPLODED times the first.
     """
     numbers = {f"training.{name}": value for name, value in _numbers(_read_json(run / "finished.json"), run)}
-    if (run / "metrics.csv").exists():
-        loss = pd.read_csv(run / "metrics.csv", on_bad_lines="skip")["loss"].dropna()  # rows of a validation have none
-        numbers |= {"training.exploded": 100 * float((loss > EXPLODED * loss.iloc[0]).mean())} if len(loss) else {}
+    loss = read_curves(run)["loss"].dropna()  # rows of a validation have none
+    if len(loss):
+        numbers["training.exploded"] = 100 * float((loss > EXPLODED * loss.iloc[0]).mean())
     evaluations = sorted(run.glob("evaluation/*/metrics.json"))
     for path in evaluations:
         prefix = f"{path.parent.name}." if len(evaluations) > 1 else ""
         numbers |= {f"{prefix}{name}": value for name, value in _numbers(_without_about(path), run)}
     return numbers
+
+
+def read_curves(run: Path) -> pd.DataFrame:
+    """Columns step, loss and val_error of a run's metrics.csv so far; no rows if there are none yet.
+
+    Raises: InputError if the file lacks one of them.
+    """
+    path, columns = run / "metrics.csv", ["step", "loss", "val_error"]
+    if not path.exists() or not path.stat().st_size:  # a training that has just begun
+        return pd.DataFrame(columns=columns, dtype=float)
+    table = pd.read_csv(path, on_bad_lines="skip")
+    if missing := [name for name in columns if name not in table]:
+        raise InputError(path, missing[0], "is no column there: another version wrote it", "give another run")
+    return table[columns]
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:

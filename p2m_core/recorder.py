@@ -11,6 +11,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, write_text
 from p2m_core.losses import TERMS
 
@@ -67,11 +68,17 @@ class Recorder:
 
 
 def trim_metrics(path: Path, step: int) -> None:
-    """Drop the rows after `step`, which a stopped run wrote after its last checkpoint, and a last row cut short."""
-    if not path.exists():
+    """Drop the rows after `step`, which a stopped run wrote after its last checkpoint, and a last row cut short.
+
+    Raises: InputError if the file has other columns than those of today.
+    """
+    if not path.exists() or not path.stat().st_size:
         return
     with open(path, newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["step"].isdigit() and None not in row.values()]
+        reader = csv.DictReader(stream)
+        if tuple(reader.fieldnames) != COLUMNS:
+            raise InputError(path, "", "has other columns: another version wrote it", "train under another name")
+        rows = [row for row in reader if row["step"].isdigit() and None not in row.values()]
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()

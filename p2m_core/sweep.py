@@ -232,7 +232,7 @@ def write_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write sweep.csv and sweep.md.
 
-    Returns: a row a run, with its headline metrics; and a row a variant: how many of its runs ended well, and of each
+    Returns: a row a run, with its headline metrics once it has ended; and a row a variant: how many of its runs ended well, and of each
     metric the mean over them, half the width of its 95% interval, and the same of the difference to the first variant,
     seed by seed.
     """
@@ -240,7 +240,8 @@ def write_tables(
 
     from p2m_core.capsule import headline, read_metrics
 
-    metrics = [headline(read_metrics(run_folder(run.config))) for run in runs]
+    ended = [outcomes[run.label].status != "waiting" for run in runs]
+    metrics = [headline(read_metrics(run_folder(run.config))) if e else {} for run, e in zip(runs, ended, strict=True)]
     names = list(dict.fromkeys(name for row in metrics for name in row))
     rows = []
     for run, found in zip(runs, metrics, strict=True):

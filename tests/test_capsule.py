@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from p2m_core import capsule, cli
-from p2m_core.capsule import check_run, diff_runs, find_run, headline, read_metrics
+from p2m_core.capsule import check_run, diff_runs, find_run, headline, read_curves, read_metrics
 from p2m_core.checkpoint import save_weights
 from p2m_core.config import Config, load_config, save_config, with_values
 from p2m_core.errors import InputError
@@ -67,6 +67,16 @@ def test_all_finite_numbers_have_a_name(home):
 def test_the_share_of_exploded_steps(tmp_path):
     run = write_run(tmp_path / "x", losses=(2.0, 19.0, 21.0, np.inf))
     assert read_metrics(run)["training.exploded"] == 50
+
+
+def test_the_curves_of_a_run_that_has_just_begun_and_of_another_version(tmp_path):
+    assert list(read_curves(tmp_path)) == ["step", "loss", "val_error"]
+    (tmp_path / "metrics.csv").touch()
+    assert len(read_curves(tmp_path)) == 0
+    assert read_metrics(tmp_path) == {}
+    (tmp_path / "metrics.csv").write_text("iteration,loss\n1,2.0\n")
+    with pytest.raises(InputError, match=r"metrics\.csv: step: is no column there"):
+        read_curves(tmp_path)
 
 
 def test_a_run_without_anything_has_no_numbers(tmp_path):

@@ -151,6 +151,8 @@ def test_tables_have_means_and_intervals_over_the_seeds_paired_with_the_first_va
         (folder / "metrics.json").write_text(json.dumps({"score": scores[str(run.config.train.lr)][run.config.seed]}))
     outcomes = {run.label: Outcome(run.label, "ok", 1, 2.0) for run in runs}
     outcomes["lr-0.2_seed-1"] = Outcome("lr-0.2_seed-1", "failed", 2, 3.0, "x | y")
+    unfinished = {label: Outcome(label, "waiting") for label in outcomes}
+    assert "score" not in write_tables(root, runs, unfinished)[0]  # of a run that goes on, nothing is read
     table, summary = write_tables(root, runs, outcomes)
     assert list(table["score"]) == [*scores["0.1"], *scores["0.2"]]
     assert list(summary["runs ok"]) == [3, 2]

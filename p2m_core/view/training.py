@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
+from p2m_core.capsule import read_curves
 from p2m_core.config import PROJECT_ROOT, Config, run_folder, save_config
 from p2m_core.distributed import is_training
 from p2m_core.facemesh import FaceMesh, Specimen
@@ -53,8 +54,7 @@ def read_run(folder: Path) -> Callable[[], tuple[list[Specimen] | None, pd.DataF
     def read() -> tuple[list[Specimen] | None, pd.DataFrame | None] | None:
         metrics, preview = folder / "metrics.csv", folder / "preview.npz"
         specimens = read_preview(preview) if changed(preview) else None
-        table = pd.read_csv(metrics, on_bad_lines="skip") if changed(metrics) else None
-        return specimens, None if table is None else table[["step", "loss", "val_error"]]
+        return specimens, read_curves(folder) if changed(metrics) else None
 
     return read
 
