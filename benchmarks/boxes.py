@@ -7,13 +7,16 @@ FOLDER is in AFLW2000-3D's format; without it, synthetic faces of a seed of thei
 
 Prints nme68-2d in percent with the bundled weights and flip averaging, in one pass and in two, with the true boxes (the
 baseline of the ratios), with boxes found by each detector (of the faces that it finds, beside the true boxes of the
-same faces), and with true boxes moved or scaled; then the area under the ROC curve of the doubt, faces with detected
-boxes against crops without a face, and the rates at predict.DOUBT_LIMIT.
+same faces) and by the cascades with the network's own search behind them, and with true boxes moved or scaled; then the
+area under the ROC curve of the doubt, faces with detected boxes against crops without a face, the rates at
+predict.DOUBT_LIMIT, and in how many pictures without a face the network's search finds one.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -27,7 +30,7 @@ from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh
 from p2m_core.metrics import nme68_2d
 from p2m_core.photos import IMAGE_SUFFIXES
-from p2m_core.predict import DOUBT_LIMIT, predict
+from p2m_core.predict import DOUBT_LIMIT, find_meshes, open_network, predict, search_face
 from p2m_core.synthetic.background import draw_background
 from p2m_core.synthetic.light import PLACES
 from p2m_core.synthetic.writer import write_dataset
@@ -42,12 +45,12 @@ def moved(box: np.ndarray, rng: np.random.Generator, shift: float, scale: float)
     return np.concatenate([centre - half, centre + half])
 
 
-def found_boxes(samples: list[Sample], detector: str) -> list[np.ndarray | None]:
+def found_boxes(samples: list[Sample], find: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray | None]:
     """For each photo the found box that overlaps the true one most, if by 0.3."""
     boxes = []
     for sample in samples:
         truth = box_of(sample.landmarks_px)
-        found = detect_faces(read_image(sample.image_path), detector)
+        found = find(read_image(sample.image_path))
         best = max(found, key=lambda box: overlap(box, truth), default=None)
         boxes.append(best if best is not None and overlap(best, truth) > 0.3 else None)
     return boxes
@@ -60,11 +63,16 @@ def measure(samples: list[Sample], boxes: list[np.ndarray], passes: int) -> tupl
     return nme68_2d(np.stack([mesh.landmarks_px for mesh in meshes]), truth), meshes
 
 
-def crops_without(rng: np.random.Generator, count: int, folder: Path | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pictures without a face, each with a box: random ones, and what the cascades take for a face if they are lax."""
+def pictures_without(rng: np.random.Generator, count: int, folder: Path | None) -> list[np.ndarray]:
+    """Pictures without a face: synthetic backgrounds, and those of a folder."""
     pictures = [np.uint8(255 * draw_background(rng, 224, rng.choice(list(PLACES))).clip(0, 1)) for _ in range(count)]
     if folder is not None:
         pictures += [read_image(p) for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+    return pictures
+
+
+def crops_without(rng: np.random.Generator, pictures: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each picture with a box: random ones, and what the cascades take for a face if they are lax."""
     crops = []
     for picture in pictures:
         height, width = picture.shape[:2]
@@ -103,9 +111,15 @@ def main() -> None:
     print(f"{len(samples)} photos of {folder.name}, nme68-2d in percent")
     print(f"{'true boxes':34} one pass {one.mean():5.2f}, two {two.mean():5.2f}")
     doubts = []
-    for detector in DETECTORS:
+    network = open_network(precision="auto")
+
+    def with_search(image: np.ndarray) -> np.ndarray:
+        return np.array([mesh.box for mesh in find_meshes(network, image)]).reshape(-1, 4)
+
+    ways = {name: partial(detect_faces, detector=name) for name in DETECTORS}
+    for detector, find in {"cascades": ways.pop("cascades"), "cascades, then the network": with_search, **ways}.items():
         try:
-            boxes = found_boxes(samples, detector)
+            boxes = found_boxes(samples, find)
         except InputError as error:
             print(f"{detector:34} not measured: {error}")
             continue
@@ -128,7 +142,8 @@ def main() -> None:
         first, second = measure(part, boxes, 1)[0].mean(), measure(part, boxes, 2)[0].mean()
         name = f"moved by {100 * shift:.0f}%, scaled by {100 * scale:.0f}%"
         print(f"{name:34} one pass {first:5.2f}, two {second:5.2f}: {second / first:.2f} times", flush=True)
-    crops = crops_without(rng, 2 if args.tiny else 60, args.without)
+    pictures = pictures_without(rng, 2 if args.tiny else 60, args.without)
+    crops = crops_without(rng, pictures)
     without = np.array([predict(picture, [box])[0].doubt for picture, box in crops])
     area, rates = (
         area_under_roc(np.array(doubts), without),
@@ -136,6 +151,8 @@ def main() -> None:
     )
     print(f"doubt: {len(doubts)} faces against {len(without)} crops without, area under ROC {area:.4f}")
     print(f"above {DOUBT_LIMIT}: {rates[0]:.1f}% of faces, {rates[1]:.1f}% of crops without")
+    wrong = sum(len(search_face(network, picture)) for picture in pictures)
+    print(f"the network's search finds a face in {wrong} of {len(pictures)} pictures without")
 
 
 if __name__ == "__main__":

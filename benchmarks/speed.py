@@ -4,9 +4,9 @@
 
 Prints training samples/s of whole steps (forward, loss, backward, clipping, optimiser, moving average) with bf16,
 against fp32 as the baseline; the same with vertices, landmarks and all of Pixel2Mesh's terms, chamfer against 2000
-points, against face-lite's own terms as the baseline, and the share of chamfer; ms a photo on one core, and with ONNX
-Runtime, against torch as the baseline; ms with flip averaging, against one pass. Medians after warm-up; nothing else
-should run.
+points, against face-lite's own terms as the baseline, and the share of chamfer; ms a photo on all cores and on one,
+with and without flip averaging, in bf16 against fp32 as the baseline; and with ONNX Runtime, against torch. Medians
+after warm-up; nothing else should run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from p2m_core.data.aflw2000 import read_image
 from p2m_core.faces.registration import face_template
 from p2m_core.losses import MeshLoss, Truth
 from p2m_core.model import Pixel2Mesh
-from p2m_core.predict import open_network, predict, predict_crops, sample_photo
+from p2m_core.photos import sample_photo
+from p2m_core.predict import open_network, predict, predict_crops
 from p2m_core.synthetic.face_model import load_head_model
 from p2m_core.template import Template
 
@@ -91,21 +92,27 @@ def training(rounds: int, batch: int) -> None:
 
 
 def prediction(rounds: int, tiny: bool) -> None:
-    model = open_network("bundled", "cpu")
-    side = model.config.input_px
+    networks = {precision: open_network("bundled", "cpu", precision) for precision in ("fp32", "bf16")}
+    side = networks["fp32"].config.input_px
     crop, image = np.zeros((1, side, side, 3), np.uint8), torch.rand(1, 3, side, side)
-    once, flipped = (median_s(lambda on=on: predict_crops(model, crop, on), rounds) for on in (False, True))
-    print(f"one photo: {1000 * flipped:.1f} ms with flip averaging, {flipped / once:.2f} times one pass")
+
+    def time_s(precision: str, flip: bool) -> float:
+        return median_s(lambda: predict_crops(networks[precision], crop, flip), rounds)
+
+    for cores in (torch.get_num_threads(), 1):
+        torch.set_num_threads(cores)
+        once, flipped, low_once, low = (time_s(p, flip) for p in networks for flip in (False, True))
+        print(
+            f"one photo, {cores} core(s): {1000 * once:.1f} ms, with flip averaging {1000 * flipped:.1f} ms; "
+            f"bf16 {1000 * low_once:.1f} and {1000 * low:.1f} ms: {once / low_once:.2f} and {flipped / low:.2f} times "
+            "the speed of fp32"
+        )
     photo = read_image(sample_photo())
-    [full] = predict(photo)
-    with torch.autocast("cpu", torch.bfloat16):
-        [low] = predict(photo)
+    [full], [low] = (predict(photo, precision=precision) for precision in networks)
     moved = np.linalg.norm(low.vertices_px - full.vertices_px, axis=1).mean() / face_size(full.landmarks_px)
     print(f"bf16 moves a vertex of {sample_photo().name} by {100 * moved:.2f}% of the face size")
-    torch.set_num_threads(1)
     with torch.inference_mode():
-        single = median_s(lambda: model(image), rounds)
-    print(f"one photo on one core: {1000 * single:.1f} ms, {once / single:.2f} times the speed of all cores")
+        single = median_s(lambda: networks["fp32"](image), rounds)
     if not tiny:
         print(f"ONNX Runtime on one core: {onnx_latency(image, rounds, single)}")
 

@@ -22,7 +22,8 @@ import numpy as np
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.facemesh import Specimen
 from p2m_core.page import write_html
-from p2m_core.predict import predict, sample_photo
+from p2m_core.photos import sample_photo
+from p2m_core.predict import predict
 from p2m_core.view.inspector import UNIT, inspect
 
 # In the page: the slider to each place, and the time until the frame after the drawn one begins.

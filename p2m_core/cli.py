@@ -104,7 +104,8 @@ def evaluate(args: argparse.Namespace) -> Any:
 def predict(args: argparse.Namespace) -> Any:
     """turn photos into meshes, textured and with pictures, landmarks and an HTML view"""
     from p2m_core.config import SAVED
-    from p2m_core.predict import SAMPLE_PHOTO, predict_files, timing_table
+    from p2m_core.photos import SAMPLE_PHOTO
+    from p2m_core.predict_files import predict_files, timing_table
 
     if args.box and len(args.photos) > 1:
         raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")

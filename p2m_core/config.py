@@ -274,9 +274,9 @@ SAVED = (
 class PredictConfig(Section):
     """Photos in, meshes out. photos: files or folders, or "grace_hopper", matplotlib's sample photo.
 
-    passes: the second crops again around the first prediction. detector: see detect.detect_faces. save: which files,
-    see export.SAVERS; csv is a table of all faces. video: photos are consecutive frames, so that a face is looked for
-    where it was.
+    passes: the second crops again around the first prediction. detector: see detect.detect_faces. precision: as
+    train.precision. save: which files, see export.SAVERS; csv is a table of all faces. video: photos are consecutive
+    frames, so that a face is looked for where it was.
     """
 
     weights: str = "bundled"
@@ -284,6 +284,7 @@ class PredictConfig(Section):
     flip: bool = True
     passes: Annotated[int, Field(ge=1, le=4)] = 2
     detector: Literal["cascades", "fast", "blazeface"] = "cascades"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     save: tuple[Literal[SAVED], ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
     workers: Count = 1
     video: bool = False

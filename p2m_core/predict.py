@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import logging
-import multiprocessing
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 
 from p2m_core.backbones import fold_batch_norms
 from p2m_core.camera import angles_from_rotation, apply_affine, box_of, crop_matrix, invert_affine, ndc_to_px, umeyama
 from p2m_core.checkpoint import load_model, weights_path
-from p2m_core.config import PredictConfig
 from p2m_core.data.augment import crop_image
 from p2m_core.detect import detect_faces, overlap
 from p2m_core.errors import InputError
-from p2m_core.export import POSE_FIELDS, save_specimen
-from p2m_core.facemesh import FaceMesh, Specimen, to_world
-from p2m_core.files import write_text
-from p2m_core.jobs import map_jobs
+from p2m_core.facemesh import FaceMesh, to_world
 from p2m_core.model import PLACED_SCALE, Pixel2Mesh
-from p2m_core.photos import SAMPLE_PHOTO, find_photos, read_photo, sample_photo
-
-__all__ = [
-    "SAMPLE_PHOTO", "Predictions", "find_photos", "open_network", "predict", "predict_crops", "predict_files",
-    "sample_photo",
-]  # fmt: skip
+from p2m_core.optim import autocast_type
 
 # A crop is cut again around the first prediction unless the two boxes overlap (intersection over union) by so much:
 # with the true box they did so on 88 photos of 88, with one moved by a tenth of the face on 3% (benchmarks/boxes.py).
@@ -43,22 +29,36 @@ SAME_BOX = 0.85
 # not look like a face: 98% of 182 crops without one lay above, of 319 detected synthetic faces 0.3%. Measures of the
 # network's features told them apart less well (Mahalanobis distance: area under the ROC curve 0.985, this: 0.999).
 DOUBT_LIMIT = 0.055
-_log = logging.getLogger(__name__)
+# Where the network looks for a face itself: the windows' sides as shares of the photo's shorter side, and how many
+# lie along that.
+WINDOWS = ((0.75, 1), (0.5, 2), (0.34, 3))
+SEARCH_LEAST_PX = 32
+SEARCH_PASSES = 3
+# It takes for a face what it comes back to, with such an overlap, from boxes so far beside, in shares of the side:
+# where there is nothing to come back to, the prediction moves along, which leaves two thirds (benchmarks/boxes.py).
+SEARCH_BACK = 0.8
+BESIDE = np.array([[-0.2, 0], [0.2, 0], [0, -0.2], [0, 0.2]])
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path, modified: int, device: str) -> Pixel2Mesh:
+def _network(path: Path, modified: int, device: str, low: torch.dtype | None) -> Pixel2Mesh:
     # `modified` makes a file that was trained anew a new entry.
     model, _ = load_model(path, device)
     fold_batch_norms(model.encoder)
+    model.encoder.to(low)  # once: autocast alone would do so anew for each photo
     return model.to(memory_format=torch.channels_last)
 
 
-def open_network(weights: str | Path = "bundled", device: str | None = None) -> Pixel2Mesh:
-    """The network of "bundled" or a weights file, kept in memory between calls."""
+def open_network(
+    weights: str | Path = "bundled", device: str | None = None, precision: Literal["auto", "fp32", "bf16"] = "fp32"
+) -> Pixel2Mesh:
+    """The network of "bundled" or a weights file, kept in memory between calls.
+
+    Args: precision: of the encoder; "auto" is bf16 where the device has instructions for it. `predict_crops` knows.
+    """
     path = weights_path(weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _network(path, path.stat().st_mtime_ns, device)
+    return _network(path, path.stat().st_mtime_ns, device, autocast_type(precision, torch.device(device)))
 
 
 def predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool = True) -> list[np.ndarray]:
@@ -77,7 +77,9 @@ def _predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool) -> tuple[li
     images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(device).float() / 255
     count, mirror = len(crops), model.template.mirror
     flip = flip and len(mirror) > 0
-    both = model(torch.cat([images, images.flip(3)]) if flip else images).levels
+    low = next(model.encoder.parameters()).dtype
+    with torch.autocast(device.type, low, enabled=low != torch.float32):
+        both = model(torch.cat([images, images.flip(3)]) if flip else images).levels
     levels, doubt = [x[:count].cpu().numpy() for x in both], np.zeros(count)
     if flip:
         mirrored = [x[count:].cpu().numpy()[:, mirror[: x.shape[1]]] * [-1, 1, 1] for x in both]
@@ -94,6 +96,7 @@ def predict(
     flip: bool = True,
     passes: int = 2,
     detector: str = "cascades",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> list[FaceMesh]:
     """The mesh of every face in a photo.
 
@@ -102,22 +105,56 @@ def predict(
              weights: "bundled" or a weights file.   device: None takes CUDA where there is one.
              flip: average with the prediction for the mirrored photo (better, twice the time; and tells the doubt).
              passes: 2 crops again around the first prediction where the box was not as tight as said.
-             detector: see `detect.detect_faces`.
+             detector: see `detect.detect_faces`; see also `find_meshes`.
+             precision: as for `open_network`; bf16 moves a vertex by 0.04% of the face size (benchmarks/speed.py).
     Returns: a FaceMesh a box, in the boxes' order, or the largest face first; [] if no face is found.
     Raises:  InputError for an image or boxes of another shape.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError("image", "", f"is {image.dtype} of shape {image.shape}", "give (H, W, 3) uint8 RGB")
-    boxes = detect_faces(image, detector) if boxes is None else np.asarray(boxes, np.float64)
-    if boxes.size == 0:
-        return []
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
+    model = open_network(weights, device, precision)
+    if boxes is None:
+        return find_meshes(model, image, flip, passes, detector)
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
-    model = open_network(weights, device)
+    return mesh_boxes(model, image, boxes, flip, passes)
+
+
+def find_meshes(
+    model: Pixel2Mesh,
+    image: np.ndarray,
+    flip: bool = True,
+    passes: int = 2,
+    detector: str = "cascades",
+    timed: Callable[[str], AbstractContextManager] = lambda stage: nullcontext(),
+) -> list[FaceMesh]:
+    """The faces that a detector finds, or the network itself where that finds none, or none that looks like a face.
+
+    Args:    timed: a context around each stage.
+    Returns: as `predict` does.
+    """
+    with timed("find faces"):
+        boxes = detect_faces(image, detector)
+    with timed("network"):
+        meshes = mesh_boxes(model, image, boxes, flip, passes)
+    if all(mesh.doubt > DOUBT_LIMIT for mesh in meshes):
+        with timed("search"):
+            boxes = search_face(model, image)
+        if len(boxes):
+            with timed("network"):
+                meshes = mesh_boxes(model, image, boxes, flip, passes)
+    return meshes
+
+
+def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool, passes: int) -> list[FaceMesh]:
+    """A FaceMesh for each box (K, 4), cropped again where box and prediction differ."""
     meshes: list[FaceMesh] = [None] * len(boxes)
-    tight, todo = boxes.copy(), np.arange(len(boxes))
+    tight, todo = np.array(boxes), np.arange(len(boxes))
     for _ in range(passes):
+        if not len(todo):
+            break
         for k, mesh in zip(todo, predict_boxes(model, image, tight[todo], flip), strict=True):
             meshes[k] = replace(mesh, box=np.float32(boxes[k]))
         found = np.stack([box_of(mesh.landmarks_px) for mesh in meshes])
@@ -125,9 +162,52 @@ def predict(
         size = (found[:, 2:] - found[:, :2]).min(1)
         todo = np.array([k for k in todo if size[k] > 1 and overlap(tight[k], found[k]) < SAME_BOX], int)
         tight[todo] = found[todo]
-        if not len(todo):
-            break
     return meshes
+
+
+def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
+    """A face that the network itself finds in a photo (H, W, 3), where detectors found none.
+
+    In windows all over the photo it predicts landmarks. Windows that see the same face agree on where it is: the two
+    places on which most agree are looked at again, and the one that the network doubts less is taken for a face if it
+    comes back there from beside. Much smaller than a third of the photo's shorter side it does not find.
+
+    Returns: (1, 4) the box, or (0, 4).
+    """
+    nothing, least = np.zeros((0, 4)), min(image.shape[:2])
+    if not len(model.template.mirror) or least < SEARCH_LEAST_PX:  # no mirrored prediction, no doubt
+        return nothing
+
+    def look(boxes: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+        meshes = predict_boxes(model, image, boxes, flip)
+        return np.stack([box_of(mesh.landmarks_px) for mesh in meshes]), np.array([mesh.doubt for mesh in meshes])
+
+    found, _ = look(windows(*image.shape[:2]), False)
+    agree = np.sort([[overlap(a, b) for b in found] for a in found])[:, -4:-1].mean(1)  # with the three nearest others
+    places: list[np.ndarray] = []
+    for box in found[np.argsort(-agree, kind="stable")]:
+        if len(places) < 2 and all(overlap(box, other) < 0.4 for other in places):
+            places.append(box)
+    boxes, doubt = np.stack(places), np.zeros(len(places))
+    for _ in range(SEARCH_PASSES):
+        boxes, doubt = look(boxes, True)
+    box = boxes[doubt.argmin()]
+    back, _ = look(box + np.tile(BESIDE, 2) * (box[2:] - box[:2]).max(), False)
+    sure = doubt.min() < DOUBT_LIMIT and min(overlap(box, other) for other in back) > SEARCH_BACK
+    return box[None] if sure else nothing
+
+
+def windows(height: int, width: int) -> np.ndarray:
+    """Squares (K, 4) all over a photo, x0 y0 x1 y1 in px, as WINDOWS says."""
+    least, boxes = min(height, width), []
+    for share, count in WINDOWS:
+        side = share * least
+        places = []
+        for free in (height - side, width - side):
+            n = round(count * (free + side) / least)  # as many more along the longer side as it is longer
+            places.append(np.linspace(0, free, n) if n > 1 else [free / 2])
+        boxes += [[x, y, x + side, y + side] for y in places[0] for x in places[1]]
+    return np.array(boxes) - 0.5
 
 
 def predict_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool = True) -> list[FaceMesh]:
@@ -176,182 +256,3 @@ def pose_of(vertices_px: np.ndarray, template_vertices: np.ndarray) -> np.ndarra
     """
     scale, rotation, shift = umeyama(template_vertices - template_vertices.mean(0), to_world(vertices_px))
     return np.concatenate([np.degrees(angles_from_rotation(rotation)), shift * [1, -1, 1], [scale]])
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Predictions:
-    """What came of photos.
-
-    specimens  the faces, unless they were not to be kept     rows      a dict a face or failed photo, as in the CSV
-    problems   one line for each photo that failed            warnings  one line for each face that looks like none
-    seconds    by stage, summed over photos and processes     photos    how many were looked at
-    """
-
-    specimens: list[Specimen] = field(default_factory=list)
-    rows: list[dict] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    photos: int = 0
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the block's time to a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def add(self, other: Predictions) -> None:
-        """Append another's photos to these."""
-        for name in ("specimens", "rows", "problems", "warnings"):
-            getattr(self, name).extend(getattr(other, name))
-        for stage, seconds in other.seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.photos += other.photos
-
-
-def predict_files(
-    photos: Sequence[str | Path],
-    out: str | Path,
-    boxes: np.ndarray | None = None,
-    settings: PredictConfig | None = None,
-    device: str | None = None,
-    keep: bool = True,
-) -> Predictions:
-    """Predict photos and write what one takes away, a set of files for each face: `export.SAVERS` lists them.
-
-    Files are named after the photo, with -2, -3 ... for further faces; a photo that fails leaves none.
-
-    Args:    photos: see `find_photos`.   boxes: as for `predict`, for a single photo.
-             settings: save says which files; workers > 1 shares the photos among processes; video takes the photos
-             for consecutive frames.   keep: False for thousands of photos, which would fill the memory.
-    """
-    out, settings, paths = Path(out), settings or PredictConfig(), find_photos(photos)
-    if boxes is not None and len(paths) != 1:
-        raise InputError("--box", "", f"is given with {len(paths)} photos", "give boxes with one photo at a time")
-    if settings.video and settings.workers > 1:
-        raise InputError("predict.workers", "", "is above 1 for a video, whose frames follow each other", "set it to 1")
-    weights_path(settings.weights)  # says once, not for each photo, that there are none
-    job = partial(_predict_file, paths=paths, out=out, boxes=boxes, settings=settings, device=device, keep=keep)
-    start, done = time.perf_counter(), {}
-    if settings.video:
-        results = _predict_video(job, len(paths))
-    elif len(paths) == 1:
-        results = [job(0)]
-    else:
-        results = map_jobs(job, range(len(paths)), settings.workers, "photos")
-    for index, result in results:
-        done[index] = result
-    total = Predictions()
-    for index in range(len(paths)):
-        total.add(done[index])
-    total.seconds["all"] = time.perf_counter() - start
-    for line in [*total.problems, *total.warnings]:
-        _log.warning("%s", line)
-    if "csv" in settings.save and total.rows:
-        write_text(out / "predictions.csv", csv_of(total.rows))
-    return total
-
-
-def _predict_video(job: partial, count: int) -> Iterator[tuple[int, Predictions]]:
-    """Frames one after another: the faces of a frame are looked for where they were in the one before."""
-    last: list[np.ndarray] = []
-
-    def follow(index: int) -> tuple[int, Predictions]:
-        nonlocal last
-        meshes: list[FaceMesh] = []
-        result = job(index, boxes=np.stack(last) if last else None, meshes=meshes)
-        lost = not meshes or any(mesh.doubt > DOUBT_LIMIT for mesh in meshes)
-        last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
-        return result
-
-    yield from map_jobs(follow, range(count), 1, "frames")
-
-
-def _predict_file(
-    index: int,
-    paths: list[Path],
-    out: Path,
-    boxes: np.ndarray | None,
-    settings: PredictConfig,
-    device: str | None,
-    keep: bool,
-    meshes: list[FaceMesh] | None = None,
-) -> tuple[int, Predictions]:
-    """One photo of `predict_files`; what was found is appended to `meshes`."""
-    if multiprocessing.parent_process() is not None:
-        cv2.setNumThreads(1)  # a process a core: more threads only get in the way
-    path, result = paths[index], Predictions(photos=1)
-    meshes = [] if meshes is None else meshes
-    try:
-        taken = {other.stem for other in paths[:index]}
-        if path.stem in taken:
-            raise InputError(path, "", f"another photo is called {path.stem}", "predict it into another folder")
-        with result.timed("read"):
-            photo = read_photo(path)
-        if boxes is None:
-            with result.timed("find faces"):
-                boxes = detect_faces(photo, settings.detector)
-            if not len(boxes):
-                raise InputError(path, "", "no face found", "give its box with --box x0,y0,x1,y1")
-        with result.timed("network"):
-            meshes += predict(photo, boxes, settings.weights, device, settings.flip, settings.passes)
-        names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
-        if clash := {other.stem for other in paths}.intersection(names[1:]):
-            raise InputError(path, "", f"another photo is called {min(clash)}", "predict it into another folder")
-        for name, mesh in zip(names, meshes, strict=True):
-            specimen = Specimen(name, mesh, photo)
-            with result.timed("write files"):
-                save_specimen(out, specimen, settings.save)
-            result.rows.append(csv_row(specimen, path))
-            if mesh.doubt > DOUBT_LIMIT:
-                result.warnings.append(doubt_line(specimen, path))
-            if keep:
-                result.specimens.append(specimen)
-    except InputError as error:
-        result.problems.append(str(error))
-        result.rows.append({"photo": path.name, "problem": str(error)})
-    return index, result
-
-
-def doubt_line(specimen: Specimen, path: Path) -> str:
-    """The warning for a face that looks like none."""
-    box = ",".join(f"{x:.0f}" for x in specimen.mesh.box)
-    return (
-        f"{path}: {specimen.name} at {box} may be no face, or its box is wrong: two predictions of it differ by "
-        f"{specimen.mesh.doubt:.3f}, usual is below {DOUBT_LIMIT} (look at the crop, or give a box with --box)"
-    )
-
-
-def csv_row(specimen: Specimen, path: Path) -> dict:
-    """A face's row of predictions.csv."""
-    mesh = specimen.mesh
-    row = {"name": specimen.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
-    row |= {name: round(float(value), 2) for name, value in zip(("x0", "y0", "x1", "y1"), mesh.box, strict=True)}
-    return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
-
-
-def csv_of(rows: list[dict]) -> str:
-    """Rows as CSV; what a row lacks stays empty."""
-    stream = io.StringIO()
-    names = ["name", "photo", "problem", "doubt", "x0", "y0", "x1", "y1", *POSE_FIELDS]
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
-def timing_table(result: Predictions, workers: int) -> str:
-    """ms a photo by stage, and photos a second."""
-    count, seconds = max(1, result.photos), dict(result.seconds)
-    total = seconds.pop("all")
-    lines = [f"{stage:<12} {1000 * value / count:7.1f} ms a photo" for stage, value in seconds.items()]
-    rate = f"{result.photos / max(total, 1e-9):.1f} photos/s: {result.photos} in {total:.1f} s"
-    return "\n".join(
-        [*lines, f"{rate}, {workers} process{'es' if workers > 1 else ''}, loading of the network included"]
-    )

@@ -232,9 +232,9 @@ def write_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write sweep.csv and sweep.md.
 
-    Returns: a row a run, with its headline metrics once it has ended; and a row a variant: how many of its runs ended well, and of each
-    metric the mean over them, half the width of its 95% interval, and the same of the difference to the first variant,
-    seed by seed.
+    Returns: a row a run, with its headline metrics once it has ended; and a row a variant: how many of its runs ended
+    well, and of each metric the mean over them, half the width of its 95% interval, and the same of the difference to
+    the first variant, seed by seed.
     """
     import pandas as pd
 

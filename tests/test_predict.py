@@ -22,7 +22,17 @@ from p2m_core.detect import detect_faces, overlap
 from p2m_core.errors import InputError
 from p2m_core.facemesh import to_world
 from p2m_core.photos import read_photo, sample_photo
-from p2m_core.predict import DOUBT_LIMIT, open_network, pose_of, predict, predict_crops, predict_files
+from p2m_core.predict import (
+    DOUBT_LIMIT,
+    WINDOWS,
+    open_network,
+    pose_of,
+    predict,
+    predict_crops,
+    search_face,
+    windows,
+)
+from p2m_core.predict_files import predict_files
 from p2m_core.synthetic.person import Wishes
 from p2m_core.synthetic.writer import Recipe, draw_sample, take_picture
 
@@ -82,7 +92,10 @@ def test_a_photo_of_twice_the_size_gives_a_mesh_of_twice_the_size(face, tiny_run
     """Each px becomes four: its centre c lies at 2 c + 0.5, and so does the mesh; z doubles as well."""
     image, box = face[0], np.array([70.0, 48, 136, 112])  # small enough that the large photo is halved
     large = image.repeat(2, 0).repeat(2, 1)
-    [mesh], [double] = predict(image, box[None], tiny_run), predict(large, 2 * box[None] + 0.5, tiny_run)
+    [mesh], [double] = (
+        predict(photo, boxes, tiny_run, precision="fp32")
+        for photo, boxes in ((image, box[None]), (large, 2 * box[None] + 0.5))
+    )
     np.testing.assert_allclose(double.vertices_px, 2 * mesh.vertices_px + [0.5, 0.5, 0], atol=0.02)
 
 
@@ -111,9 +124,9 @@ def test_flip_averages_with_the_mirrored_prediction(face, tiny_run):
 def test_many_boxes_keep_their_order(face, tiny_run):
     image, box = face
     boxes = np.array([box, box + [20, 5, 20, 5], box - [10, 0, 10, 0]])
-    meshes = predict(image, boxes, tiny_run)
+    meshes = predict(image, boxes, tiny_run, precision="fp32")
     assert [mesh.box.tolist() for mesh in meshes] == np.float32(boxes).tolist()
-    [alone] = predict(image, boxes[1:2], tiny_run)
+    [alone] = predict(image, boxes[1:2], tiny_run, precision="fp32")
     np.testing.assert_allclose(meshes[1].vertices_px, alone.vertices_px, atol=1e-2)
     assert predict(image, np.zeros((0, 4)), tiny_run) == []
     assert predict(image, [], tiny_run) == []
@@ -158,6 +171,14 @@ def test_no_face_no_mesh(tiny_run):
     assert predict(np.full((120, 90, 3), 128, np.uint8), None, tiny_run) == []
 
 
+def test_half_the_digits_give_nearly_the_same_mesh(hopper):
+    [full], [low] = (predict(hopper, [HOPPER_BOX], precision=precision) for precision in ("fp32", "bf16"))
+    size = np.ptp(full.landmarks_px[:, 0])
+    moved = np.linalg.norm(low.vertices_px - full.vertices_px, axis=1)
+    assert 0 < moved.mean() < 0.003 * size
+    assert open_network("bundled", precision="bf16") is not open_network("bundled")
+
+
 def test_missing_weights(face):
     with pytest.raises(InputError, match="there are no such weights"):
         predict(face[0], [face[1]], "outputs/absent")
@@ -188,6 +209,53 @@ def test_the_crop_a_network_sees_is_the_one_that_is_taken_back(face, tiny_run, m
     inside = apply_affine(crop_matrix(box, 64, 1.3), mesh.vertices_px[:3])
     np.testing.assert_allclose(inside, [[-0.5, -0.5, 0], [63.5, 63.5, 32], [31.5, 31.5, 0]], atol=1e-3)
     assert torch.is_grad_enabled()
+
+
+# --- the search where no detector finds a face ---
+
+
+def test_windows_lie_all_over_the_photo():
+    boxes = windows(200, 400)
+    assert (boxes[:, :2] >= -0.5).all()
+    assert (boxes[:, 2:] <= [399.5, 199.5]).all()
+    sides = boxes[:, 2:] - boxes[:, :2]
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1])
+    assert {round(side / 200, 2) for side in sides[:, 0]} == {share for share, _ in WINDOWS}
+    seen = np.zeros((200, 400), bool)
+    for x0, y0, x1, y1 in np.round(boxes[sides[:, 0] < 110] + 0.5).astype(int):
+        seen[y0:y1, x0:x1] = True
+    assert seen.all()
+
+
+def test_the_network_finds_the_face_that_detectors_miss(hopper, monkeypatch):
+    """With the bundled weights: tilted by 35 degrees, the cascades find something small beside; then nothing at all."""
+    truth = np.array(HOPPER_BOX, float)
+    centre = (truth[:2] + truth[2:]) / 2
+    matrix = cv2.getRotationMatrix2D(tuple(centre), 35, 1)
+    tilted = cv2.warpAffine(hopper, matrix, hopper.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+    detected = detect_faces(tilted)
+    assert all(overlap(box, truth) < 0.1 for box in detected)
+    [mesh] = predict(tilted)
+    assert overlap(mesh.box, truth) > 0.6
+    assert mesh.doubt < DOUBT_LIMIT
+    monkeypatch.setattr(predict_module, "detect_faces", lambda *_: np.zeros((0, 4)))
+    [again] = predict(tilted)
+    np.testing.assert_array_equal(again.box, mesh.box)
+    [upright] = predict(hopper)
+    assert overlap(upright.box, truth) > 0.7
+
+
+def test_the_network_finds_no_face_where_there_is_none(hopper):
+    yy, xx = np.mgrid[:200, :260]
+    flat = np.full((200, 260, 3), 120, np.uint8)
+    ramp = np.uint8(xx * 255 / 259)[..., None].repeat(3, 2)
+    disc = np.where(((yy - 100) ** 2 + (xx - 120) ** 2 < 60**2)[..., None], [210, 170, 140], [30, 60, 40]).astype(
+        np.uint8
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (200, 260, 3), np.uint8)
+    network = open_network("bundled")
+    for photo in (flat, ramp, disc, noise, hopper[:200, :130], hopper[400:], flat[:20, :20]):
+        assert search_face(network, photo).shape == (0, 4)
 
 
 # --- the second pass, doubt, pose ---
@@ -326,7 +394,7 @@ def test_workers_do_the_same(folder, tmp_path):
     photos = [folder / name for name in ("hopper.jpg", "empty.jpg", "two.png")]
     results = []
     for workers in (1, 2):
-        settings = PredictConfig(save=("json", "csv"), workers=workers, flip=False, detector="fast")
+        settings = PredictConfig(save=("json", "csv"), workers=workers, flip=False, detector="fast", precision="fp32")
         result = predict_files(photos, tmp_path / str(workers), settings=settings, keep=False)
         assert not result.specimens
         results.append((pd.read_csv(tmp_path / str(workers) / "predictions.csv"), result.problems))
@@ -355,8 +423,12 @@ def test_a_video_looks_for_faces_where_they_were(hopper, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.diff([x[:, 0].mean() for x in (first, second, third)]), 6, atol=2)
     assert len(result.warnings) == 1  # the face is lost
     assert "f3" in result.warnings[0]
-    with pytest.raises(InputError, match=r"predict\.workers: is above 1 for a video"):
-        predict_files([tmp_path], tmp_path / "out", settings=PredictConfig(video=True, workers=2))
+    # Workers write what this process predicts.
+    settings = PredictConfig(video=True, workers=2, save=("json",))
+    again = predict_files([tmp_path], tmp_path / "again", settings=settings)
+    assert again.rows == result.rows
+    assert again.warnings == result.warnings
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {f"f{k}.json" for k in range(4)}
 
 
 def test_further_faces_are_numbered(face, tiny_run, tmp_path):

@@ -224,6 +224,7 @@ class CropDataset(Dataset):
     ):
         self.store, self.rows, self.input_px, self.margin = store, rows, input_px, margin
         self.augment, self.seed, self.epoch = augment, seed, 0
+        self.matrix = store.input_matrix(input_px, margin)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -232,9 +233,9 @@ class CropDataset(Dataset):
         # A sampler may hand over (epoch, position): workers that live on do not see self.epoch change.
         epoch, position = item if isinstance(item, tuple) else (self.epoch, item)
         index, table = int(self.rows[position]), self.store.table
-        matrix, flip = self.store.input_matrix(self.input_px, self.margin), False
-        rng = np.random.default_rng([self.seed, epoch, index])
+        matrix, flip = self.matrix, False
         if self.augment is not None:
+            rng = np.random.default_rng([self.seed, epoch, index])
             change, flip = draw_matrix(self.augment, rng, self.input_px)
             matrix = compose(change, matrix)
         image = crop_image(self.store.crop(index), matrix, self.input_px)
@@ -270,7 +271,10 @@ class TruthDecoder(nn.Module):
     def forward(self, batch: dict[str, torch.Tensor]) -> Truth:
         coefficients = torch.cat([batch["shape"], batch["expression"]], 1)
         vertices = torch.addmm(self.mean, coefficients, self.basis).view(len(coefficients), -1, 3)
-        vertices = vertices @ batch["linear"].transpose(1, 2) + batch["shift"][:, None]
-        vertices = vertices - vertices.mean(1, keepdim=True) * vertices.new_tensor([0.0, 0.0, 1.0])
-        mirrored = vertices[:, self.mirror] * vertices.new_tensor([-1.0, 1.0, 1.0])
-        return Truth(torch.where(batch["flip"][:, None, None], mirrored, vertices))
+        vertices = (vertices @ batch["linear"].transpose(1, 2)).add_(batch["shift"][:, None])
+        vertices[..., 2] -= vertices[..., 2].mean(1, keepdim=True)
+        flip = batch["flip"]
+        if flip.is_cuda or flip.any():  # to ask a GPU would be to wait for it
+            mirrored = vertices.index_select(1, self.mirror) * vertices.new_tensor([-1.0, 1.0, 1.0])
+            vertices = torch.where(flip[:, None, None], mirrored, vertices)
+        return Truth(vertices)

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from p2m_core.config import PredictConfig
-from p2m_core.detect import detect_faces
 from p2m_core.errors import InputError
 from p2m_core.facemesh import Specimen
 from p2m_core.files import write_bytes
 from p2m_core.photos import decode_photo
-from p2m_core.predict import predict_files
+from p2m_core.predict import find_meshes, open_network
+from p2m_core.predict_files import predict_files
 from p2m_core.raster import encode_picture, static_picture
 from p2m_core.view.inspector import inspect
 
@@ -108,7 +108,9 @@ class PhotoDesk(widgets.VBox):
     def _enter(self) -> None:
         photo = self.photos[self.choice.value]
         height, width = photo.shape[:2]
-        self._boxes = detect_faces(photo, self.settings.detector)
+        model = open_network(self.settings.weights, self.device, self.settings.precision)
+        found = find_meshes(model, photo, detector=self.settings.detector)
+        self._boxes = np.array([mesh.box for mesh in found]).reshape(-1, 4)
         middle = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height])
         x0, y0, x1, y1 = np.round(self._boxes[0] if len(self._boxes) else middle)
         for slider, size, low, high in ((self.across, width, x0, x1), (self.down, height, y0, y1)):
