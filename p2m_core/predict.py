@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 
@@ -32,7 +33,8 @@ DOUBT_LIMIT = 0.055
 # Where the network looks for a face itself: the windows' sides as shares of the photo's shorter side, and how many
 # lie along that.
 WINDOWS = ((0.75, 1), (0.5, 2), (0.34, 3))
-SEARCH_LEAST_PX = 32
+SEARCH_PX, SEARCH_LEAST_PX = 640, 32  # of the photo: its longer side is scaled down to this, its shorter at least
+SEARCH_ASPECT = 4
 SEARCH_PASSES = 3
 # It takes for a face what it comes back to, with such an overlap, from boxes so far beside, in shares of the side:
 # where there is nothing to come back to, the prediction moves along, which leaves two thirds (benchmarks/boxes.py).
@@ -174,27 +176,36 @@ def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
 
     Returns: (1, 4) the box, or (0, 4).
     """
-    nothing, least = np.zeros((0, 4)), min(image.shape[:2])
-    if not len(model.template.mirror) or least < SEARCH_LEAST_PX:  # no mirrored prediction, no doubt
+    nothing, scale = np.zeros((0, 4)), min(1.0, SEARCH_PX / max(image.shape))
+    if not len(model.template.mirror) or scale * min(image.shape[:2]) < SEARCH_LEAST_PX:  # no mirror image, no doubt
         return nothing
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
     def look(boxes: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
-        meshes = predict_boxes(model, image, boxes, flip)
-        return np.stack([box_of(mesh.landmarks_px) for mesh in meshes]), np.array([mesh.doubt for mesh in meshes])
+        meshes = predict_boxes(model, image, boxes, flip) if len(boxes) else []
+        found = np.array([box_of(mesh.landmarks_px) for mesh in meshes]).reshape(-1, 4)
+        whole = (found[:, 2:] - found[:, :2]).min(1, initial=np.inf) > 1  # a network that failed gives next to nothing
+        return found[whole], np.array([mesh.doubt for mesh in meshes])[whole]
 
     found, _ = look(windows(*image.shape[:2]), False)
+    if not len(found):
+        return nothing
     agree = np.sort([[overlap(a, b) for b in found] for a in found])[:, -4:-1].mean(1)  # with the three nearest others
     places: list[np.ndarray] = []
     for box in found[np.argsort(-agree, kind="stable")]:
         if len(places) < 2 and all(overlap(box, other) < 0.4 for other in places):
             places.append(box)
-    boxes, doubt = np.stack(places), np.zeros(len(places))
+    boxes, doubt = np.array(places), np.zeros(len(places))
     for _ in range(SEARCH_PASSES):
         boxes, doubt = look(boxes, True)
+    if not len(boxes) or doubt.min() > DOUBT_LIMIT:
+        return nothing
     box = boxes[doubt.argmin()]
     back, _ = look(box + np.tile(BESIDE, 2) * (box[2:] - box[:2]).max(), False)
-    sure = doubt.min() < DOUBT_LIMIT and min(overlap(box, other) for other in back) > SEARCH_BACK
-    return box[None] if sure else nothing
+    if len(back) < len(BESIDE) or min(overlap(box, other) for other in back) < SEARCH_BACK:
+        return nothing
+    return (box[None] + 0.5) / scale - 0.5
 
 
 def windows(height: int, width: int) -> np.ndarray:
@@ -203,9 +214,9 @@ def windows(height: int, width: int) -> np.ndarray:
     for share, count in WINDOWS:
         side = share * least
         places = []
-        for free in (height - side, width - side):
-            n = round(count * (free + side) / least)  # as many more along the longer side as it is longer
-            places.append(np.linspace(0, free, n) if n > 1 else [free / 2])
+        for length in (height, width):
+            n = round(count * min(length / least, SEARCH_ASPECT))  # as many more as the longer side is longer
+            places.append(np.linspace(0, length - side, n) if n > 1 else [(length - side) / 2])
         boxes += [[x, y, x + side, y + side] for y in places[0] for x in places[1]]
     return np.array(boxes) - 0.5
 

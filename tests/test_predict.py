@@ -225,6 +225,7 @@ def test_windows_lie_all_over_the_photo():
     for x0, y0, x1, y1 in np.round(boxes[sides[:, 0] < 110] + 0.5).astype(int):
         seen[y0:y1, x0:x1] = True
     assert seen.all()
+    assert len(windows(100, 100_000)) < 100
 
 
 def test_the_network_finds_the_face_that_detectors_miss(hopper, monkeypatch):
@@ -241,8 +242,8 @@ def test_the_network_finds_the_face_that_detectors_miss(hopper, monkeypatch):
     monkeypatch.setattr(predict_module, "detect_faces", lambda *_: np.zeros((0, 4)))
     [again] = predict(tilted)
     np.testing.assert_array_equal(again.box, mesh.box)
-    [upright] = predict(hopper)
-    assert overlap(upright.box, truth) > 0.7
+    [large] = predict(cv2.resize(tilted, None, fx=4, fy=4))
+    assert overlap(large.box, 4 * mesh.box) > 0.9
 
 
 def test_the_network_finds_no_face_where_there_is_none(hopper):
@@ -256,6 +257,16 @@ def test_the_network_finds_no_face_where_there_is_none(hopper):
     network = open_network("bundled")
     for photo in (flat, ramp, disc, noise, hopper[:200, :130], hopper[400:], flat[:20, :20]):
         assert search_face(network, photo).shape == (0, 4)
+
+
+def test_a_network_that_failed_finds_no_face(hopper, monkeypatch):
+    network = open_network("bundled")
+
+    def failed(model, crops, flip):
+        return [np.zeros((len(crops), n, 3), np.float32) for n in network.template.counts], np.zeros(len(crops))
+
+    monkeypatch.setattr(predict_module, "_predict_crops", failed)
+    assert search_face(network, hopper).shape == (0, 4)
 
 
 # --- the second pass, doubt, pose ---
