@@ -79,6 +79,7 @@ def main() -> None:
     chosen = options.parse_args()
     count, rounds, workers = (8, 10, 0) if chosen.tiny else (chosen.count, 20, os.cpu_count())
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}")
+    torch.set_num_threads(1)  # two workers and this process share two cores; more threads would only spin
     with tempfile.TemporaryDirectory() as folder:
         raw = write_dataset(SynthConfig(out=f"{folder}/raw", count=count, workers=1 if chosen.tiny else workers))
         store = Store(build_store(load_config("face-lite", ["data.workers=1"]), raw, f"{folder}/store"))

@@ -83,18 +83,19 @@ def predict_files(
 
     Args:    photos: see `find_photos`.   boxes: as for `predict`, for a single photo.
              settings: save says which files; workers > 1 shares the photos among processes; video takes the photos
-             for consecutive frames, which this process predicts one after another and the workers write.
-             keep: False for thousands of photos, which would fill the memory.
+             for consecutive frames.   keep: False for thousands of photos, which would fill the memory.
     """
     out, settings, paths = Path(out), settings or PredictConfig(), find_photos(photos)
     if boxes is not None and len(paths) != 1:
         raise InputError("--box", "", f"is given with {len(paths)} photos", "give boxes with one photo at a time")
+    if settings.video and settings.workers > 1:
+        raise InputError("predict.workers", "", "is above 1 for a video, whose frames follow each other", "set it to 1")
     weights_path(settings.weights)  # says once, not for each photo, that there are none
     look = partial(_look, paths=paths, boxes=boxes, settings=settings, device=device)
     write = partial(_write, paths=paths, out=out, kinds=settings.save, keep=keep)
     start, done = time.perf_counter(), {}
     if settings.video:
-        results = map_jobs(write, _follow(look, len(paths)), settings.workers, "frames", len(paths))
+        results = map_jobs(write, _follow(look, len(paths)), 1, "frames", len(paths))
     elif len(paths) == 1:
         results = [write(look(0))]
     else:
