@@ -24,10 +24,10 @@ from p2m_core.model import PLACED_SCALE, Pixel2Mesh
 from p2m_core.optim import autocast_type
 
 # A crop is cut again around the first prediction unless the two boxes overlap (intersection over union) by so much:
-# with the true box they did so on 88 photos of 88, with one moved by a tenth of the face on 3% (benchmarks/boxes.py).
+# with the true box two passes are as good as one, with others better (benchmarks/boxes.py).
 SAME_BOX = 0.85
 # Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
-# not look like a face: 98% of 182 crops without one lay above, of 319 detected synthetic faces 0.3%. Measures of the
+# not look like a face: 95% of 66 crops without one lay above, of 299 detected synthetic faces 0.3%. Measures of the
 # network's features told them apart less well (Mahalanobis distance: area under the ROC curve 0.985, this: 0.999).
 DOUBT_LIMIT = 0.055
 # Where the network looks for a face itself: the windows' sides as shares of the photo's shorter side, and how many
