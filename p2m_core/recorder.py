@@ -72,7 +72,10 @@ def trim_metrics(path: Path, step: int) -> None:
 
     Raises: InputError if the file has other columns than those of today.
     """
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists():
+        return
+    if b"\n" not in path.read_bytes():  # the run was killed while it wrote the names of the columns
+        path.unlink()
         return
     with open(path, newline="") as stream:
         reader = csv.DictReader(stream)

@@ -250,6 +250,9 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path):
     assert [row["step"] for row in rows] == ["1", "2", "2"]
     assert rows[0]["seconds"] == "1.5"
     trim_metrics(tmp_path / "absent.csv", 2)
+    path.write_text(header[:20])  # killed while it wrote the header
+    trim_metrics(path, 2)
+    assert not path.exists()
     path.write_text("iteration,loss\n1,2.0\n")
     with pytest.raises(InputError, match=r"metrics\.csv: has other columns"):
         trim_metrics(path, 2)
