@@ -5,8 +5,8 @@
 Prints training samples/s of whole steps (forward, loss, backward, clipping, optimiser, moving average) with bf16,
 against fp32 as the baseline; the same with vertices, landmarks and all of Pixel2Mesh's terms, chamfer against 2000
 points, against face-lite's own terms as the baseline, and the share of chamfer; ms a photo on all cores and on one,
-with and without flip averaging, in bf16 against fp32 as the baseline; and with ONNX Runtime, against torch. Medians
-after warm-up; nothing else should run.
+with and without flip averaging, in bf16 against fp32 as the baseline; and with ONNX Runtime, against torch; frames a
+second as a video, and as single photos. Medians after warm-up; nothing else should run.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
 from p2m_core.camera import face_size
-from p2m_core.config import LossConfig, ModelConfig, load_config
+from p2m_core.config import LossConfig, ModelConfig, PredictConfig, load_config
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.faces.registration import face_template
 from p2m_core.losses import MeshLoss, Truth
 from p2m_core.model import Pixel2Mesh
 from p2m_core.photos import sample_photo
 from p2m_core.predict import open_network, predict, predict_crops
+from p2m_core.predict_files import predict_files, timing_table
 from p2m_core.synthetic.face_model import load_head_model
 from p2m_core.template import Template
 
@@ -117,6 +119,21 @@ def prediction(rounds: int, tiny: bool) -> None:
         print(f"ONNX Runtime on one core: {onnx_latency(image, rounds, single)}")
 
 
+def frames(count: int) -> None:
+    """The sample photo moved and turned, 450 px, as a video and as single photos."""
+    photo = read_image(sample_photo())
+    with tempfile.TemporaryDirectory() as folder:
+        for k in range(count):
+            matrix = cv2.getRotationMatrix2D((256, 300), 8 * np.sin(k / 15), 0.75 + 0.1 * np.sin(k / 9))
+            matrix[:, 2] += [6 * np.sin(k / 7) - 40, 4 * np.cos(k / 5) - 60]
+            frame = cv2.warpAffine(photo, matrix, (450, 450), borderMode=cv2.BORDER_REFLECT)
+            cv2.imwrite(f"{folder}/{k:03d}.jpg", frame[..., ::-1])
+        for name, way in (("video", {"video": True}), ("single photos", {"workers": 2})):
+            settings = PredictConfig(detector="fast", save=("glb", "csv"), **way)
+            result = predict_files([folder], f"{folder}/{name}", settings=settings, keep=False)
+            print(f"{count} frames as {name}:\n{timing_table(result, settings.workers)}")
+
+
 def onnx_latency(image: torch.Tensor, rounds: int, baseline_s: float) -> str:
     """The exported network's time, if the packages are there."""
     try:
@@ -140,6 +157,7 @@ def main() -> None:
     tiny = options.parse_args().tiny
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     training(1 if tiny else 10, 2 if tiny else BATCH)
+    frames(2 if tiny else 96)
     prediction(1 if tiny else 30, tiny)
 
 

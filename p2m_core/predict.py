@@ -118,9 +118,6 @@ def predict(
     model = open_network(weights, device, precision)
     if boxes is None:
         return find_meshes(model, image, flip, passes, detector)
-    boxes = np.asarray(boxes, np.float64)
-    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
-        raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
     return mesh_boxes(model, image, boxes, flip, passes)
 
 
@@ -151,9 +148,12 @@ def find_meshes(
 
 
 def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool, passes: int) -> list[FaceMesh]:
-    """A FaceMesh for each box (K, 4), cropped again where box and prediction differ."""
+    """A FaceMesh for each box (K, 4), cropped again where box and prediction differ.   Raises InputError."""
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
     meshes: list[FaceMesh] = [None] * len(boxes)
-    tight, todo = np.array(boxes), np.arange(len(boxes))
+    tight, todo = boxes.copy(), np.arange(len(boxes))
     for _ in range(passes):
         if not len(todo):
             break
@@ -189,7 +189,7 @@ def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
         return found[whole], np.array([mesh.doubt for mesh in meshes])[whole]
 
     found, _ = look(windows(*image.shape[:2]), False)
-    if not len(found):
+    if len(found) < 2:
         return nothing
     agree = np.sort([[overlap(a, b) for b in found] for a in found])[:, -4:-1].mean(1)  # with the three nearest others
     places: list[np.ndarray] = []

@@ -35,7 +35,7 @@ def calls(monkeypatch):
     stand_in("p2m_core.evaluate", "evaluate")
     rows = [{"name": "a", "problem": ""}, {"photo": "b.jpg", "problem": "b.jpg: is empty"}]
     predictions = types.SimpleNamespace(rows=rows, photos=2, problems=["b.jpg: is empty"])
-    table = types.SimpleNamespace(SAMPLE_PHOTO="grace_hopper", timing_table=lambda result, workers: f"{workers} worked")
+    table = types.SimpleNamespace(timing_table=lambda result, workers: f"{workers} worked")
     stand_in("p2m_core.predict_files", "predict_files", predictions, **vars(table))
     return seen
 

@@ -284,6 +284,9 @@ def test_a_second_pass_mends_a_wrong_box(hopper):
         )
         assert after < 0.7 * before
         np.testing.assert_array_equal(twice.box, np.float32(box))
+    # The box of the second pass is not rounded, though those given are whole numbers.
+    exact = predict(hopper, np.array(wrong, float))
+    np.testing.assert_array_equal(exact[0].vertices_px, two[0].vertices_px)
     # Where the first pass agrees with its box, there is no second.
     [again] = predict(hopper, [box_of(good.landmarks_px)])
     [once] = predict(hopper, [box_of(good.landmarks_px)], passes=1)
