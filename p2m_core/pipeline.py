@@ -7,18 +7,14 @@ same call again keeps the notebooks that would do the same once more.
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,41 +28,27 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
 from p2m_core import config as settings
-from p2m_core.config import Config, SweepConfig, config_hash, load_config, resolve, run_folder, save_config
+from p2m_core.config import Config, config_hash, load_config, resolve, run_folder, save_config
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, sha256, write_json
+from p2m_core.files import atomic_path, write_json
+from p2m_core.history import (
+    NotebookResult,
+    changed_files,
+    fingerprint,
+    is_current,
+    listed_files,
+    named_paths,
+    notebook_key,
+    read_history,
+    snapshot,
+)
+from p2m_core.notebooks import common_parameters, find_notebooks, plan_parameters, read_report
 from p2m_core.provenance import data_hashes, provenance
 from p2m_core.stopping import stop_on_sigterm
 
-COMMON = ("config", "overrides")  # the names that every notebook's parameters cell holds
-LISTED_FILES = 12  # a folder with more new files is reported by their number
 LOCK_NAME = "run.lock"
 PREPARES = "01_preprocess"  # writes what several runs may share, so one of them at a time executes it
 CHECKPOINT_S = 60.0  # what an interrupted cell gets to write its checkpoint
-
-
-@dataclass
-class NotebookResult:
-    """What became of one notebook.
-
-    status    ok, failed, timeout, interrupted or not run; kept: it was ok already, and not executed again
-    report    what its cells tagged "report" printed
-    key       hash of its source, parameters and settings      state  hashes of the files that it read and wrote
-    number    of its execution, counted over the run's folder  code   commit, and the diff's file
-    """
-
-    name: str
-    status: str = "not run"
-    seconds: float = 0.0
-    executed: str = ""
-    written: list[str] = field(default_factory=list)
-    report: str = ""
-    error: str = ""
-    kept: bool = False
-    key: str = ""
-    number: int = 0
-    state: dict[str, str] = field(default_factory=dict)
-    code: dict[str, Any] | None = None
 
 
 class NotebookError(RuntimeError):
@@ -96,6 +78,7 @@ class _Kernel(AsyncKernelManager):
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
             self.shutdown_wait_time = 2 * CHECKPOINT_S  # a polite shutdown interrupts the cell, and waits half of this
             now = False
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells at length what waited for the kernel
         await super().shutdown_kernel(now=now, restart=restart)
 
 
@@ -128,12 +111,12 @@ def run_notebooks(
     files = find_notebooks(notebooks or loaded.notebooks)
     folder = run_folder(loaded)
     saved = folder / "config.yaml"
-    common = _common_parameters(config, overrides, saved)
+    common = common_parameters(config, overrides, saved)
     plan = plan_parameters(files, parameters or {}, common)
     out = folder / "notebooks" if out is None else settings.resolve(out)
     with _only_one(folder, wait_s), stop_on_sigterm():
         history = read_history(folder)
-        results = [NotebookResult(file.stem, key=_key(file, plan[file], loaded)) for file in files]
+        results = [NotebookResult(file.stem, key=notebook_key(file, plan[file], loaded)) for file in files]
         others = [record for name, record in sorted(history.items()) if name not in {r.name for r in results}]
         executed = max((record.number for record in history.values()), default=0)
         save_config(loaded, saved)
@@ -149,7 +132,7 @@ def run_notebooks(
             with tqdm(total=len(files), desc="notebooks", unit="notebook", dynamic_ncols=True) as bar:
                 for k, (file, result) in enumerate(zip(files, results, strict=True)):
                     bar.set_postfix_str(result.name)
-                    if not fresh and _is_current(result, history):
+                    if not fresh and is_current(result, history):
                         results[k] = replace(history[result.name], kept=True)
                     else:
                         executed += 1
@@ -168,188 +151,13 @@ def demo(overrides: Sequence[str] = ()) -> list[NotebookResult]:
     return run_notebooks("demo", timeout_s=900, overrides=overrides)
 
 
-# ------------------------------------------------------------------------------------------------ before a kernel
-
-
-def find_notebooks(notebooks: Sequence[str | Path] | None = None) -> list[Path]:
-    """Files of the named notebooks, or all of notebooks/ in order."""
-    folder = settings.PROJECT_ROOT / "notebooks"
-    known = {file.stem: file for file in sorted(folder.glob("[0-9]*.ipynb"))}
-    if notebooks is None:
-        if not known:
-            raise InputError(folder, "", "holds no notebooks", "run from a checkout, or set P2M_HOME to one")
-        return list(known.values())
-    files = []
-    for name in notebooks:
-        candidates = [known.get(Path(name).stem), Path(name).resolve(), settings.resolve(name)]
-        if Path(name).name != str(name):  # a path means just that file
-            candidates.pop(0)
-        file = next((file for file in candidates if file and file.is_file()), None)
-        if file is None:
-            near = get_close_matches(str(name), known, n=1, cutoff=0.4)
-            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
-            raise InputError(name, "", "no such notebook", remedy)
-        files.append(file)
-    return files
-
-
-def read_parameters(notebook: str | Path) -> dict[str, Any]:
-    """Names and default values of a notebook's parameters cell.
-
-    Raises:  InputError if there is no such cell, or if it holds more than plain literals, one a line: a value that
-             is computed there would be computed from the defaults, not from the values passed in.
-    """
-    try:
-        content = nbformat.read(notebook, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
-        raise InputError(notebook, "", f"is not a notebook: {str(error)[:80]}", "open and save it in Jupyter") from None
-    cells = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        problem = f"has {len(cells)} cells tagged 'parameters'"
-        raise InputError(notebook, "", problem, "tag its first code cell with 'parameters', and no other")
-    defaults = {}
-    try:
-        for statement in ast.parse(cells[0].source).body:
-            defaults.update(_literal(statement))
-    except (SyntaxError, ValueError):
-        problem = "holds more than lines of the form name = literal"
-        raise InputError(notebook, "parameters cell", problem, "compute in the next cell") from None
-    return defaults
-
-
-def read_report(notebook: Path) -> str:
-    """What the cells tagged "report" of an executed notebook printed."""
-    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if "report" in cell.metadata.get("tags", [])]
-    outputs = [output for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream"]
-    return "".join(output.text for output in outputs if output.name == "stdout")
-
-
-def _literal(statement: ast.stmt) -> dict[str, Any]:
-    """{name: value} of one assignment."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        target = statement.target
-    else:
-        raise ValueError
-    if not isinstance(target, ast.Name):
-        raise ValueError
-    return {target.id: ast.literal_eval(statement.value)}
-
-
-def _common_parameters(config: str | Path | Config | None, overrides: Sequence[str], saved: Path) -> dict[str, Any]:
-    """What every notebook is given: the name of the config as it came, or of the copy in the run's folder."""
-    if isinstance(config, Config) or config is None:
-        return {"config": str(saved), "overrides": []}
-    found = settings.find_config(config)
-    bare = found == settings.PROJECT_ROOT / "configs" / f"{config}.yaml"
-    return {"config": str(config) if bare else str(found), "overrides": list(overrides)}
-
-
-def plan_parameters(
-    files: Sequence[Path], parameters: Mapping[str, Any], common: Mapping[str, Any]
-) -> dict[Path, dict[str, Any]]:
-    """The parameters of each notebook, every one of them known there and of the type of its default."""
-    defaults = {file: read_parameters(file) for file in files}
-    stems = {file.stem: file for file in files}
-    plan: dict[Path, dict[str, Any]] = {}
-    for file in files:
-        plan[file] = dict(common)
-        for name in common:
-            if name not in defaults[file]:
-                raise InputError(file, name, "is missing in the parameters cell", f"add a line {name} = ...")
-    for dotted, value in parameters.items():
-        stem, _, name = dotted.rpartition(".")
-        if stem and stem not in stems:
-            raise InputError("parameters", dotted, f"no notebook {stem} in this run", f"in it: {', '.join(stems)}")
-        chosen = [stems[stem]] if stem else [file for file in files if name in defaults[file]]
-        if not chosen or name not in defaults[chosen[0]]:
-            known = sorted({key for file in (chosen or files) for key in defaults[file]})
-            near = get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise InputError(chosen[0] if chosen else "parameters", name, "no such parameter", remedy)
-        for file in chosen:
-            _check_type(file, name, value, defaults[file][name])
-            plan[file][name] = value
-    return plan
-
-
-def _check_type(file: Path, name: str, value: Any, default: Any) -> None:
-    """A value may have the type of the default, be a whole number for a float, or anything where that is None."""
-    kind = type(default)
-    if default is None or type(value) is kind or (kind is float and type(value) is int):
-        return
-    if kind in (list, tuple) and isinstance(value, list | tuple):
-        return
-    problem = f"{value!r} is not of the type {kind.__name__}"
-    raise InputError(file, name, problem, f"the default is {default!r}")
-
-
-# ------------------------------------------------------------------------------------------------ what is kept
-
-
-def read_history(folder: Path) -> dict[str, NotebookResult]:
-    """The notebooks of a run's run.json by name; empty where there is none, or one of another version."""
-    try:
-        entries = json.loads((folder / "run.json").read_text())["notebooks"]
-        return {entry["name"]: NotebookResult(**entry | {"kept": False}) for entry in entries}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-
-
 def is_finished(config: Config, parameters: Mapping[str, Any] | None = None) -> bool:
     """Whether `run_notebooks` would keep every notebook of a config."""
     folder = run_folder(config)
     history, files = read_history(folder), find_notebooks(config.notebooks)
-    plan = plan_parameters(files, parameters or {}, _common_parameters(config, (), folder / "config.yaml"))
-    return all(_is_current(NotebookResult(file.stem, key=_key(file, plan[file], config)), history) for file in files)
-
-
-def _key(file: Path, parameters: Mapping[str, Any], config: Config) -> str:
-    """Hash of what a notebook is told: its source, parameters and settings."""
-    told = config_hash(config.model_copy(update={"notebooks": (), "sweep": SweepConfig()}))
-    own = {name: value for name, value in parameters.items() if name not in COMMON}
-    return hashlib.sha256(json.dumps([sha256(file), own, told], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _is_current(wanted: NotebookResult, history: Mapping[str, NotebookResult]) -> bool:
-    """Whether a notebook was executed to the end, and would find and write the same again."""
-    record = history.get(wanted.name)
-    if record is None or record.status != "ok" or record.key != wanted.key:
-        return False
-    if any(other.number > record.number for name, other in history.items() if name < wanted.name):
-        return False  # one that it may read from was executed since
-    return all(_fingerprint(settings.resolve(path)) == digest for path, digest in record.state.items())
-
-
-def _named_paths(config: Config, parameters: Mapping[str, Any]) -> list[Path]:
-    """The data, weights and photos that settings and parameters name, and the run's own weights."""
-    folder = run_folder(config)
-    named = [resolve(text) for text in _texts([config.model_dump(), parameters]) if {"/", "."} & set(text)]
-    outside = [path for path in dict.fromkeys(named) if not path.is_relative_to(folder) and path.exists()]
-    return outside + list(folder.glob("weights.safetensors"))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in nested dictionaries and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
-
-
-def _fingerprint(path: Path) -> str:
-    """What changes when a file or folder changes: bytes of a file, of a run's weights, of a store's manifest, which has
-    its files' hashes; else names, sizes and times of all files below; "" of what is not there."""
-    marks = [path] if path.is_file() else [path / "weights.safetensors", path / "manifest.json"]
-    for file in marks:
-        if file.is_file():
-            return sha256(file)[:16]
-    if not path.is_dir():
-        return ""
-    listing = sorted((str(file), *state) for file, state in _snapshot([path]).items())
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
+    plan = plan_parameters(files, parameters or {}, common_parameters(config, (), folder / "config.yaml"))
+    wanted = [NotebookResult(file.stem, key=notebook_key(file, plan[file], config)) for file in files]
+    return all(is_current(result, history) for result in wanted)
 
 
 @contextlib.contextmanager
@@ -396,15 +204,15 @@ def _execute(
     """`_run_one` in its turn; `result` then also tells what was written, and where all that was read stands."""
     folder, sets = run_folder(config), [resolve(config.synth.out), resolve(config.data.store)]
     with _turn(file, config):
-        before = _snapshot([folder, *sets])
+        before = snapshot([folder, *sets])
         try:
             _run_one(file, copy, parameters, timeout_s, result, bar)
         finally:
-            changed = _changed(before, _snapshot([folder, *sets]))
-            result.written = _listed(changed, sets)
+            changed = changed_files(before, snapshot([folder, *sets]))
+            result.written = listed_files(changed, sets)
         own = [path for path in changed if path.is_relative_to(folder)]
-        paths = [copy, *own, *_named_paths(config, parameters)]
-        result.state = {settings.shown(path): _fingerprint(path) for path in paths}
+        paths = [copy, *own, *named_paths(config, parameters)]
+        result.state = {settings.shown(path): fingerprint(path) for path in paths}
 
 
 def _run_one(
@@ -486,42 +294,3 @@ def _say(file: Path, source: str, error: str) -> str:
 def _brace(path: Path) -> str:
     """The path for papermill, which fills in {names}."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-# ------------------------------------------------------------------------------------------------ what was written
-
-
-def _snapshot(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Time and size of each file below the folders, without locks and other hidden files."""
-    files: dict[Path, tuple[int, int]] = {}
-    for folder in folders:
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                if name.startswith(".") or name.endswith((".lock", ".log")):
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # a temporary one
-                    state = (path := Path(parent, name)).stat()
-                    files[path] = (state.st_mtime_ns, state.st_size)
-    return files
-
-
-def _changed(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[Path]:
-    """New and changed files."""
-    return sorted(path for path, state in after.items() if before.get(path) != state)
-
-
-def _listed(changed: Sequence[Path], sets: Sequence[Path]) -> list[str]:
-    """Files relative to the root; a folder of many, or a set of many folders, is one entry."""
-    by_folder: dict[Path, list[Path]] = {}
-    for path in changed:
-        by_folder.setdefault(path.parent, []).append(path)
-    for whole in sets:
-        inside = [folder for folder in by_folder if folder.is_relative_to(whole)]
-        if len(inside) > LISTED_FILES:
-            by_folder[whole] = [path for folder in inside for path in by_folder.pop(folder)]
-    listed = []
-    for folder, paths in by_folder.items():
-        many = len(paths) > LISTED_FILES
-        shown = [f"{settings.shown(folder)}/ ({len(paths)} files)"] if many else map(settings.shown, paths)
-        listed += shown
-    return listed

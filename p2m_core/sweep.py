@@ -213,7 +213,8 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
 
 def write_comparison(config: Config, runs: Sequence[Run]) -> None:
     """Execute the notebook `sweep.report` over the weights of some runs; a failure is a line in the log."""
-    from p2m_core.pipeline import NotebookError, find_notebooks, read_parameters, run_notebooks
+    from p2m_core.notebooks import find_notebooks, read_parameters
+    from p2m_core.pipeline import NotebookError, run_notebooks
 
     first, *others = [shown(run_folder(run.config)) for run in runs]
     values = {"name": _sweep_name(config), "evaluate.weights": first}

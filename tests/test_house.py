@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from p2m_core.config import load_config
-from p2m_core.pipeline import COMMON, read_parameters
+from p2m_core.notebooks import COMMON, read_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = {"torch", "torchvision", "numpy", "jupyterlab", "ipywidgets", "pythreejs", "matplotlib", "trimesh"}

@@ -18,7 +18,9 @@ from p2m_core import config as settings
 from p2m_core import pipeline
 from p2m_core.config import Config, load_config
 from p2m_core.errors import InputError
-from p2m_core.pipeline import NotebookError, find_notebooks, read_parameters, run_notebooks
+from p2m_core.history import changed_files, listed_files
+from p2m_core.notebooks import find_notebooks, plan_parameters, read_parameters
+from p2m_core.pipeline import NotebookError, run_notebooks
 
 PARAMETERS = 'config = "tiny"\noverrides = []\nepochs = 2\nrate = 0.5\ndetach = False\nlimit: int | None = None'
 
@@ -111,8 +113,8 @@ def test_what_tagged_cells_print_is_the_report(root):
 def test_a_set_of_many_folders_is_one_line(root):
     made = {root / "data" / "set" / str(k) / name: (1, 1) for k in range(20) for name in ("a.png", "a.dat")}
     other = {root / "outputs" / "x.txt": (1, 1)}
-    changed = pipeline._changed({}, made | other)
-    assert pipeline._listed(changed, [root / "data" / "set"]) == ["outputs/x.txt", "data/set/ (40 files)"]
+    changed = changed_files({}, made | other)
+    assert listed_files(changed, [root / "data" / "set"]) == ["outputs/x.txt", "data/set/ (40 files)"]
 
 
 def test_the_source_notebook_stays_as_it_was(root):
@@ -254,7 +256,7 @@ def test_right_parameters_go_to_the_notebooks_that_know_them(root, parameters):
     known = add(root, "01_a")
     other = add(root, "02_b", parameters='config = "tiny"\noverrides = []')
     common = {"config": "tiny", "overrides": ["seed=1"]}
-    plan = pipeline.plan_parameters([known, other], parameters, common)
+    plan = plan_parameters([known, other], parameters, common)
     assert plan == {known: common | parameters, other: common}
 
 

@@ -31,12 +31,13 @@ from pydantic import Field, ValidationError
 from scipy.spatial import cKDTree
 
 from p2m_core.camera import apply_affine, box_of, crop_matrix, perspective_to_px
-from p2m_core.config import Section, parse_value
+from p2m_core.config import Section
 from p2m_core.data import archive
 from p2m_core.data.aflw2000 import MASK_SUFFIX, read_image
 from p2m_core.errors import InputError
 from p2m_core.files import NPZ_ERRORS
 from p2m_core.raster import rasterize
+from p2m_core.yaml_file import parse_value
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb")
