@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from p2m_core import __version__, cli
+from p2m_core import __version__, cli, cli_options
 from p2m_core.config import PROJECT_ROOT, SAVED, Config
 from p2m_core.errors import InputError, Preempted
 
@@ -52,7 +52,7 @@ def test_every_command_of_the_list_is_there(capsys):
         cli.main(["--help"])
     shown = capsys.readouterr().out
     assert all(f"    {command}" in shown for command in COMMANDS)
-    assert {function.__name__ for function in cli.EXAMPLES} == set(COMMANDS)
+    assert {function.__name__ for function in cli.COMMANDS} == set(COMMANDS) == set(cli_options.EXAMPLES)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -61,11 +61,12 @@ def test_help_has_an_example_that_parses_and_a_default_for_every_option(command,
     example = shown[shown.index("example:") :].splitlines()[1].strip()
     words = shlex.split(example)
     assert words[:2] == ["p2m", command]
-    args = cli.parser().parse_args(words[1:])
+    parser = cli_options.build_parser(cli.COMMANDS)
+    args = parser.parse_args(words[1:])
     assert args.command.__name__ == command
     cli._config(args)  # its settings exist and are of the right type
 
-    [subparsers] = [action for action in cli.parser()._actions if hasattr(action, "choices") and action.choices]
+    [subparsers] = [action for action in parser._actions if hasattr(action, "choices") and action.choices]
     for action in subparsers.choices[command]._actions:
         if action.dest != "help":
             assert "default: " in action.help, action.dest
@@ -76,7 +77,7 @@ def test_help_has_an_example_that_parses_and_a_default_for_every_option(command,
 )
 def test_shown_defaults_are_the_configs(command, capsys):
     shown = " ".join(help_of(command, capsys).split())
-    for option in cli.OPTIONS[getattr(cli, command)]:
+    for option in cli_options.OPTIONS[command]:
         value = Config()
         for part in option.field.split("."):
             value = getattr(value, part)

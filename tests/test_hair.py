@@ -8,11 +8,11 @@ from scipy.spatial import cKDTree
 
 from p2m_core.camera import rotation_from_angles
 from p2m_core.raster import rasterize, vertex_normals
-from p2m_core.synthetic import facial_hair, hair
+from p2m_core.synthetic import facial_hair, hair, hair_roots
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.expression import draw_expression
 from p2m_core.synthetic.facial_hair import BeardStyle, draw_beard_style
-from p2m_core.synthetic.hair import CUTS, cut_style, draw_hair_style
+from p2m_core.synthetic.hair_style import CUTS, cut_style, draw_hair_style
 from p2m_core.synthetic.identity import draw_identity
 from p2m_core.synthetic.scene import Light
 from p2m_core.synthetic.strands import (
@@ -169,13 +169,13 @@ def test_hair_without_weight_turns_with_the_head(canvas, mean_head):
 def test_the_painted_scalp_agrees_with_the_roots(canvas):
     for cut in ("crop", "receding", "crown", "ring", "long_wavy"):
         style = cut_style(cut, np.random.default_rng(3))
-        cover = hair.scalp_cover(canvas, style)
+        cover = hair_roots.scalp_cover(canvas, style)
         assert cover.shape == (len(canvas.canonical),)
         assert 0 <= cover.min() <= cover.max() <= 1
         roots, _ = hair.choose_roots(canvas, style, np.random.default_rng(3))
         assert roots.value(cover).mean() > 0.6
         assert cover[canvas.canonical[:, 1] < 6].max() == 0
-    assert not hair.scalp_cover(canvas, cut_style("bald", np.random.default_rng(0))).any()
+    assert not hair_roots.scalp_cover(canvas, cut_style("bald", np.random.default_rng(0))).any()
 
 
 def test_bald_heads_grow_nothing(canvas, mean_head):

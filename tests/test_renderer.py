@@ -7,7 +7,7 @@ from p2m_core.camera import angles_from_rotation, box_of, model_to_image, rotati
 from p2m_core.raster import rasterize
 from p2m_core.synthetic import renderer, scene
 from p2m_core.synthetic.canvas import load_canvas
-from p2m_core.synthetic.hair import cut_style
+from p2m_core.synthetic.hair_style import cut_style
 from p2m_core.synthetic.head import PARTS
 from p2m_core.synthetic.person import Person, Wishes, draw_person
 from p2m_core.synthetic.renderer import place_head, render

@@ -13,7 +13,7 @@ from p2m_core.faces.formats import load_face_model
 from p2m_core.synthetic import expression, face_model, head, identity, writer
 from p2m_core.synthetic.appearance import HAIR, HAIR_SHARE, draw_appearance, draw_hair_color
 from p2m_core.synthetic.face_model import MIRROR_68
-from p2m_core.synthetic.hair import CUTS
+from p2m_core.synthetic.hair_style import CUTS
 
 
 @pytest.fixture(scope="module")

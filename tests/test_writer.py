@@ -20,7 +20,7 @@ from p2m_core.data import aflw2000
 from p2m_core.errors import InputError
 from p2m_core.synthetic import expression, writer
 from p2m_core.synthetic.clothes import OUTFITS
-from p2m_core.synthetic.hair import CUTS
+from p2m_core.synthetic.hair_style import CUTS
 from p2m_core.synthetic.light import PLACES
 from p2m_core.synthetic.occluders import KINDS
 from p2m_core.synthetic.photo import LOOKS

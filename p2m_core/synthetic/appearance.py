@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from p2m_core.synthetic.facial_hair import BeardStyle, draw_beard_style
-from p2m_core.synthetic.hair import HairStyle, draw_hair_style, grayed
+from p2m_core.synthetic.hair import grayed
+from p2m_core.synthetic.hair_style import HairStyle, draw_hair_style
 from p2m_core.synthetic.identity import Identity
 from p2m_core.synthetic.worn import Worn, draw_worn
 

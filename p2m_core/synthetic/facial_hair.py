@@ -10,16 +10,8 @@ from scipy.spatial import cKDTree
 
 from p2m_core.synthetic.canvas import Canvas, load_canvas, smooth_step
 from p2m_core.synthetic.face_model import UM_PER_DM
-from p2m_core.synthetic.hair import (
-    CENTRE_DM,
-    Roots,
-    beside_lobes,
-    first_of_lock,
-    out_of,
-    scatter,
-    strand_colors,
-    torso_height,
-)
+from p2m_core.synthetic.hair import CENTRE_DM, first_of_lock, out_of, strand_colors, torso_height
+from p2m_core.synthetic.hair_roots import Roots, beside_lobes, scatter
 from p2m_core.synthetic.head import PARTS
 from p2m_core.synthetic.scene import Strands
 from p2m_core.synthetic.solids import unit

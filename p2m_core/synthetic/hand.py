@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from p2m_core.synthetic.canvas import smooth_step
-from p2m_core.synthetic.clothes import draw_cloth_color
+from p2m_core.synthetic.cloth import draw_cloth_color
 from p2m_core.synthetic.face_model import MIRROR_68
 from p2m_core.synthetic.scene import Surface
 from p2m_core.synthetic.solids import orient, sheet, smooth_path, tube, unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from p2m_core.synthetic.canvas import Canvas, smooth_step
-from p2m_core.synthetic.clothes import drape, draw_cloth_color, pattern_color
+from p2m_core.synthetic.cloth import drape, draw_cloth_color, pattern_color
 from p2m_core.synthetic.scene import Surface
 from p2m_core.synthetic.solids import (
     Skull,

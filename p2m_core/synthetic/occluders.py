@@ -6,7 +6,7 @@ import numpy as np
 
 from p2m_core.raster import rasterize
 from p2m_core.synthetic.canvas import Canvas
-from p2m_core.synthetic.clothes import draw_cloth_color
+from p2m_core.synthetic.cloth import draw_cloth_color
 from p2m_core.synthetic.hand import Place, gripping_hand, make_hand, posed_hand, turn_about
 from p2m_core.synthetic.scene import Surface
 from p2m_core.synthetic.solids import ball, clearance, joined, lathe, moved, orient, sheet, tube, unit

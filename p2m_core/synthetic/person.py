@@ -9,7 +9,7 @@ import numpy as np
 from p2m_core.synthetic.appearance import Appearance, draw_appearance
 from p2m_core.synthetic.expression import draw_expression
 from p2m_core.synthetic.face_model import HeadModel
-from p2m_core.synthetic.hair import cut_style
+from p2m_core.synthetic.hair_style import cut_style
 from p2m_core.synthetic.head import load_asset
 from p2m_core.synthetic.identity import Identity, draw_identity
 

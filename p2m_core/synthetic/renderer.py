@@ -16,7 +16,8 @@ from p2m_core.synthetic.background import draw_background
 from p2m_core.synthetic.canvas import Canvas
 from p2m_core.synthetic.clothes import dress, hides
 from p2m_core.synthetic.facial_hair import grow_beard, grow_brows, grow_lashes
-from p2m_core.synthetic.hair import grow_hair, scalp_cover
+from p2m_core.synthetic.hair import grow_hair
+from p2m_core.synthetic.hair_roots import scalp_cover
 from p2m_core.synthetic.head import PARTS
 from p2m_core.synthetic.headwear import covers
 from p2m_core.synthetic.light import SHADOW_MAP_PX, ShadowMap, draw_light, light_frame, shade_surface

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2m_core.synthetic.clothes import draw_cloth_color
+from p2m_core.synthetic.cloth import draw_cloth_color
 
 HEADWEAR = {
     "cap": 0.30, "beanie": 0.17, "brimmed hat": 0.12, "straw hat": 0.05, "headscarf": 0.13, "hood": 0.07,

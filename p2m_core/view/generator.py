@@ -13,7 +13,7 @@ from p2m_core.config import SynthConfig
 from p2m_core.raster import draw_landmarks, draw_mesh, encode_picture
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.expression import PRESETS
-from p2m_core.synthetic.hair import CUTS
+from p2m_core.synthetic.hair_style import CUTS
 from p2m_core.synthetic.light import PLACES
 from p2m_core.synthetic.person import Wishes
 from p2m_core.synthetic.renderer import FACE_HIDDEN, FACE_SEEN
