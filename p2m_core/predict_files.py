@@ -25,7 +25,7 @@ from p2m_core.facemesh import Specimen
 from p2m_core.files import write_text
 from p2m_core.jobs import map_jobs
 from p2m_core.photos import find_photos, read_photo
-from p2m_core.predict import DOUBT_LIMIT, find_meshes, mesh_boxes, open_network
+from p2m_core.predict import DOUBT_LIMIT, find_meshes, is_unlikely, mesh_boxes, open_network
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _follow(look: partial, count: int) -> Iterator[tuple[int, Predictions]]:
     for index in range(count):
         _, result = look(index, boxes=np.stack(last) if last else None)
         meshes = [specimen.mesh for specimen in result.specimens]
-        lost = not meshes or any(mesh.doubt > DOUBT_LIMIT for mesh in meshes)
+        lost = not meshes or any(is_unlikely(mesh) for mesh in meshes)
         last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
         yield index, result
 
