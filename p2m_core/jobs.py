@@ -15,6 +15,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from p2m_core.errors import InputError
+from p2m_core.stopping import raise_interrupt
 
 JOBS_AHEAD = 4  # a worker: enough to keep it busy, and few, so that a million jobs need no memory
 CONNECT_S = 5
@@ -65,6 +66,7 @@ def map_jobs(
         results = (function(job) for job in jobs)
     with tqdm(total=total, desc=title, smoothing=0.05, dynamic_ncols=True) as bar, closing(results):
         for result in results:
+            raise_interrupt()
             yield result
             bar.update()
 

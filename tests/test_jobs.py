@@ -1,5 +1,7 @@
+import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from p2m_core import jobs
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.errors import InputError
 from p2m_core.jobs import map_jobs, one_thread_each
+from p2m_core.stopping import stop_on_sigterm
 
 
 def fail_at_three(value):
@@ -37,6 +40,24 @@ def test_one_worker_is_lazy():
     assert done == [0]
     results.close()
     assert done == [0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_that_a_job_swallows_ends_the_run_all_the_same(number):
+    def swallow(job):
+        with contextlib.suppress(KeyboardInterrupt):  # as NumPy does
+            if job == 2:
+                signal.raise_signal(number)
+        return job
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stop_on_sigterm():
+        results = map_jobs(swallow, range(5))
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert list(map_jobs(math.sqrt, [4.0])) == [2.0]  # nothing is remembered
 
 
 def test_many_workers_do_every_job_once_with_one_thread_each(monkeypatch):
