@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 import cv2
 import numpy as np
@@ -49,9 +51,31 @@ def split(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Te
     return [{name: chunk[k] for name, chunk in chunks.items()} for k in range(parts)]
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """A data worker that is started inside hears no signal until it is up.
+
+    Signals go to all processes of a terminal or a job. One that died on its start would leave the parent for ever in
+    the middle of what it has to tell it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start, which comes with a first worker's, ends in hearing signals again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def quiet_worker(_: int) -> None:
     """A data worker: one thread, and the parent alone answers Ctrl-C and a cluster's signals."""
     for number in set(SIGNALS) - {signal.SIGTERM}:  # by SIGTERM the parent ends its workers
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        while waiting := signal.sigpending() & set(SIGNALS):  # they were meant for the parent
+            signal.sigwait(waiting)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from p2m_core.batches import EpochSampler, on_device, quiet_worker, split
+from p2m_core.batches import EpochSampler, on_device, quiet_worker, split, unheard
 from p2m_core.chamfer import chosen_backend
 from p2m_core.checkpoint import initialise, save_weights
 from p2m_core.config import Config, run_folder, save_config, shown
@@ -144,7 +144,9 @@ class Trainer:
         """
         for left in reversed(range(LOADER_RETRIES + 1)):
             try:
-                for batch in self.loader():
+                with unheard():
+                    batches = iter(self.loader())
+                for batch in batches:
                     yield on_device(batch, self.device)
             except (MemoryError, RuntimeError) as error:
                 # What the loop raises comes by another way, and what a sample raises is not cured by a new worker.

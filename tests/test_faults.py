@@ -5,6 +5,7 @@ The measure of all is an undisturbed run: what went on after a fault must end wi
 
 import errno
 import json
+import multiprocessing.util
 import os
 import random
 import resource
@@ -196,6 +197,28 @@ def test_a_process_that_is_told_to_stop_exits_with_75(tiny_settings, store, tmp_
     os.kill(child.pid, signal.SIGUSR1)
     assert wait([child]) == [75]
     assert "stopped by SIGUSR1 after a checkpoint" in (tmp_path / "child-0.txt").read_text()
+
+
+def tell_all_as_a_worker_starts():
+    """Before training in a child: as a data worker is started, it and its parent get SIGTERM, as from a cluster."""
+    real = multiprocessing.util.spawnv_passfds
+
+    def spawn(path, args, descriptors):
+        pid = real(path, args, descriptors)
+        if "resource_tracker" not in " ".join(map(str, args)):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pid
+
+    multiprocessing.util.spawnv_passfds = spawn
+
+
+def test_told_to_stop_while_a_data_worker_starts_it_stops(tiny_settings, store, tmp_path):
+    words = quick("run", tiny_settings, "train.epochs=100000", "train.workers=1")
+    assert wait(start(tmp_path, words, before=tell_all_as_a_worker_starts), 60) == [75]
+    said = (tmp_path / "child-0.txt").read_text()
+    assert "stopped by SIGTERM after a checkpoint" in said
+    assert "a data worker died" not in said
 
 
 def test_a_second_run_on_the_same_folder_refuses(tiny_settings, store, tmp_path):
