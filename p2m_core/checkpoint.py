@@ -12,13 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from p2m_core.config import ModelConfig, resolve
+from p2m_core.config import BUNDLED, ModelConfig, resolve
 from p2m_core.errors import InputError
 from p2m_core.files import finite_only, write_bytes
 from p2m_core.model import Pixel2Mesh
 from p2m_core.template import Template
 
-BUNDLED = Path(__file__).parent / "weights" / "face-lite.safetensors"
 _log = logging.getLogger(__name__)
 
 

@@ -31,6 +31,7 @@ def _find_root() -> Path:
 
 
 PROJECT_ROOT = _find_root()
+BUNDLED = Path(__file__).parent / "weights" / "face-lite.safetensors"  # what weights="bundled" means
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]

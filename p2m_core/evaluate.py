@@ -14,8 +14,8 @@ import torch
 from tqdm.auto import tqdm
 
 from p2m_core.camera import angles_from_rotation, box_of, face_size, umeyama
-from p2m_core.checkpoint import BUNDLED, weights_path
-from p2m_core.config import Config, run_folder, shown
+from p2m_core.checkpoint import weights_path
+from p2m_core.config import BUNDLED, Config, run_folder, shown
 from p2m_core.data.annotations import reannotated_px
 from p2m_core.data.augment import compose
 from p2m_core.data.store import Store

@@ -76,7 +76,8 @@ def is_current(wanted: NotebookResult, history: Mapping[str, NotebookResult]) ->
 def named_paths(config: Config, parameters: Mapping[str, Any]) -> list[Path]:
     """The data, weights and photos that settings and parameters name, and the run's own weights."""
     folder = run_folder(config)
-    named = [resolve(text) for text in _texts([config.model_dump(), parameters]) if {"/", "."} & set(text)]
+    texts = list(_texts([config.model_dump(), parameters]))
+    named = [resolve(text) for text in texts if {"/", "."} & set(text)] + [settings.BUNDLED] * ("bundled" in texts)
     outside = [path for path in dict.fromkeys(named) if not path.is_relative_to(folder) and path.exists()]
     return outside + list(folder.glob("weights.safetensors"))
 

@@ -421,6 +421,16 @@ def test_what_settings_and_parameters_name_must_be_as_it_was(root, executed, for
     assert run_tiny(executed, overrides=overrides) == []
 
 
+def test_other_bundled_weights_are_another_input(root, executed, tmp_path, monkeypatch):
+    weights = tmp_path / "bundled.safetensors"
+    monkeypatch.setattr(settings, "BUNDLED", weights)
+    add(root, "01_a")
+    for content in (b"a", b"b"):
+        weights.write_bytes(content)
+        assert run_tiny(executed) == ["01_a"]
+        assert run_tiny(executed) == []
+
+
 def test_a_failed_notebook_is_executed_again_and_those_before_are_kept(root, executed, monkeypatch):
     add(root, "01_a")
     add(root, "02_b")
