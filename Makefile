@@ -3,8 +3,12 @@ PYTHON ?= python3
 # A package index for torch and torchvision alone, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+# Test files are dealt out to so many processes, of one thread each; PYTEST_ARGS="-n 0" is for a debugger.
+TEST_WORKERS ?= 2
 
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=15
+DEALT := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 CODE := p2m_core tests benchmarks notebooks
 STAMP := .venv/.installed
 
@@ -13,7 +17,7 @@ STAMP := .venv/.installed
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo "variables: PYTHON=$(PYTHON) (3.11 to 3.13), TORCH_INDEX=URL (a CPU build of torch), PYTEST_ARGS"
+	@echo "variables: PYTHON=$(PYTHON) (3.11 to 3.13), TORCH_INDEX=URL (a CPU build of torch), PYTEST_ARGS, TEST_WORKERS"
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, see PYTHON=")'
@@ -28,13 +32,13 @@ demo: $(STAMP) ## the whole path in some minutes: faces, training, tables, a pho
 	$(BIN)/python -m p2m_core demo
 
 test: $(STAMP) ## the tests, without the slow ones
-	$(BIN)/python -m pytest -q --durations=15 $(PYTEST_ARGS)
+	$(PYTEST) $(DEALT) $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## all tests
-	$(BIN)/python -m pytest -q --durations=15 -m "" $(PYTEST_ARGS)
+	$(PYTEST) $(DEALT) -m "" $(PYTEST_ARGS)
 
 test-gpu: $(STAMP) ## the tests that need a CUDA device
-	$(BIN)/python -m pytest -q --durations=15 -m gpu $(PYTEST_ARGS)
+	$(PYTEST) -m gpu $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff on code and notebooks, and that the notebooks are stripped
 	$(BIN)/ruff check $(CODE)
