@@ -27,7 +27,7 @@ from p2m_core.optim import autocast_type
 # with the true box two passes are as good as one, with others better (benchmarks/boxes.py).
 SAME_BOX = 0.85
 # Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
-# not look like a face: 95% of 66 crops without one lay above, of 299 detected synthetic faces 0.3%. Measures of the
+# not look like a face: 97% of 66 crops without one lie above, of 299 detected synthetic faces 0.3%. Measures of the
 # network's features told them apart less well (Mahalanobis distance: area under the ROC curve 0.985, this: 0.999).
 DOUBT_LIMIT = 0.055
 # Where a detector was wrong, the passes may stray to something that the network does not doubt: overlap of the box with
