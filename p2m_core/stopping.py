@@ -65,14 +65,14 @@ def stop_on_sigterm() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _interrupted.clear()
+        _interrupts.clear()
 
 
-_interrupted = threading.Event()
+_interrupts: set[int] = set()  # not an Event: its lock would hold up a second signal for ever
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _interrupted.set()
+    _interrupts.add(number)
     raise KeyboardInterrupt
 
 
@@ -81,5 +81,5 @@ def raise_interrupt() -> None:
 
     One is lost where NumPy makes a str of an array's item: https://github.com/numpy/numpy/issues/20596.
     """
-    if _interrupted.is_set():
+    if _interrupts:
         raise KeyboardInterrupt
