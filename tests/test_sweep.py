@@ -1,4 +1,4 @@
-"""p2m_core.sweep: what is planned, runs that fail, hang, die and are killed, and the tables."""
+"""p2m_core.sweep, sweep_run: what is planned, runs that fail, hang, die and are killed, and the tables."""
 
 import json
 import os
@@ -17,12 +17,14 @@ from stub_project import make_project, results, start
 
 from p2m_core import config as settings
 from p2m_core import sweep as module
+from p2m_core import sweep_run
 from p2m_core.config import Config, SweepConfig, load_config, run_folder, with_values
 from p2m_core.errors import InputError
 from p2m_core.faces.registration import face_template
 from p2m_core.losses import MeshLoss
 from p2m_core.model import Pixel2Mesh
-from p2m_core.sweep import Outcome, plan_runs, sweep, write_tables
+from p2m_core.sweep import plan_runs, sweep, write_tables
+from p2m_core.sweep_run import Outcome
 from p2m_core.template import Template, ellipsoid
 
 STEPS = 16
@@ -222,20 +224,20 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on_to_the_same_end(root, number)
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
 def test_a_run_that_gives_no_sign_of_life_is_ended_and_tried_again(root, monkeypatch):
-    monkeypatch.setattr(module, "SILENT_S", 20.0)
-    real, frozen = module._watch, []
+    monkeypatch.setattr(sweep_run, "SILENT_S", 20.0)
+    real, frozen = sweep_run._watch, []
 
     def watch(process, job):
         if not frozen:
-            until(lambda: module._beat_of(job.folder))
+            until(lambda: sweep_run._beat_of(job.folder))
             frozen.append(process.pid)
             process.send_signal(signal.SIGSTOP)
-            monkeypatch.setattr(module, "SILENT_S", 1.0)
+            monkeypatch.setattr(sweep_run, "SILENT_S", 1.0)
         else:
-            monkeypatch.setattr(module, "SILENT_S", 60.0)
+            monkeypatch.setattr(sweep_run, "SILENT_S", 60.0)
         return real(process, job)
 
-    monkeypatch.setattr(module, "_watch", watch)
+    monkeypatch.setattr(sweep_run, "_watch", watch)
     result = sweep(load_config("stub", ["sweep.grid={train.lr: [0.5]}"]), {"steps": 1})
     assert list(result.table["attempts"]) == [2]
     assert not result.failed
@@ -280,7 +282,7 @@ def test_a_run_whose_process_is_killed_is_tried_again(root):
     with start(root, *RUNNING) as process:
         until(lambda: any(done >= 2 for _, done in results(root).values()))
         for run in processes_of(root):
-            if run.pid != process.pid and "p2m_core.sweep" in run.cmdline():
+            if run.pid != process.pid and "p2m_core.sweep_run" in run.cmdline():
                 run.kill()
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-2000:]
