@@ -1,3 +1,5 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import scipy.io
 import scipy.sparse as sp
 from conftest import ROOT, SET_COUNT, SET_PX
+from threadpoolctl import threadpool_limits
 
 from p2m_core.camera import box_of, model_to_image
 from p2m_core.data import aflw2000
@@ -268,13 +271,24 @@ def face_model_folder():
     return face_model.default_folder()
 
 
-@pytest.mark.slow
-def test_building_the_head_model_again_gives_the_same(head):
-    again = face_model.build_head_model()
-    np.testing.assert_allclose(again.mean, head.mean, atol=1)
-    np.testing.assert_allclose(again.shape_sigma, head.shape_sigma, rtol=1e-3)
-    np.testing.assert_array_equal(again.landmark_idx, head.landmark_idx)
-    np.testing.assert_allclose(again.shape_basis[:, :5], head.shape_basis[:, :5], atol=1e-4)
+def test_the_head_model_does_not_show_how_many_threads_built_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(face_model, "N_PEOPLE", 300)
+    with threadpool_limits(2):
+        found = face_model.load_head_model.__wrapped__(tmp_path)
+    with threadpool_limits(1):
+        expected = face_model.build_head_model()
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
+
+
+def test_who_start_together_build_the_head_model_once(head, tmp_path, monkeypatch):
+    built = []
+    monkeypatch.setattr(face_model, "build_head_model", lambda: time.sleep(0.3) or built.append(1) or head)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(face_model.load_head_model.__wrapped__, [tmp_path] * 3))
+    assert len(built) == 1
+    for model in found:
+        np.testing.assert_array_equal(model.shape_basis, head.shape_basis)
 
 
 def test_coefficients_describe_people_and_expressions(head):

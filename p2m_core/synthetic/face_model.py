@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from filelock import FileLock
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
 from p2m_core.camera import umeyama
 from p2m_core.config import resolve
@@ -24,7 +26,7 @@ from p2m_core.synthetic.expression import draw_expression, unit_basis
 from p2m_core.synthetic.head import PARTS, catmull_clark, load_asset, quads_to_triangles
 from p2m_core.synthetic.identity import Identity, draw_identity, target_basis, target_weights
 
-VERSION = 2  # raise it with any change below, so that caches are built anew
+VERSION = 3  # raise it with any change below, so that caches are built anew
 N_PEOPLE, N_SHAPE, N_EXPRESSION = 1500, 199, 29
 UM_PER_DM = 1e5  # the Basel model counts micrometres
 
@@ -215,15 +217,27 @@ def default_folder() -> Path:
     return resolve("data/processed/face_model")
 
 
+def keep_head_model(path: Path) -> None:
+    """Build the head model and write it to `path`, after its face in the Basel model's form beside it."""
+    with threadpool_limits(1):  # the same sums, so the same faces, however many threads the process has
+        model = build_head_model()
+    save_face_model(path.parent, model.face_model())
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **{field.name: getattr(model, field.name) for field in fields(model)})
+
+
 @cache
 def load_head_model(folder: Path | None = None) -> HeadModel:
-    """The head model, built on first use and kept in `folder` beside Model_Shape.mat and Model_Exp.mat."""
+    """The head model, built on first use and kept in `folder` beside Model_Shape.mat and Model_Exp.mat.
+
+    Of processes that start together one builds it and the others wait: every one of them reads the same bits.
+    """
     folder = folder or default_folder()
     path = folder / f"head-v{VERSION}.npz"
     if not path.exists():
-        model = build_head_model()
-        save_face_model(folder, model.face_model())
-        with atomic_path(path) as temporary:
-            np.savez(temporary, **{field.name: getattr(model, field.name) for field in fields(model)})
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "build.lock"):
+            if not path.exists():
+                keep_head_model(path)
     with np.load(path) as file:
         return HeadModel(**{name: file[name] for name in file.files})
