@@ -110,8 +110,9 @@ def record(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def compress(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """An image in [0, 1] after a poor JPEG."""
     quality = int(rng.uniform(12, 60))
-    data = cv2.imencode(".jpg", (image * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32) / 255
+    blue_first = cv2.cvtColor((image * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
+    data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB).astype(np.float32) / 255
 
 
 def take_photo(

@@ -36,7 +36,7 @@ from p2m_core.synthetic.person import Person, Wishes, draw_person
 from p2m_core.synthetic.renderer import FACE_SEEN, Picture, render
 from p2m_core.synthetic.scene import Camera
 
-VERSION = 3  # raise it when the same recipe gives other files
+VERSION = 4  # raise it when the same recipe gives other files
 SHARD_SIZE = 1000
 RECIPE_FILE, TABLE_FILE = "recipe.json", "attributes.csv"
 DISTANCE_UM = (0.35e6, 2.5e6)  # of the camera, where pictures are taken in perspective
