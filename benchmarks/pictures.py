@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 
 from p2m_core.facemesh import to_world
 from p2m_core.faces.registration import face_template
-from p2m_core.raster import draw_turned, error_colors, vertex_normals
+from p2m_core.pictures import draw_turned, error_colors
+from p2m_core.raster import vertex_normals
 from p2m_core.synthetic.face_model import load_head_model
 
 

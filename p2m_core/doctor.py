@@ -31,7 +31,8 @@ from p2m_core.export import save_picture
 from p2m_core.faces.formats import EXPRESSION_FILE, SHAPE_FILE, find_face_model, load_face_model
 from p2m_core.faces.linear_model import FaceModel
 from p2m_core.figures import contact_sheet
-from p2m_core.raster import draw_landmarks, draw_mesh
+from p2m_core.pictures import draw_landmarks
+from p2m_core.raster import draw_mesh
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
 ORIGIN_PX = (0.5, 2.5)  # mean offset of rebuilt landmarks where pixels count from another number: 1, or 2 for both

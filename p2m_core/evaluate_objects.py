@@ -26,7 +26,7 @@ from p2m_core.figures import contact_sheet
 from p2m_core.files import write_json, write_text
 from p2m_core.metrics import cd_f1
 from p2m_core.model import PLACED_SCALE, Pixel2Mesh, unit_template
-from p2m_core.raster import draw_landmarks, static_picture
+from p2m_core.pictures import draw_landmarks, static_picture
 
 TEMPLATE = "template as it is"  # what one has without a network
 COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}

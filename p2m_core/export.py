@@ -20,15 +20,8 @@ from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh, Specimen, to_world
 from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.page import write_html
-from p2m_core.raster import (
-    depth_and_normals,
-    draw_levels,
-    draw_overlay,
-    draw_turned,
-    photo_colors,
-    swing,
-    window,
-)
+from p2m_core.pictures import draw_levels, draw_overlay, draw_turned, swing
+from p2m_core.raster import depth_and_normals, photo_colors, window
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most

@@ -14,7 +14,8 @@ from p2m_core.config import AugmentConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.store import CropDataset, Store
 from p2m_core.files import atomic_path
-from p2m_core.raster import draw_landmarks, draw_mesh, draw_turned
+from p2m_core.pictures import draw_landmarks, draw_turned
+from p2m_core.raster import draw_mesh
 from p2m_core.template import Template
 
 

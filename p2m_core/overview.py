@@ -16,8 +16,8 @@ from p2m_core.export import save_picture
 from p2m_core.facemesh import Specimen
 from p2m_core.figures import contact_sheet
 from p2m_core.photos import read_photo, sample_photo
+from p2m_core.pictures import static_picture
 from p2m_core.predict import predict
-from p2m_core.raster import static_picture
 from p2m_core.synthetic.writer import Recipe, draw_sample, take_picture
 
 FACES = Recipe(256, seed=48)

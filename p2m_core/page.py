@@ -18,7 +18,7 @@ from p2m_core import matcap
 from p2m_core.errors import InputError
 from p2m_core.facemesh import Specimen, to_world
 from p2m_core.files import write_bytes, write_text
-from p2m_core.raster import ERROR_RAMP, encode_picture, error_scale
+from p2m_core.pictures import ERROR_RAMP, encode_picture, error_scale
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
 THUMBNAIL_PX = 144

@@ -22,16 +22,16 @@ from p2m_core.facemesh import Specimen
 from p2m_core.figures import save_figure
 from p2m_core.files import write_json, write_text
 from p2m_core.metrics import bootstrap_interval, cumulative_error
-from p2m_core.raster import (
+from p2m_core.pictures import (
     ERROR_RAMP,
     caption_row,
     draw_landmarks,
-    draw_mesh,
     draw_turned,
     error_colors,
     error_scale,
     static_picture,
 )
+from p2m_core.raster import draw_mesh
 from p2m_core.template import Template
 
 Kind = Literal["network", "peer", "baseline"]

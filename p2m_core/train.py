@@ -30,8 +30,9 @@ from p2m_core.files import atomic_path, explain_full_disk, write_json
 from p2m_core.losses import MeshLoss, Truth
 from p2m_core.model import Pixel2Mesh, Prediction, count_parameters
 from p2m_core.optim import WeightAverage, autocast_type, choose_device, learning_rate
+from p2m_core.pictures import encode_picture
 from p2m_core.provenance import provenance
-from p2m_core.raster import draw_mesh, encode_picture
+from p2m_core.raster import draw_mesh
 from p2m_core.recorder import Profiler, Recorder, trim_metrics
 from p2m_core.resume import clear_damaged, read_checkpoint, write_checkpoint
 from p2m_core.stopping import StopSignals

@@ -12,7 +12,7 @@ from p2m_core import export
 from p2m_core.config import SAVED
 from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh, Specimen, to_world
-from p2m_core.raster import draw_overlay
+from p2m_core.pictures import draw_overlay
 
 
 @pytest.fixture(scope="module")

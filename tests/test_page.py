@@ -12,7 +12,7 @@ from specimens import made_up
 from p2m_core import matcap, page
 from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh, Specimen, to_world
-from p2m_core.raster import error_scale
+from p2m_core.pictures import error_scale
 
 
 @pytest.fixture(scope="module")

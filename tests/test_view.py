@@ -11,7 +11,7 @@ from PIL import Image
 from specimens import made_up
 
 from p2m_core.facemesh import Specimen, Stages, to_world, unpooled
-from p2m_core.raster import error_scale
+from p2m_core.pictures import error_scale
 from p2m_core.view import Look, MeshPreview, SpecimenScene, draw_curves, inspect, inspector, preview, training
 
 

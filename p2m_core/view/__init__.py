@@ -1,6 +1,6 @@
 """What is shown in notebooks; the only place with widgets."""
 
-from p2m_core.raster import static_picture
+from p2m_core.pictures import static_picture
 from p2m_core.view.inspector import Inspector, inspect
 from p2m_core.view.preview import MeshPreview, draw_curves
 from p2m_core.view.scene import Look, SpecimenScene

@@ -14,9 +14,9 @@ from p2m_core.errors import InputError
 from p2m_core.facemesh import Specimen
 from p2m_core.files import write_bytes
 from p2m_core.photos import decode_photo
+from p2m_core.pictures import encode_picture, static_picture
 from p2m_core.predict import find_meshes, open_network
 from p2m_core.predict_files import predict_files
-from p2m_core.raster import encode_picture, static_picture
 from p2m_core.view.inspector import inspect
 
 FOUND, GIVEN = (64, 224, 180), (255, 176, 32)  # RGB of found boxes, and of the one given by hand

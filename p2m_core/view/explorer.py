@@ -18,7 +18,8 @@ from p2m_core.errors import InputError
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.figures import augmented
 from p2m_core.losses import region_density
-from p2m_core.raster import draw_landmarks, draw_mesh, encode_picture, error_colors
+from p2m_core.pictures import draw_landmarks, encode_picture, error_colors
+from p2m_core.raster import draw_mesh
 from p2m_core.view.scene import Look, SpecimenScene
 
 SIDE_PX = 460  # of the picture

@@ -10,7 +10,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from p2m_core.config import SynthConfig
-from p2m_core.raster import draw_landmarks, draw_mesh, encode_picture
+from p2m_core.pictures import draw_landmarks, encode_picture
+from p2m_core.raster import draw_mesh
 from p2m_core.synthetic.canvas import load_canvas
 from p2m_core.synthetic.expression import PRESETS
 from p2m_core.synthetic.hair_style import CUTS

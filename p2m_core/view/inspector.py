@@ -13,7 +13,7 @@ import numpy as np
 
 from p2m_core.facemesh import FaceMesh, Specimen
 from p2m_core.page import PROTOCOL, sort_by_error, thumbnail
-from p2m_core.raster import ERROR_RAMP, error_scale
+from p2m_core.pictures import ERROR_RAMP, error_scale
 from p2m_core.view.scene import STYLES, SURFACES, Look, SpecimenScene
 
 UNIT = 100  # steps of the level slider from one level to the next

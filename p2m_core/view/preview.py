@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from p2m_core.facemesh import Specimen
-from p2m_core.raster import error_scale
+from p2m_core.pictures import error_scale
 from p2m_core.view.inspector import css, truth_of
 from p2m_core.view.scene import Eye, Look, SpecimenScene
 

@@ -12,7 +12,8 @@ import pythreejs as three
 from p2m_core import matcap
 from p2m_core.facemesh import Specimen, Stages, to_world
 from p2m_core.page import photo_uri
-from p2m_core.raster import draw_landmarks, encode_picture, error_colors, vertex_normals
+from p2m_core.pictures import draw_landmarks, encode_picture, error_colors
+from p2m_core.raster import vertex_normals
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
