@@ -132,6 +132,8 @@ class ModelConfig(Section):
     surface: a map of where on the template lies what a pixel shows, taught by loss.surface. Coarse stages are told
     how far it is from each vertex and how to move there; all move vertices in the template's frame as well as in the
     crop's.
+    shape_modes: number of displacements of the whole template, learned, that are added to it before the stages, by
+    coefficients from the means of all of the encoder's maps; wants template_detail.
     """
 
     backbone: Literal["resnet18", "resnet50", "vgg16"] = "resnet18"
@@ -159,6 +161,7 @@ class ModelConfig(Section):
     template_coordinates: bool = False
     pyramid: bool = False
     surface: bool = False
+    shape_modes: Annotated[int, Field(ge=0)] = 0
 
 
 class LossConfig(Section):

@@ -9,7 +9,8 @@
                                             n1 vertices                     n2 vertices
 
 Faces may have a surface map as well: the place on the template that each pixel of the merged maps shows. The coarse
-stages read how far it is from their vertices.
+stages read how far it is from their vertices. And the template may be given the person's shape before it is placed, as
+a sum of learned modes: what a face is like as a whole is seen by no vertex alone.
 
 Faces: coordinates are normalised crop coordinates, x right, y down, [-1, 1] from edge to edge, z to the viewer in
 the same scale; so a vertex's x and y are where its features are sampled. Objects: metres before a perspective camera.
@@ -30,8 +31,10 @@ from p2m_core.camera import LegacyCrop, project_legacy_crop, project_perspective
 from p2m_core.config import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, sample_as_tensorflow, sample_features
-from p2m_core.template import Template
+from p2m_core.template import Template, undirected
 
+SHAPE_LEVEL = 1  # whose vertices the shape modes move; finer ones follow by unpooling
+SHAPE_SCALE = 0.02  # of the unit template: what a coefficient of 1 moves its vertices by, root mean square
 PLACED_SCALE = 0.55  # of the unit template in a crop of the usual margin, where the pose head starts
 
 
@@ -71,6 +74,9 @@ class Pixel2Mesh(nn.Module):
             problem = "needs a template in a crop and stages that move it"
             remedy = "set it to false, or camera=crop, last_hidden=0 and residual=true"
             raise InputError("config", "model.surface", problem, remedy)
+        if config.shape_modes and not config.template_detail:
+            problem = "gives the template another shape, but finer vertices do not ask the template for theirs"
+            raise InputError("config", "model.shape_modes", problem, "set it to 0, or template_detail=true")
         if config.decoder and config.backbone != "vgg16":
             problem = f"draws from the maps of a vgg16, but model.backbone is {config.backbone}"
             raise InputError("config", "model.decoder", problem, "set it to false")
@@ -85,6 +91,12 @@ class Pixel2Mesh(nn.Module):
             nn.init.normal_(self.pose_head.weight, 0, 1e-3)
             with torch.no_grad():  # upright, frontal, centred
                 self.pose_head.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 0]))
+        self.shape_head = nn.Linear(sum(raw), config.shape_modes) if config.shape_modes else None
+        if self.shape_head is not None:
+            nn.init.zeros_(self.shape_head.weight)
+            nn.init.zeros_(self.shape_head.bias)
+            modes = smoothest_modes(template, min(SHAPE_LEVEL, levels - 1), config.shape_modes)
+            self.modes = nn.Parameter(torch.from_numpy(modes))
         sampled = channels or sum(raw)
         self.to_global = nn.Linear(raw[-1], sampled) if config.global_feature else None
         self.to_surface = nn.Conv2d(channels, 3, 1) if config.surface else None
@@ -112,13 +124,14 @@ class Pixel2Mesh(nn.Module):
         maps = self.encoder(self.normalise(images).contiguous(memory_format=torch.channels_last))
         image = self.decoder(maps) if self.decoder is not None else None
         pooled = maps[-1].mean((2, 3)).float()
+        means = torch.cat([x.mean((2, 3)) for x in maps], 1).float() if self.shape_head is not None else None
         if self.reduce is not None:
             maps = [self.merge(maps)]
         maps = [x.float() for x in maps]
         low = torch.is_autocast_enabled(images.device.type)
         with torch.autocast(images.device.type, enabled=False):  # coordinates need all their digits
             surface = None if self.to_surface is None else self.to_surface(maps[0])
-            levels, before = self.deform(maps, pooled, crop, low, surface)
+            levels, before = self.deform(maps, pooled, self.shaped(means), crop, low, surface)
         return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image, surface)
 
     def merge(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b c h w"]:
@@ -136,15 +149,16 @@ class Pixel2Mesh(nn.Module):
         self,
         maps: list[Float[torch.Tensor, "b _ _ _"]],
         pooled: Float[torch.Tensor, "b c"],
+        templates: list[Float[torch.Tensor, "_ _ 3"]],
         crop: LegacyCrop | None = None,
         low: bool = False,
         surface: Float[torch.Tensor, "b 3 h w"] | None = None,
     ) -> tuple[list[Float[torch.Tensor, "_ b 3"]], list[Float[torch.Tensor, "_ b 3"]]]:
-        """Vertices after and before each stage, from the feature maps and the pooled deepest map; low: whether the
-        graph layers work under autocast."""
+        """Vertices after and before each stage, from the feature maps, the pooled deepest map, and the template of
+        each level to begin with; low: whether the graph layers work under autocast."""
         counts, start = self.template.counts, self.start[:, None]
         turn, shift = self.placement(pooled)
-        placed = vertices = turned(start[: counts[0]], turn) + shift
+        placed = vertices = turned(templates[0], turn) + shift
         levels, before, hidden = [], [], None
         for k, stage in enumerate(self.stages):
             # Columns of a stage's input, in the order of its weights' rows: coordinates, image features, the stage
@@ -162,7 +176,7 @@ class Pixel2Mesh(nn.Module):
                 product = self.unpool[k - 1](product)
                 if self.config.template_detail:
                     offset = self.unpool[k - 1](vertices - placed)
-                    placed = turned(start[: counts[k]], turn) + shift
+                    placed = turned(templates[k], turn) + shift
                     vertices = placed + offset
                 else:
                     vertices = self.unpool[k - 1](vertices)
@@ -186,6 +200,17 @@ class Pixel2Mesh(nn.Module):
             vertices = vertices + moved if self.config.residual else moved
             levels.append(vertices)
         return levels, before
+
+    def shaped(self, means: Float[torch.Tensor, "b c"] | None) -> list[Float[torch.Tensor, "v _ 3"]]:
+        """The template of each level: of all samples (V, 1, 3), or by the shape modes of each one's own (V, B, 3)."""
+        templates = [self.start[:n, None] for n in self.template.counts]
+        if means is None:
+            return templates
+        offset = SHAPE_SCALE * torch.einsum("vck,bk->vbc", self.modes, self.shape_head(means))
+        offsets = [offset[:n] for n in self.template.counts[: SHAPE_LEVEL + 1]]
+        for unpool in self.unpool[SHAPE_LEVEL:]:
+            offsets.append(unpool(offsets[-1]))
+        return [template + offset for template, offset in zip(templates, offsets, strict=True)]
 
     def columns(self, level: int) -> list[int]:
         """Number of input columns of a stage by kind: place, image, hidden, global, template, surface."""
@@ -283,6 +308,19 @@ def rotation_from_6d(values: Float[torch.Tensor, "b 6"]) -> Float[torch.Tensor, 
     b = values[:, 3:]
     b = F.normalize(b - (a * b).sum(1, keepdim=True) * a, dim=1)
     return torch.stack([a, b, torch.linalg.cross(a, b)], 1)
+
+
+def smoothest_modes(template: Template, level: int, count: int) -> np.ndarray:
+    """The template's smoothest displacements (V, 3, count), each 1 in the root mean square of its vertices: along x, y
+    and z in turn, by the eigenvectors of a level's graph Laplacian after the constant one."""
+    n, edges = template.counts[level], template.edges[level]
+    if count > 3 * (n - 1):
+        problem, remedy = f"is {count}, but level {level + 1} has {n} vertices", f"set it to at most {3 * (n - 1)}"
+        raise InputError("config", "model.shape_modes", problem, remedy)
+    graph = undirected(edges, n).toarray()
+    vectors = np.linalg.eigh(np.diag(graph.sum(1)) - graph)[1][:, 1 : 1 + -(-count // 3)] * np.sqrt(n)
+    modes = np.einsum("vk,cd->vckd", vectors, np.eye(3)).reshape(n, 3, -1)[..., :count]
+    return np.ascontiguousarray(modes, np.float32)
 
 
 def unit_template(template: Template) -> np.ndarray:

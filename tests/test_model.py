@@ -14,7 +14,15 @@ from p2m_core.backbones import build_backbone, fold_batch_norms
 from p2m_core.config import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.layers import sample_features
-from p2m_core.model import PLACED_SCALE, Pixel2Mesh, count_parameters, rotation_from_6d, unit_template
+from p2m_core.model import (
+    PLACED_SCALE,
+    SHAPE_SCALE,
+    Pixel2Mesh,
+    count_parameters,
+    rotation_from_6d,
+    smoothest_modes,
+    unit_template,
+)
 from p2m_core.template import ellipsoid
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -120,12 +128,17 @@ def test_settings_that_do_not_fit_are_named(registered, small_template):
     ):
         with pytest.raises(InputError, match=rf"model\.{name}: .*\(set "):
             network(small_template, **{name: True}, **changes)
+    with pytest.raises(InputError, match=r"model\.shape_modes: .*\(set it to 0, or template_detail=true\)"):
+        network(small_template, shape_modes=6)
+    with pytest.raises(InputError, match=r"model\.shape_modes: is 181, but level 2 has 61 vertices .*at most 180\)"):
+        network(small_template, shape_modes=181, template_detail=True)
     with pytest.raises(InputError, match=r"model\.decoder: draws from the maps of a vgg16, but .* is resnet18"):
         network(small_template, decoder=True)
 
 
 def test_all_trained_weights_get_a_gradient(small_template):
-    model = stirred(network(small_template, unpooling="adaptive", pyramid=True, surface=True)).train()
+    changes = {"unpooling": "adaptive", "pyramid": True, "surface": True, "template_detail": True, "shape_modes": 9}
+    model = stirred(network(small_template, **changes)).train()
     prediction = model(photos(4))
     sum(x.square().sum() for x in prediction.levels).backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -161,7 +174,7 @@ def naive(model, images):
     """The stages as the paper has them: all columns laid side by side, unpooled, then convolved."""
     config, template = model.config, model.template
     maps = [x.float() for x in model.encoder(model.normalise(images))]
-    pooled = maps[-1].mean((2, 3))
+    pooled, means = maps[-1].mean((2, 3)), torch.cat([x.mean((2, 3)) for x in maps], 1)
     if model.reduce is not None:
         maps = [reduce(x) for reduce, x in zip(model.reduce, maps, strict=True)]
         size = maps[0].shape[-1]
@@ -174,12 +187,24 @@ def naive(model, images):
         else:
             maps = [sum(F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in maps)]
     unit = model.start[:, None].expand(-1, len(images), -1)
+    own = unit.clone()
     turn, shift = model.placement(pooled)
 
     def place(points):
         return torch.stack([points[:, i] @ turn[i].T + shift[i] for i in range(len(images))], 1)
 
-    vertices = place(unit[: template.counts[0]])
+    def between(x, k):
+        a, b = template.unpool[k].T
+        t = model.unpool[k].new_pts_pos.clamp(0, 1)[:, None, None] if config.unpooling == "adaptive" else 0.5
+        return torch.cat([x, t * x[a] + (1 - t) * x[b]])
+
+    if config.shape_modes:
+        amount = 0.02 * model.shape_head(means)
+        offset = sum(amount[:, k, None] * model.modes[:, None, :, k] for k in range(config.shape_modes))
+        for k in range(1, len(template.unpool)):
+            offset = between(offset, k)
+        own += offset
+    vertices = place(own[: template.counts[0]])
     hidden, levels = None, []
     for k, stage in enumerate(model.stages):
         padding = "zeros" if model.reduce is None else "border"
@@ -190,12 +215,9 @@ def naive(model, images):
             columns.append(model.to_global(pooled).expand(len(vertices), -1, -1))
         x = torch.cat(columns, -1)
         if k:
-            a, b = template.unpool[k - 1].T
-            t = model.unpool[k - 1].new_pts_pos.clamp(0, 1)[:, None, None] if config.unpooling == "adaptive" else 0.5
-            x = torch.cat([x, t * x[a] + (1 - t) * x[b]])
+            x = between(x, k - 1)
             if config.template_detail:
-                offset = vertices - place(unit[: len(vertices)])
-                vertices = place(unit[: len(x)]) + torch.cat([offset, t * offset[a] + (1 - t) * offset[b]])
+                vertices = place(own[: len(x)]) + between(vertices - place(own[: len(vertices)]), k - 1)
             else:
                 vertices = x[..., :3]
         if config.template_coordinates:
@@ -233,6 +255,7 @@ def naive(model, images):
         {"pyramid": True},
         {"pyramid": True, "surface": True, "template_detail": True},
         {"pose_head": False, "surface": True},
+        {"shape_modes": 10, "template_detail": True, "unpooling": "adaptive"},
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()) or "lite",
 )
@@ -281,6 +304,42 @@ def test_template_detail_begins_with_the_templates_own_shape(small_template, pos
         faceted = torch.cat([faceted, faceted[pairs].mean(1)])
     torch.testing.assert_close(still(template_detail=False).levels[-1][0], faceted)
     assert (faceted - placed).norm(dim=1).max() > 0.03
+
+
+def test_shape_modes_begin_as_smooth_displacements_of_the_template(small_template):
+    modes = smoothest_modes(small_template, 1, 30)
+    assert modes.shape == (61, 3, 30)
+    flat = modes.reshape(-1, 30)
+    np.testing.assert_allclose(flat.T @ flat / 61, np.eye(30), atol=1e-5)
+    np.testing.assert_allclose(modes.sum(0), 0, atol=1e-3)  # none moves the face as a whole
+    a, b = small_template.edges[1].T
+    rough = ((modes[a] - modes[b]) ** 2).sum((0, 1))
+    assert (np.diff(rough.reshape(10, 3).mean(1)) > -1e-4).all()
+    # of any displacements without a part in the modes, none is as smooth as they are
+    other = np.random.default_rng(3).normal(size=(61, 3, 50)).reshape(-1, 50)
+    other -= flat @ (flat.T @ other) / 61
+    other = other.reshape(61, 3, 50) - other.reshape(61, 3, 50).mean(0)
+    other /= np.sqrt((other**2).sum((0, 1)) / 61)
+    assert ((other[a] - other[b]) ** 2).sum((0, 1)).min() > rough.max()
+
+
+@torch.no_grad()
+def test_shape_modes_give_the_template_another_shape_before_it_is_placed(small_template):
+    """A coefficient of 1 moves what stages that do nothing leave of the template by the mode, turned as it is."""
+    model = network(small_template, shape_modes=6, template_detail=True)
+    for stage in model.stages:
+        for parameter in stage.conv2.parameters():
+            parameter.zero_()
+    images = photos(1)
+    plain = model(images).levels
+    model.shape_head.bias[2] = 1.0
+    turn, _ = model.placement(model.encoder(model.normalise(images))[-1].mean((2, 3)))
+    mode = SHAPE_SCALE * torch.from_numpy(smoothest_modes(small_template, 1, 6))[..., 2] @ turn[0].T
+    moved = [after[0] - before[0] for after, before in zip(model(images).levels, plain, strict=True)]
+    torch.testing.assert_close(moved[0], mode[:19], atol=1e-6, rtol=0)
+    torch.testing.assert_close(moved[1], mode, atol=1e-6, rtol=0)
+    finest = torch.cat([mode, mode[small_template.unpool[1]].mean(1)])
+    torch.testing.assert_close(moved[2], finest, atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
@@ -349,6 +408,7 @@ def test_options_add_and_remove_what_they_say(small_template):
     assert names() - names(global_feature=False) == {"to_global"}
     assert names(pyramid=True) - names() == {"fuse"}
     assert names(surface=True) - names() == {"to_surface"}
+    assert names(shape_modes=3, template_detail=True) - names() == {"shape_head", "modes"}
 
     def columns(**changes):
         return [stage.conv1.weight.shape[0] for stage in network(small_template, **changes).stages]
