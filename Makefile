@@ -54,7 +54,7 @@ bench-gpu: $(STAMP) ## what needs a CUDA device, into benchmarks/gpu.json
 notebooks: $(STAMP) ## the notebooks of CONFIG=face-lite
 	$(BIN)/python -m p2m_core run --config $(or $(CONFIG),face-lite)
 
-weights: $(STAMP) ## weights like the bundled ones, some five hours on 2 cores: faces, store, training, fp16 copy
+weights: $(STAMP) ## weights like the bundled ones, some six hours on 2 cores: faces, store, training, fp16 copy
 	$(BIN)/python -m p2m_core synth --config weights
 	$(BIN)/python -m p2m_core preprocess --config weights
 	$(BIN)/python -m p2m_core train --config weights
