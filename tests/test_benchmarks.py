@@ -15,7 +15,7 @@ SCRIPTS = [
 ]
 SHARED_SET = "data/raw/bench"  # made by several of them
 # more than 10 s, by `make test-all`
-LONG = ("network", "synthesis", "store_size", "chamfer", "training", "boxes", "viewer")
+LONG = ("network", "synthesis", "store_size", "chamfer", "training", "boxes", "viewer", "bundled", "speed")
 
 
 @pytest.fixture(scope="module")
