@@ -9,7 +9,7 @@ TEST_WORKERS ?= 2
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=15
 DEALT := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
-CODE := p2m_core tests benchmarks notebooks
+CODE := p2m_core p2m_synth p2m_workbench tests benchmarks notebooks
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(STAMP) ## the whole path in some minutes: faces, training, tables, a photo's mesh in outputs/demo/
-	$(BIN)/python -m p2m_core demo
+	$(BIN)/python -m p2m_workbench demo
 
 test: $(STAMP) ## the tests, without the slow ones
 	$(PYTEST) $(DEALT) $(PYTEST_ARGS)
@@ -52,14 +52,14 @@ bench-gpu: $(STAMP) ## what needs a CUDA device, into benchmarks/gpu.json
 	$(BIN)/python benchmarks/gpu.py
 
 notebooks: $(STAMP) ## the notebooks of CONFIG=face-lite
-	$(BIN)/python -m p2m_core run --config $(or $(CONFIG),face-lite)
+	$(BIN)/python -m p2m_workbench run --config $(or $(CONFIG),face-lite)
 
 weights: $(STAMP) ## weights like the bundled ones, some six hours on 2 cores: faces, store, training, fp16 copy
-	$(BIN)/python -m p2m_core synth --config weights
-	$(BIN)/python -m p2m_core preprocess --config weights
-	$(BIN)/python -m p2m_core train --config weights
-	$(BIN)/python -m p2m_core.checkpoint outputs/weights/weights.safetensors p2m_core/weights/face-lite.safetensors
+	$(BIN)/python -m p2m_workbench synth --config weights
+	$(BIN)/python -m p2m_workbench preprocess --config weights
+	$(BIN)/python -m p2m_workbench train --config weights
+	$(BIN)/python -m p2m_core.network.weights outputs/weights/weights.safetensors p2m_core/weights/face-lite.safetensors
 
 clean: ## remove caches; never the environment, data or outputs
 	rm -rf .pytest_cache .ruff_cache build *.egg-info
-	find p2m_core tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find p2m_core p2m_synth p2m_workbench tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

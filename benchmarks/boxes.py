@@ -22,18 +22,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from p2m_core.camera import box_of
-from p2m_core.config import SynthConfig, resolve
+from p2m_core.config.paths import resolve
+from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import Sample, find_samples, read_image, read_sample
-from p2m_core.detect import DETECTORS, FILES, cascade, detect_faces, landmark_boxes, overlap
 from p2m_core.errors import InputError
-from p2m_core.facemesh import FaceMesh
+from p2m_core.face_mesh import FaceMesh
+from p2m_core.geometry.crop import box_of
+from p2m_core.inference import open_network
 from p2m_core.metrics import nme68_2d
-from p2m_core.photos import IMAGE_SUFFIXES
-from p2m_core.predict import DOUBT_LIMIT, find_meshes, open_network, predict, search_face
-from p2m_core.synthetic.background import draw_background
-from p2m_core.synthetic.light import PLACES
-from p2m_core.synthetic.writer import write_dataset
+from p2m_synth.render.background import draw_background
+from p2m_synth.render.light import PLACES
+from p2m_synth.writer import write_dataset
+from p2m_workbench.photos.detect import DETECTORS, FILES, cascade, detect_faces, landmark_boxes, overlap
+from p2m_workbench.photos.predict import DOUBT_LIMIT, find_meshes, predict, search_face
+from p2m_workbench.photos.read import IMAGE_SUFFIXES
 
 
 def moved(box: np.ndarray, rng: np.random.Generator, shift: float, scale: float) -> np.ndarray:

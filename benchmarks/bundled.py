@@ -15,16 +15,19 @@ import argparse
 import cv2
 import numpy as np
 
-from p2m_core.camera import face_size
-from p2m_core.config import load_config, resolve
+from p2m_core.config.loading import load_config
+from p2m_core.config.paths import resolve
 from p2m_core.data.preprocess import build_store
 from p2m_core.data.store import Store
-from p2m_core.evaluate import predict_store, truth_at_depth
-from p2m_core.mesh_quality import intersecting, turned_over
+from p2m_core.geometry.crop import face_size
+from p2m_core.inference import open_network
 from p2m_core.metrics import rec_umeyama
-from p2m_core.photos import find_photos, read_photo, sample_photo
-from p2m_core.predict import open_network, predict
-from p2m_core.synthetic.writer import write_dataset
+from p2m_synth.writer import write_dataset
+from p2m_workbench.measuring.evaluate import predict_store
+from p2m_workbench.measuring.mesh_quality import intersecting, turned_over
+from p2m_workbench.measuring.tables import truth_at_depth
+from p2m_workbench.photos.predict import predict
+from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
 
 SOUND = 100  # meshes that are searched for triangles through each other
 UP = np.array([1, -1, 1])

@@ -5,7 +5,7 @@
 FOLDER is in AFLW2000-3D's format; without it, synthetic faces of a seed of their own are made in data/raw/bench.
 
 Prints, for the frontal and the profile cascade, the share of faces found by |yaw|, and the medians that
-p2m_core.detect.TO_LANDMARK_BOX holds; then the whole detector's share of faces found, against the frontal cascade
+TO_LANDMARK_BOX of photos/detect.py holds; then the whole detector's share of faces found, against the frontal cascade
 alone as the baseline.
 """
 
@@ -16,11 +16,12 @@ import argparse
 import cv2
 import numpy as np
 
-from p2m_core.camera import box_of
-from p2m_core.config import SynthConfig, resolve
+from p2m_core.config.paths import resolve
+from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.detect import FILES, detect_faces, overlap, search
-from p2m_core.synthetic.writer import write_dataset
+from p2m_core.geometry.crop import box_of
+from p2m_synth.writer import write_dataset
+from p2m_workbench.photos.detect import FILES, detect_faces, overlap, search
 
 
 def main() -> None:

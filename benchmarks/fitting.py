@@ -21,14 +21,15 @@ import scipy
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from p2m_core.camera import face_size, model_to_image
-from p2m_core.config import resolve
-from p2m_core.faces.fit import Fit, fit_landmarks, mean_face_residual
-from p2m_core.faces.linear_model import FaceModel
+from p2m_core.config.paths import resolve
+from p2m_core.geometry.camera import model_to_image
+from p2m_core.geometry.crop import face_size
 from p2m_core.metrics import YAW_BINS, nme68_3d, nme_dense_3d, yaw_bins
-from p2m_core.synthetic.expression import draw_expression
-from p2m_core.synthetic.face_model import load_head_model
-from p2m_core.synthetic.identity import draw_identity
+from p2m_core.morphable.fitting import Fit, fit_landmarks, mean_face_residual
+from p2m_core.morphable.model import FaceModel
+from p2m_synth.head.expression import draw_expression
+from p2m_synth.head.head_model import load_head_model
+from p2m_synth.head.identity import draw_identity
 
 NOISE_PERCENT, HEIGHT = 0.5, 450
 QUANTILES = (0.5, 0.9, 0.99, 1)

@@ -4,7 +4,7 @@
 
 Prints, per landmark, how far the Procrustes mean of random faces lies from that of AFLW2000-3D's landmarks, in
 percent of the face size; then how far each spreads, and quantiles of what expressions do. Without the folder, faces
-of another seed stand in for the real ones. With --derive, prints the tables of p2m_core.synthetic that bring the means
+of another seed stand in for the real ones. With --derive, prints the tables of p2m_synth that bring the means
 together: identity.LOCAL_MEAN and face_model.RIGHT_LANDMARKS_DM.
 """
 
@@ -17,15 +17,17 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import lsq_linear
 
-from p2m_core.camera import face_size
-from p2m_core.config import resolve
-from p2m_core.metrics import procrustes_mean
-from p2m_core.raster import interpolate, rasterize, vertex_normals
-from p2m_core.synthetic.compare import aligned, expression_measures, real_landmarks
-from p2m_core.synthetic.expression import draw_expression, unit_basis
-from p2m_core.synthetic.face_model import MIRROR_68, RIGHT_LANDMARKS_DM, UM_PER_DM, load_head_model, refinement
-from p2m_core.synthetic.head import PARTS, load_asset, quads_to_triangles
-from p2m_core.synthetic.identity import LOCAL_MEAN, draw_identity
+from p2m_core.config.paths import resolve
+from p2m_core.data.aflw2000 import real_landmarks
+from p2m_core.geometry.crop import face_size
+from p2m_core.geometry.landmarks import MIRROR_68
+from p2m_core.geometry.rasterizer import interpolate, rasterize, vertex_normals
+from p2m_core.geometry.similarity import procrustes_mean
+from p2m_synth.head.asset import PARTS, load_asset, quads_to_triangles
+from p2m_synth.head.expression import draw_expression, unit_basis
+from p2m_synth.head.head_model import RIGHT_LANDMARKS_DM, UM_PER_DM, load_head_model, refinement
+from p2m_synth.head.identity import LOCAL_MEAN, draw_identity
+from p2m_synth.statistics import aligned, expression_measures
 
 PARTS_68 = {"jaw": slice(0, 17), "brows": slice(17, 27), "nose": slice(27, 36), "eyes": slice(36, 48),
             "mouth": slice(48, 68)}  # fmt: skip

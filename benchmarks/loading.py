@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from p2m_core.batches import quiet_worker
-from p2m_core.config import AugmentConfig, SynthConfig, load_config
+from p2m_core.config.loading import load_config
+from p2m_core.config.settings import AugmentConfig, SynthConfig
 from p2m_core.data.preprocess import build_store
 from p2m_core.data.store import CropDataset, Store
-from p2m_core.synthetic.writer import write_dataset
+from p2m_synth.writer import write_dataset
+from p2m_workbench.training.loader import quiet_worker
 
 LINES = 45_000
 BATCH = 32

@@ -24,10 +24,10 @@ import torch
 from plain_network import PlainNetwork
 from torch.nn import functional as F
 
-from p2m_core.config import ModelConfig
-from p2m_core.layers import sample_features
-from p2m_core.model import Pixel2Mesh
-from p2m_core.template import ellipsoid
+from p2m_core.config.settings import ModelConfig
+from p2m_core.geometry.template import ellipsoid
+from p2m_core.network.layers import sample_features
+from p2m_core.network.model import Pixel2Mesh
 
 BATCH = 8
 

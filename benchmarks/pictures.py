@@ -16,11 +16,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from p2m_core.facemesh import to_world
-from p2m_core.faces.registration import face_template
-from p2m_core.pictures import draw_turned, error_colors
-from p2m_core.raster import vertex_normals
-from p2m_core.synthetic.face_model import load_head_model
+from p2m_core.face_mesh import to_world
+from p2m_core.geometry.rasterizer import vertex_normals
+from p2m_core.morphable.registration import face_template
+from p2m_synth.head.head_model import load_head_model
+from p2m_workbench.drawing.mesh_images import draw_turned, error_colors
 
 
 def cpu_ms(function: Callable[[], object], rounds: int) -> float:

@@ -24,9 +24,8 @@ import nbformat
 import papermill
 from nbformat.v4 import new_code_cell, new_notebook
 
-from p2m_core import config as settings
-from p2m_core.config import Config
-from p2m_core.pipeline import run_notebooks
+from p2m_core.config.settings import Config
+from p2m_workbench.runs.pipeline import run_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 EMPTY = 'config = "base"\noverrides = []'
@@ -45,7 +44,7 @@ def write_notebooks(folder: Path, count: int) -> list[Path]:
 def measure_notebooks(root: Path, count: int) -> None:
     """Print what an empty notebook costs."""
     files = write_notebooks(root, count)
-    settings.PROJECT_ROOT = root
+    os.environ["P2M_HOME"] = str(root)
     start = time.perf_counter()
     for file in files:
         papermill.execute_notebook(file, root / f"bare-{file.name}", kernel_name="python3", progress_bar=False)
@@ -72,7 +71,7 @@ def measure_sweep(folder: Path, runs: int, jobs: int, scheduler: str) -> float:
     words += ["--set", "notebooks=[01_preprocess, 02_train, 03_evaluate]", "--set", "sweep.report=null"]
     environment = os.environ | {"P2M_HOME": str(home), "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
-    command = [sys.executable, "-m", "p2m_core", *words]
+    command = [sys.executable, "-m", "p2m_workbench", *words]
     subprocess.run(command, env=environment, cwd=home, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 

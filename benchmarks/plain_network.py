@@ -10,11 +10,12 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from p2m_core.layers import GraphBottleneck, GraphConv
-from p2m_core.model import Pixel2Mesh, Prediction
+from p2m_core.network.layers import GraphBottleneck, GraphConv
+from p2m_core.network.model import Prediction
+from p2m_workbench.interop.reference_network import ReferencePixel2Mesh
 
 
-class PlainNetwork(Pixel2Mesh):
+class PlainNetwork(ReferencePixel2Mesh):
     """`Pixel2Mesh` with absolute coordinates and averaged blocks, computed the plain way; vertex features (B, V, C)."""
 
     def __init__(self, config, template):
@@ -22,11 +23,12 @@ class PlainNetwork(Pixel2Mesh):
         self.matrices = [torch.from_numpy(matrix.toarray()).float().to_sparse() for matrix in template.adjacency]
 
     def forward(self, images, crop=None) -> Prediction:
+        self.crop = crop
         maps = self.encoder(self.normalise(images))
         vertices = self.start[: self.template.counts[0]].expand(len(images), -1, -1)
         hidden, levels, before = None, [], []
         for k, stage in enumerate(self.stages):
-            place = self.project(vertices.transpose(0, 1), crop).transpose(0, 1)
+            place = self.project(vertices.transpose(0, 1)).transpose(0, 1)
             x = torch.cat([vertices, self.sample(maps, place)] + ([hidden] if k else []), 2)
             if k:
                 x = self.unpooled(x, k)

@@ -13,9 +13,11 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from p2m_core.camera import apply_affine, box_of, model_to_image, pose_from_similarity, umeyama
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, read_image
-from p2m_core.synthetic.face_model import MIRROR_68
+from p2m_core.geometry.camera import model_to_image, pose_from_similarity
+from p2m_core.geometry.crop import apply_affine, box_of
+from p2m_core.geometry.landmarks import MIRROR_68
+from p2m_core.geometry.similarity import umeyama
 
 CORNERS = np.concatenate([np.zeros((1, 3)), np.eye(3)])
 STEMS = {"AFW": "AFW_{:d}_1", "HELEN": "HELEN_{:d}_1", "IBUG": "IBUG_image_{:03d}_1", "LFPW": "LFPW_image_train_{:04d}"}

@@ -22,17 +22,20 @@ import cv2
 import numpy as np
 import torch
 
-from p2m_core.camera import face_size
-from p2m_core.config import LossConfig, ModelConfig, PredictConfig, load_config
+from p2m_core.config.loading import load_config
+from p2m_core.config.settings import LossConfig, ModelConfig, PredictConfig
 from p2m_core.data.aflw2000 import read_image
-from p2m_core.faces.registration import face_template
-from p2m_core.losses import MeshLoss, Truth
-from p2m_core.model import Pixel2Mesh
-from p2m_core.photos import sample_photo
-from p2m_core.predict import open_network, predict, predict_crops
-from p2m_core.predict_files import predict_files, timing_table
-from p2m_core.synthetic.face_model import load_head_model
-from p2m_core.template import Template
+from p2m_core.geometry.crop import face_size
+from p2m_core.geometry.template import Template
+from p2m_core.inference import open_network, predict_crops
+from p2m_core.morphable.registration import face_template
+from p2m_core.network.losses import MeshLoss
+from p2m_core.network.model import Pixel2Mesh
+from p2m_core.targets import Truth
+from p2m_synth.head.head_model import load_head_model
+from p2m_workbench.photos.batch import predict_files, timing_table
+from p2m_workbench.photos.predict import predict
+from p2m_workbench.photos.read import sample_photo
 
 BATCH = 32
 
@@ -139,7 +142,7 @@ def onnx_latency(image: torch.Tensor, rounds: int, baseline_s: float) -> str:
     try:
         import onnxruntime
 
-        from p2m_core.onnx_export import export_onnx
+        from p2m_workbench.interop.onnx_export import export_onnx
     except ImportError as error:
         return f"not measured, {error}"
     with tempfile.TemporaryDirectory() as folder:

@@ -22,13 +22,14 @@ from pathlib import Path
 
 from set_300w_lp import photo_files
 
-from p2m_core.config import SynthConfig, load_config
+from p2m_core.config.loading import load_config
+from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import SUBSETS, Sample, find_samples, read_sample
 from p2m_core.data.preprocess import build_store
 from p2m_core.data.store import Store
 from p2m_core.files import atomic_path
-from p2m_core.jobs import map_jobs
-from p2m_core.synthetic.writer import write_dataset
+from p2m_core.parallel import map_jobs
+from p2m_synth.writer import write_dataset
 
 LIMIT, ALL = 33_000, 2 * sum(SUBSETS.values())
 

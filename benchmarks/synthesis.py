@@ -23,11 +23,12 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from p2m_core.config import SynthConfig
-from p2m_core.synthetic import renderer, writer
-from p2m_core.synthetic.canvas import load_canvas
-from p2m_core.synthetic.face_model import build_head_model
-from p2m_core.synthetic.head import ASSET_PATH
+from p2m_core.config.settings import SynthConfig
+from p2m_synth import writer
+from p2m_synth.head.asset import ASSET_PATH
+from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_model import build_head_model
+from p2m_synth.render import renderer
 
 # Functions of a module by the stage that they belong to; one may call another of a different stage.
 STAGES = {
@@ -120,7 +121,7 @@ def without_shadows(size_px: int, count: int) -> float:
 def worker_mb(size_px: int, count: int) -> float:
     """Peak memory of a fresh process that makes `count` images."""
     code = (
-        "import resource, sys; from p2m_core.synthetic import writer; r = writer.Recipe(int(sys.argv[1]), 1)\n"
+        "import resource, sys; from p2m_synth import writer; r = writer.Recipe(int(sys.argv[1]), 1)\n"
         "for i in range(int(sys.argv[2])): writer.take_picture(writer.draw_sample(r, i), r)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

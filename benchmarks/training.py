@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from p2m_core import config as settings
-from p2m_core.config import Config, SynthConfig, load_config
+from p2m_core.config.loading import load_config
+from p2m_core.config.paths import project_root
+from p2m_core.config.settings import Config, SynthConfig
 from p2m_core.data.preprocess import build_store
-from p2m_core.synthetic.writer import write_dataset
-from p2m_core.train import Trainer, train
+from p2m_synth.writer import write_dataset
+from p2m_workbench.training.trainer import Trainer, train
 
 PHASES = {"forward": "compute_loss", "backward": "backward", "optimiser": "update"}
 WARM = 2
@@ -87,8 +88,8 @@ def main() -> None:
         for name in names:
             build_store(configure(name, raw, folder))
         # From here on, also in the processes that are started: runs go to the temporary folder.
-        configs = Path(settings.PROJECT_ROOT) / "configs"
-        settings.PROJECT_ROOT, os.environ["P2M_HOME"] = folder, str(folder)
+        configs = Path(project_root()) / "configs"
+        os.environ["P2M_HOME"] = str(folder)
         (folder / "configs").symlink_to(configs)
         for name in names:
             config = configure(name, raw, folder)

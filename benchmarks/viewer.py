@@ -20,11 +20,11 @@ import ipywidgets
 import numpy as np
 
 from p2m_core.data.aflw2000 import read_image
-from p2m_core.facemesh import Specimen
-from p2m_core.page import write_html
-from p2m_core.photos import sample_photo
-from p2m_core.predict import predict
-from p2m_core.view.inspector import UNIT, inspect
+from p2m_core.face_mesh import Specimen
+from p2m_workbench.drawing.html_page import write_html
+from p2m_workbench.photos.predict import predict
+from p2m_workbench.photos.read import sample_photo
+from p2m_workbench.viewing.inspector import UNIT, inspect
 
 # In the page: the slider to each place, and the time until the frame after the drawn one begins.
 FRAMES = """async places => {

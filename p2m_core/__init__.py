@@ -11,11 +11,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
-    "Config": "p2m_core.config",
-    "load_config": "p2m_core.config",
+    "Pixel2Mesh": "p2m_core.network.model",
+    "MeshLoss": "p2m_core.network.losses",
+    "chamfer_distance": "p2m_core.chamfer",
+    "nearest": "p2m_core.chamfer",
+    "Template": "p2m_core.geometry.template",
+    "FaceMesh": "p2m_core.face_mesh",
+    "Config": "p2m_core.config.settings",
+    "load_config": "p2m_core.config.loading",
+    "open_store": "p2m_core.data",
     "InputError": "p2m_core.errors",
-    "FaceMesh": "p2m_core.facemesh",
-    "Template": "p2m_core.template",
 }
 __all__ = ["__version__", *_HOME_OF]
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from p2m_core.errors import InputError
 
-if TYPE_CHECKING:  # `p2m --help` goes without
+if TYPE_CHECKING:
     import numpy as np
+
 
 # What numpy, zipfile and zlib raise at a damaged .npz.
 NPZ_ERRORS = (

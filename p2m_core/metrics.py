@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from p2m_core.camera import face_size, rotation_from_angles, umeyama
+from p2m_core.geometry.camera import rotation_from_angles
+from p2m_core.geometry.crop import face_size
+from p2m_core.geometry.similarity import aligned, procrustes_mean, umeyama
 
 YAW_BINS = ("0-30", "30-60", "60-90")
 OUTER_EYE_CORNERS_IDX = (36, 45)
@@ -66,7 +68,7 @@ def rec_umeyama(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray) -> n
     Returns: (N,) mean distance after the best similarity of each pred onto its gt, in percent of the
              distance of the outer eye corners.
     """
-    distance = np.linalg.norm(_aligned(pred, gt) - gt, axis=-1).mean(-1)
+    distance = np.linalg.norm(aligned(pred, gt) - gt, axis=-1).mean(-1)
     return distance / _eye_distance(gt_landmarks) * 100
 
 
@@ -181,34 +183,6 @@ def _inner(means: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# --- the mean face --------------------------------------------------------------------------------
-
-
-def _aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`source` under the best similarity onto `target`, (..., N, 3) float64."""
-    scale, rotation, translation = umeyama(source, target)
-    rotated = np.asarray(source, np.float64) @ np.swapaxes(rotation, -1, -2)
-    return scale[..., None, None] * rotated + translation[..., None, :]
-
-
-def procrustes_mean(shapes: np.ndarray) -> np.ndarray:
-    """The mean shape by generalised Procrustes: 5 rounds from the first shape.
-
-    Args:    shapes: (N, 68, 3).
-    Returns: (68, 3), centred, of unit Frobenius norm.
-    """
-    shapes = np.asarray(shapes, np.float64)
-
-    def normalised(shape: np.ndarray) -> np.ndarray:
-        centred = shape - shape.mean(0)
-        return centred / np.linalg.norm(centred)
-
-    mean = normalised(shapes[0])
-    for _ in range(5):
-        mean = normalised(_aligned(shapes, np.broadcast_to(mean, shapes.shape)).mean(0))
-    return mean
-
-
 def mean_face_floor(gt: np.ndarray, mean_shape: np.ndarray | None = None) -> np.ndarray:
     """What a method would predict that knows each pose and no shape: the mean face under the best similarity.
 
@@ -217,7 +191,7 @@ def mean_face_floor(gt: np.ndarray, mean_shape: np.ndarray | None = None) -> np.
     """
     gt = np.asarray(gt, np.float64)
     mean_shape = procrustes_mean(gt) if mean_shape is None else mean_shape
-    return _aligned(np.broadcast_to(mean_shape, gt.shape), gt)
+    return aligned(np.broadcast_to(mean_shape, gt.shape), gt)
 
 
 # --- pose -----------------------------------------------------------------------------------------
@@ -323,8 +297,8 @@ def identity_variance(pred: np.ndarray, gt: np.ndarray) -> float:
     """
 
     def spread(shapes: np.ndarray) -> float:
-        aligned = _aligned(shapes, np.broadcast_to(procrustes_mean(shapes), np.shape(shapes)))
-        return float((aligned - aligned.mean(0)).var(0).sum())
+        laid = aligned(shapes, np.broadcast_to(procrustes_mean(shapes), np.shape(shapes)))
+        return float((laid - laid.mean(0)).var(0).sum())
 
     return spread(pred) / spread(gt)
 
@@ -341,11 +315,11 @@ def rec_icp(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray, rounds: 
     """
     eyes = _eye_distance(gt_landmarks)
     errors = []
-    for moved, true in zip(_aligned(pred, gt), np.asarray(gt, np.float64), strict=True):
+    for moved, true in zip(aligned(pred, gt), np.asarray(gt, np.float64), strict=True):
         tree = cKDTree(true)
         distance, nearest = tree.query(moved)
         for _ in range(rounds):
-            candidate = _aligned(moved, true[nearest])
+            candidate = aligned(moved, true[nearest])
             closer, nearest = tree.query(candidate)
             if not (closer**2).mean() < (distance**2).mean() * (1 - 1e-6):
                 break

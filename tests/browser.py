@@ -231,7 +231,7 @@ def run_notebook_and_move_slider(
     Args:    notebook_path: the notebook, inside `root_dir` (its own folder if None).
              keys: pressed one after another on the slider's handle.
              slider, view: CSS selectors; the first match counts. The defaults are those of
-             `p2m_core.view.inspect`.
+             `p2m_workbench.viewing.inspect`.
              picture: name of the screenshots in outputs/browser/ (`<stem>-before.png` is the other one).
              then: called with (page, canvas locator) afterwards, for further checks.
     Returns: the pixels of the view before and after.

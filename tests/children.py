@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # Imports alone: torch's threads, which no fork survives, are not yet there.
-CONTEXT.set_forkserver_preload(["p2m_core.train", "torch.distributed"])
+CONTEXT.set_forkserver_preload(["p2m_workbench.training.trainer", "torch.distributed"])
 
 
 class TinyEncoder(nn.Module):
@@ -51,13 +51,13 @@ def run_child(home: Path, overrides: list[str], norm, before, command: str, rank
     """Work as `p2m COMMAND` would: with its messages in HOME/child-RANK.txt and its exit status."""
     import torch
 
-    import p2m_core.config
-    from p2m_core import cli
+    import p2m_core.network.model
+    from p2m_workbench import cli
 
     sys.stdout = sys.stderr = open(home / f"child-{rank}.txt", "a", buffering=1)  # noqa: SIM115, as long as it lives
     torch.set_num_threads(1)
-    p2m_core.config.PROJECT_ROOT = home
-    p2m_core.model.build_backbone = lambda *_: TinyEncoder(norm)
+    os.environ["P2M_HOME"] = str(home)
+    p2m_core.network.model.build_backbone = lambda *_: TinyEncoder(norm)
     if world > 1:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in place.items()}
@@ -99,7 +99,7 @@ def wait(children: list, limit_s: float = 120) -> list[int]:
 
 
 def weights_of(folder):
-    from p2m_core.checkpoint import read_weights
+    from p2m_core.network.weights import read_weights
 
     return read_weights(folder)[0]
 

@@ -6,7 +6,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The shapes in the annotations of these modules are checked at every call, in tests alone.
-SHAPED = [f"p2m_core.{name}" for name in ("backbones", "chamfer", "layers", "losses", "model")]
+SHAPED = [
+    f"p2m_core.{name}" for name in ("chamfer", "network.encoders", "network.layers", "network.losses", "network.model")
+]
 install_import_hook(SHAPED, "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +39,7 @@ def aflw_landmarks() -> Path:
 @pytest.fixture(scope="session")
 def head():
     """The project's head model; the first use on a machine builds it into data/processed/face_model."""
-    from p2m_core.synthetic.face_model import load_head_model
+    from p2m_synth.head.head_model import load_head_model
 
     return load_head_model()
 
@@ -51,7 +53,7 @@ def face_model(head):
 @pytest.fixture(scope="session")
 def registered(face_model):
     """The template of 6 rings and 4 levels on the mean face, and the map that lays it on any face."""
-    from p2m_core.faces.registration import face_template
+    from p2m_core.morphable.registration import face_template
 
     return face_template(face_model, 6, 4)
 
@@ -59,7 +61,7 @@ def registered(face_model):
 @pytest.fixture(scope="session")
 def small_template(face_model):
     """A template of 19, 61 and 217 vertices on the mean face."""
-    from p2m_core.faces.registration import face_template
+    from p2m_core.morphable.registration import face_template
 
     return face_template(face_model, 2, 3)[0]
 
@@ -72,8 +74,8 @@ def synthetic_set(tmp_path_factory) -> Path:
     """24 synthetic faces of 96 px. Not to be changed: copy it."""
     from threadpoolctl import threadpool_limits
 
-    from p2m_core.config import SynthConfig
-    from p2m_core.synthetic.writer import write_dataset
+    from p2m_core.config.settings import SynthConfig
+    from p2m_synth.writer import write_dataset
 
     out = str(tmp_path_factory.mktemp("raw") / "set")
     with threadpool_limits(2):  # as in a user's process; the bytes must not show it
@@ -107,7 +109,7 @@ def zipped(folder: Path, archive: Path, inside: str = "") -> Path:
 @pytest.fixture(scope="session")
 def object_set(tmp_path_factory) -> Path:
     """Procedural objects: 3 categories of 2 models, one of them for tests, seen from 2 sides. Not to be changed."""
-    from p2m_core.data.procedural import write_objects
+    from p2m_synth.objects.writer import write_objects
 
     return write_objects(tmp_path_factory.mktemp("raw") / "objects", models=2, views=2, seed=5)
 
@@ -155,7 +157,7 @@ def tiny_settings(synthetic_set, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_config(tiny_settings):
     """The config of `tiny_settings`."""
-    from p2m_core.config import load_config
+    from p2m_core.config.loading import load_config
 
     return load_config(None, ["name=tiny", *tiny_settings])
 
@@ -172,7 +174,7 @@ def store(tiny_config):
 @pytest.fixture
 def home(tmp_path, monkeypatch, head) -> Path:
     """An empty project root, so that runs leave nothing in outputs/."""
-    monkeypatch.setattr("p2m_core.config.PROJECT_ROOT", tmp_path / "home")
+    monkeypatch.setenv("P2M_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
 
@@ -181,13 +183,13 @@ def tiny_run(tiny_config, store, head, tmp_path_factory) -> Path:
     """The finished folder of a short run with a ResNet18."""
     import shutil
 
-    from p2m_core.train import train
+    from p2m_workbench.training.trainer import train
 
     root = tmp_path_factory.mktemp("home")
     schedule = {"epochs": 12, "ema": 0.5}
     config = tiny_config.model_copy(update={"train": tiny_config.train.model_copy(update=schedule)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("p2m_core.config.PROJECT_ROOT", root)
+        patch.setenv("P2M_HOME", str(root))
         folder = train(config)
     yield folder
     shutil.rmtree(root)  # checkpoints are large
@@ -198,13 +200,13 @@ def tiny_backbone(monkeypatch):
     """In place of a ResNet: four convolutions with batch norm, so that a step takes milliseconds."""
     from children import TinyEncoder
 
-    monkeypatch.setattr("p2m_core.model.build_backbone", lambda *_: TinyEncoder())
+    monkeypatch.setattr("p2m_core.network.model.build_backbone", lambda *_: TinyEncoder())
 
 
 @pytest.fixture
 def settings(tiny_settings, home, store, tiny_backbone):
     """A function from overrides to a config, in an empty project with the small store and a small encoder."""
-    from p2m_core.config import load_config
+    from p2m_core.config.loading import load_config
 
     def make(name, *more):
         return load_config(None, quick(name, tiny_settings, *more))

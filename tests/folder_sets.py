@@ -9,8 +9,8 @@ import trimesh
 import yaml
 from PIL import Image
 
-from p2m_core.camera import rotation_from_angles
-from p2m_core.raster import draw_mesh
+from p2m_core.geometry.camera import rotation_from_angles
+from p2m_core.geometry.rasterizer import draw_mesh
 
 SIZE, PAPER = 120, (30, 150, 70)
 FOCAL, CENTRE = (150.0, 140.0), (58.0, 63.0)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2m_core.camera import LegacyCrop
-from p2m_core.losses import Truth
-from p2m_core.template import Template
+from p2m_core.geometry.template_files import load_template
+from p2m_core.targets import Truth
+from p2m_workbench.interop.reference_network import LegacyCrop
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("p2m_vgg", "p2m_resnet50", "p2m_tensorflow", "p2m_face")
@@ -58,7 +58,7 @@ def template_path(name):
 
 def state_dict(name):
     """The whole state dict of the reference network, by its names."""
-    content, mesh = facts(name), Template.load(template_path(name))
+    content, mesh = facts(name), load_template(template_path(name))
     state = {}
     for key, shape in content["shapes"].items():
         if key == "init_pts":
@@ -94,6 +94,12 @@ def crop(name):
         return None
     corner = torch.tensor(content["left_corner_px"])[:, :2]
     return LegacyCrop(corner, torch.tensor(content["width_px"]), torch.tensor(content["height_px"]))
+
+
+def predict(model, name):
+    """What a network says of the images; of the legacy crop camera it wants the crop as well."""
+    place = crop(name)
+    return model(images(name)) if place is None else model(images(name), place)
 
 
 def truth(name):

@@ -1,8 +1,15 @@
 """Slow and obvious versions of what the library computes, written without its helpers."""
 
 import math
+from pathlib import Path
 
 import numpy as np
+import trimesh
+
+SOLIDS = {  # name: mesh, Euler characteristic
+    "sphere": (trimesh.creation.icosphere(subdivisions=1), 2),
+    "torus": (trimesh.creation.torus(2, 0.7, major_sections=9, minor_sections=6), 0),
+}
 
 
 def similarity(source, target):
@@ -103,3 +110,17 @@ def aflw_projection(vertices, pose, height):
         y, z = math.cos(pitch) * y + math.sin(pitch) * z, -math.sin(pitch) * y + math.cos(pitch) * z
         out.append([scale * x + tx, height + 1 - (scale * y + ty), scale * z + tz])
     return np.array(out)
+
+
+def as_sets(faces):
+    return {frozenset(face) for face in np.asarray(faces).tolist()}
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.write_text, (self.target, "boom")

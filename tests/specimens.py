@@ -11,10 +11,10 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from p2m_core.facemesh import FaceMesh, Specimen
-from p2m_core.faces.formats import save_face_model
-from p2m_core.faces.linear_model import FaceModel
-from p2m_core.template import mesh_edges
+from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.geometry.mesh import mesh_edges
+from p2m_core.morphable.formats import save_face_model
+from p2m_core.morphable.model import FaceModel
 
 
 def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:

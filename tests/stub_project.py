@@ -12,7 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 PACKAGE = Path(__file__).parents[1]
 PARAMETERS = 'config = "stub"\noverrides = []\nsteps = 3\nstep_s = 0.0'
 IMPORTS = """import json, os, signal, time
-from p2m_core.config import load_config, resolve, run_folder
+from p2m_core.config.loading import load_config
+from p2m_core.config.paths import resolve, run_folder
 from p2m_core.files import write_json
 settings = load_config(config, overrides)
 folder = run_folder(settings)
@@ -32,7 +33,8 @@ if settings.train.device == "hang":
 if settings.train.device == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 write_json(folder / "evaluation" / "stub" / "metrics.json", {"about": 1, "score": {"network": total}})"""
-COMPARE = """from p2m_core.config import load_config, resolve, run_folder
+COMPARE = """from p2m_core.config.loading import load_config
+from p2m_core.config.paths import resolve, run_folder
 from p2m_core.files import write_json
 settings = load_config(config, overrides)
 weights = [settings.evaluate.weights, *checkpoints]
@@ -69,7 +71,7 @@ def environment(root: Path) -> dict[str, str]:
 
 def start(root: Path, *words: str, **more) -> subprocess.Popen:
     """`p2m WORDS` in a session of its own."""
-    command = [sys.executable, "-m", "p2m_core", *words]
+    command = [sys.executable, "-m", "p2m_workbench", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     return subprocess.Popen(command, cwd=root, env=environment(root), **pipes | more)
 

@@ -1,6 +1,7 @@
 """What no single module can say of itself: packaging, notebooks, layering, and what is in the repository."""
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -15,16 +16,22 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from p2m_core.config import load_config
-from p2m_core.notebooks import COMMON, read_parameters
+from p2m_core.config.loading import load_config
+from p2m_workbench.runs.notebooks import COMMON, read_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = {"torch", "torchvision", "numpy", "jupyterlab", "ipywidgets", "pythreejs", "matplotlib", "trimesh"}
 CARD |= {"pandas", "papermill"}
+PACKAGES = ("p2m_core", "p2m_synth", "p2m_workbench")
 HEAVY = ("matplotlib", "pandas", "trimesh", "cv2", "scipy", "ipywidgets", "pythreejs", "numba", "papermill", "IPython")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = ["01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict", "06_objects"]
+
+
+def modules() -> list[Path]:
+    """Every Python file of the packages."""
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def requirements(section: list[str]) -> dict[str, Requirement]:
@@ -93,14 +100,15 @@ def test_pre_commit_uses_the_locked_versions():
 
 
 def test_package_data_is_named_in_pyproject():
-    patterns = PROJECT["tool"]["setuptools"]["package-data"]["p2m_core"]
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
     for path in tracked():
-        if path.is_relative_to("p2m_core") and path.suffix != ".py":
-            assert any(path.relative_to("p2m_core").match(pattern) for pattern in patterns), path
+        package = path.parts[0]
+        if package in PACKAGES and path.suffix != ".py":
+            assert any(path.relative_to(package).match(pattern) for pattern in patterns[package]), path
 
 
 def test_every_package_folder_is_a_package():
-    for path in (ROOT / "p2m_core").rglob("*.py"):
+    for path in modules():
         assert (path.parent / "__init__.py").exists(), path
 
 
@@ -118,7 +126,7 @@ def test_make_help_lists_every_target():
 def test_make_demo_only_prepares_and_calls():
     text = (ROOT / "Makefile").read_text()
     [recipe] = re.findall(r"^demo: \$\(STAMP\).*\n((?:\t.+\n)+)", text, re.M)
-    assert recipe.strip() == "$(BIN)/python -m p2m_core demo"
+    assert recipe.strip() == "$(BIN)/python -m p2m_workbench demo"
 
 
 def test_ci_runs_lint_and_tests_without_a_terminal():
@@ -142,17 +150,16 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_import_loads_no_more_than_torch_and_numpy():
-    assert not loaded_after("import p2m_core") & set(HEAVY)
+    assert not loaded_after("import p2m_core, p2m_synth, p2m_workbench") & set(HEAVY)
 
 
 def test_public_names_are_there():
-    import p2m_core
-
-    assert set(p2m_core.__all__) <= set(dir(p2m_core))
-    for name in p2m_core.__all__:
-        assert getattr(p2m_core, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        p2m_core.nonsense
+    for package in (importlib.import_module(name) for name in ("p2m_core", "p2m_workbench")):
+        assert set(package.__all__) <= set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+            package.nonsense
 
 
 def imports_of(path: Path) -> set[str]:
@@ -165,9 +172,9 @@ def imports_of(path: Path) -> set[str]:
     return found
 
 
-def test_widgets_live_in_view_alone():
-    for path in (ROOT / "p2m_core").rglob("*.py"):
-        if path.parent.name != "view":
+def test_widgets_live_in_viewing_alone():
+    for path in modules():
+        if path.parent.name != "viewing":
             assert not imports_of(path) & {"ipywidgets", "pythreejs", "IPython", "ipydatawidgets"}, path
 
 
@@ -176,8 +183,8 @@ def test_every_import_is_declared():
     of_module = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "matplotlib", "IPython": "jupyterlab"}
     with_jupyter = {"nbformat", "nbclient", "jupyter_client", "traitlets"}  # what papermill is made of
     optional = {"triton", "mediapipe", "dask", "distributed", "dask_jobqueue", "onnx", "onnxruntime", "onnxscript"}
-    for path in (ROOT / "p2m_core").rglob("*.py"):
-        for module in imports_of(path) - set(sys.stdlib_module_names) - {"p2m_core"} - with_jupyter - optional:
+    for path in modules():
+        for module in imports_of(path) - set(sys.stdlib_module_names) - set(PACKAGES) - with_jupyter - optional:
             assert canonicalize_name(of_module.get(module, module)) in RUNTIME, f"{path}: {module}"
 
 

@@ -22,7 +22,7 @@ __all__ = [
     "BACKENDS", "chamfer_distance", "chosen_backend", "cloud_mean", "gather", "nearest", "squared_to", "use_backend",
 ]  # fmt: skip
 
-BACKENDS = {"kdtree": "kdtree", "triton": "triton_kernel", "torch": "reference"}  # each with its module
+BACKENDS = {"kdtree": "kdtree", "triton": "triton_kernel", "torch": "torch_chunked"}  # each with its module
 _wanted: ContextVar[str | None] = ContextVar("chamfer_backend", default=None)
 
 

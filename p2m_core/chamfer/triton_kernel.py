@@ -8,7 +8,7 @@ module is imported, runs it on the CPU.
 
 from __future__ import annotations
 
-from typing import no_type_check  # Triton reads a function's source and globals: no wrapper that checks its types
+from typing import no_type_check
 
 import torch
 import triton

@@ -29,11 +29,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from p2m_core.camera import box_of
-from p2m_core.data import archive
+from p2m_core import zip_files as archive
+from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
-from p2m_core.faces.formats import read_mat, write_mat
 from p2m_core.files import atomic_path
+from p2m_core.geometry.crop import box_of
+from p2m_core.morphable.formats import read_mat, write_mat
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ def read_sample(mat_path: str | Path) -> Sample:
 
 def _landmarks_beside(mat_path: Path, subset: str, flipped: bool, width: int) -> np.ndarray:
     """Landmarks (68, 3) of a sample of 300W-LP from its folder of landmarks, z NaN; a twin's are the mirrored ones."""
-    from p2m_core.synthetic.face_model import MIRROR_68
+    from p2m_core.geometry.landmarks import MIRROR_68
 
     path = mat_path.parent.parent / "landmarks" / subset / f"{mat_path.stem}_pts.mat"
     content = read_mat(path, ("pts_3d",), "put 300W-LP's folder of landmarks beside its sub-sets")
@@ -317,3 +318,19 @@ def write_sample(
         },
     )
     return mat_path
+
+
+# Where AFLW2000-3D's landmark arrays (3DDFA's test lists) may lie; they are research-only and so not in the repository.
+REAL_FOLDERS = ("data/raw/AFLW2000-3D-landmarks", "../shared/aflw2000-landmarks")
+LANDMARKS_FILE, YAW_FILE = "AFLW2000-3D.pts68.npy", "AFLW2000-3D.pose.npy"
+
+
+def real_folder() -> Path | None:
+    """The folder of AFLW2000-3D's landmark arrays, if it is there."""
+    folders = [resolve(name) for name in REAL_FOLDERS]
+    return next((folder.resolve() for folder in folders if (folder / LANDMARKS_FILE).is_file()), None)
+
+
+def real_landmarks(folder: Path) -> np.ndarray:
+    """AFLW2000-3D's landmarks (2000, 68, 3), y up."""
+    return np.load(folder / LANDMARKS_FILE).transpose(0, 2, 1) * [1.0, -1.0, 1.0]

@@ -5,30 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from p2m_core.config import AugmentConfig
-
-
-def crop_image(image: np.ndarray, matrix: np.ndarray, size_px: int) -> np.ndarray:
-    """The square crop that an affine map (2, 3) from image px to crop px cuts out, edges mirrored.
-
-    The one way from a photo to the network, in preprocessing, training and prediction. A large photo is first
-    shrunk by a whole factor, averaging its pixels, since a bilinear look-up alone would alias.
-
-    Args:    image: (H, W, 3) uint8.   Returns: (size_px, size_px, 3) uint8.
-    """
-    factor = int(1 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if factor >= 2:
-        height, width = (max(1, side // factor) for side in image.shape[:2])
-        image = cv2.resize(image[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
-        # px p of the small image is the mean of px factor * p ... factor * p + factor - 1 of the large one
-        to_large = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]])
-        matrix = compose(matrix, to_large)
-    return cv2.warpAffine(image, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-
-
-def compose(second: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The affine map (2, 3) of `first`, then `second`."""
-    return np.concatenate([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]], 1)
+from p2m_core.config.settings import AugmentConfig
 
 
 def draw_matrix(config: AugmentConfig, rng: np.random.Generator, size_px: int) -> tuple[np.ndarray, bool]:

@@ -30,14 +30,14 @@ import trimesh
 from pydantic import Field, ValidationError
 from scipy.spatial import cKDTree
 
-from p2m_core.camera import apply_affine, box_of, crop_matrix, perspective_to_px
-from p2m_core.config import Section
-from p2m_core.data import archive
+from p2m_core import zip_files as archive
+from p2m_core.config.loading import parse_value
+from p2m_core.config.settings import Section
 from p2m_core.data.aflw2000 import MASK_SUFFIX, read_image
 from p2m_core.errors import InputError
 from p2m_core.files import NPZ_ERRORS
-from p2m_core.raster import rasterize
-from p2m_core.yaml_file import parse_value
+from p2m_core.geometry.camera import perspective_to_px
+from p2m_core.geometry.crop import box_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb")
@@ -323,36 +323,6 @@ def check_units(sample: Sample, entry: Entry) -> None:
         size = f"are {ratio:.2g} times as large as the {'box' if box else 'picture'}"
         problem = f"{size}: their unit looks {factor:g} times too {'large' if ratio > 1 else 'small'}"
         raise InputError(entry.shape, "points", problem, "mend scale or translation in the camera file")
-
-
-def facing_share(sample: Sample) -> float:
-    """Which share of a mesh's seen surface is wound towards the viewer: 1 if it is sound, 0 if it is inside out."""
-    corners = sample.points[sample.faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    to_viewer = -corners.mean(1) if sample.camera.camera == "perspective" else np.array([0.0, 0.0, 1.0])
-    towards = (normals * to_viewer).sum(1) > 0
-    px = apply_affine(crop_matrix(box_of(sample.px), SEEN_PX, 1.05), sample.px)
-    seen = rasterize(px, sample.faces, SEEN_PX, SEEN_PX)[0]
-    return float(towards[seen[seen >= 0]].mean()) if (seen >= 0).any() else 1.0
-
-
-def complaints(entry: Entry, sample: Sample) -> list[str]:
-    """What is wrong with a sample that can be read: winding and normals."""
-    found = []
-    if sample.faces is not None:
-        mesh = trimesh.Trimesh(sample.points, sample.faces, process=False)
-        if not mesh.is_winding_consistent:
-            problem = "are wound in both ways"
-            found.append(
-                InputError(entry.shape, "faces", problem, "make them consistent, e.g. trimesh.repair.fix_winding")
-            )
-        elif (share := facing_share(sample)) < 0.5:
-            problem = f"are wound inside out: {share:.0%} of what is seen faces the viewer"
-            found.append(InputError(entry.shape, "faces", problem, "turn them over, or mend a mirroring camera"))
-    elif sample.normals is None:
-        remedy = "none is needed: they will be estimated"
-        found.append(InputError(entry.shape, "normals", "are missing", remedy))
-    return [str(error) for error in found]
 
 
 def draw_cloud(sample: Sample, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from dataclasses import dataclass
@@ -12,23 +11,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from p2m_core.camera import box_of, crop_matrix, model_to_image
-from p2m_core.config import Config, DataConfig, resolve
-from p2m_core.data import archive
+from p2m_core import zip_files as archive
+from p2m_core.config.paths import resolve
+from p2m_core.config.settings import Config, DataConfig
 from p2m_core.data.aflw2000 import Sample, find_samples, origin, read_image, read_sample, scan, unpaired
-from p2m_core.data.augment import crop_image
 from p2m_core.data.splits import SPLITS, assign_splits
-from p2m_core.data.store import VERSION, checksums
-from p2m_core.detect import detect_faces, overlap
+from p2m_core.data.store_files import VERSION, checksums, is_made, store_key
 from p2m_core.errors import InputError
-from p2m_core.faces import registration
-from p2m_core.faces.fit import fit_landmarks, guess_depth, mean_face_residual
-from p2m_core.faces.formats import find_face_model, load_face_model
-from p2m_core.faces.linear_model import FaceModel
 from p2m_core.files import atomic_path, sha256, write_json
-from p2m_core.jobs import map_jobs
+from p2m_core.geometry.camera import model_to_image
+from p2m_core.geometry.crop import box_of, crop_image, crop_matrix
 from p2m_core.metrics import nme68_3d
-from p2m_core.synthetic.face_model import load_head_model
+from p2m_core.morphable import registration
+from p2m_core.morphable.fitting import fit_landmarks, guess_depth, mean_face_residual
+from p2m_core.morphable.formats import find_face_model, load_face_model
+from p2m_core.morphable.model import FaceModel
+from p2m_core.parallel import map_jobs
+from p2m_synth.head.head_model import load_head_model
+from p2m_workbench.photos.detect import detect_faces, overlap
 
 PART_SIZE = 100  # samples that are written, and after a stop kept, together
 LEAST_OVERLAP = 0.3  # intersection over union with the landmarks' box: what is found elsewhere is another face
@@ -225,24 +225,6 @@ def is_wanted(mat: Path, data: DataConfig) -> bool:
     """Whether data.subsets and data.flipped admit a sample; those of other sets always."""
     subset, flipped, _ = origin(mat)
     return not subset or (subset in data.subsets and (data.flipped or not flipped))
-
-
-def store_key(settings: dict, raw: Path, files: list[Path]) -> str:
-    """What a store is made of, as a hash: settings, and name, size and time of the raw files."""
-    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
-    return hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
-
-
-def is_made(out: Path, key: str) -> bool:
-    """Whether a whole store of this key is there."""
-    manifest = out / "manifest.json"
-    return manifest.exists() and json.loads(manifest.read_text()).get("key") == key and is_whole(out)
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether the files of a store are those of its manifest."""
-    digests = json.loads((folder / "manifest.json").read_text())["sha256"]
-    return all((folder / name).exists() and sha256(folder / name) == digest for name, digest in digests.items())
 
 
 def merge_parts(

@@ -19,18 +19,18 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch import nn
 from torch.utils.data import Dataset
 
-from p2m_core.camera import perspective_to_px
-from p2m_core.config import Config, ModelConfig, resolve
+from p2m_core.config.paths import resolve
+from p2m_core.config.settings import Config
+from p2m_core.data.clouds import CloudDecoder, cloud_errors, on_input, pad_clouds
 from p2m_core.data.splits import SPLITS, by_shares
 from p2m_core.errors import InputError
 from p2m_core.files import sha256
-from p2m_core.legacy import load_arrays
-from p2m_core.losses import BY_CORRESPONDENCE, Truth
-from p2m_core.metrics import cd_f1
-from p2m_core.template import Template, ellipsoid
+from p2m_core.geometry.template import ellipsoid
+from p2m_core.geometry.template_files import load_template
+from p2m_core.safe_pickle import load_arrays
+from p2m_core.targets import BY_CORRESPONDENCE, Truth
 
 LISTS = ("{}.txt", "{}_list.txt", "meta/{}_tf.txt", "meta/{}_all.txt")
 PACKED = re.compile(r"(?:.*/)?([^/]+)/([^/]+)/rendering/([^/]+)\.dat")
@@ -146,13 +146,6 @@ def scaled(picture: np.ndarray, size_px: int) -> np.ndarray:
     return cv2.resize(np.float32(picture) / 255, (size_px, size_px), interpolation=way)
 
 
-def on_input(vertices: np.ndarray, model: ModelConfig, side_px: int) -> np.ndarray:
-    """Object frame to px of a network's input that is drawn side_px wide, (V, 3) -> (V, 3), z to the viewer."""
-    scale = side_px / model.input_px
-    shift = np.array([0.5, 0.5, 0])
-    return (perspective_to_px(vertices, model.focal_px, model.centre_px, model.mesh_offset) + shift) * scale - shift
-
-
 # --- what training and evaluation ask for ---------------------------------------------------------
 
 
@@ -186,7 +179,7 @@ class ObjectStore:
         split = by_shares(self.table["model"], config.data.model_copy(update={"test_share": 0.0}))
         split[len(train["path"]) :] = SPLITS.index("test")
         self.table["split"] = split
-        self.template = Template.load(resolve(kind.file), kind.levels) if kind.file else ellipsoid(kind.levels)
+        self.template = load_template(resolve(kind.file), kind.levels) if kind.file else ellipsoid(kind.levels)
         names, counts = np.unique(self.table["category"], return_counts=True)
         self.manifest = {
             "kind": "objects",
@@ -233,13 +226,6 @@ class ObjectStore:
         return on_input(vertices, self.config.model, side_px)
 
 
-def cloud_errors(vertices: torch.Tensor, truth: Truth) -> np.ndarray:
-    """CD x1000 of cd-f1@p2m between vertices (B, V, 3) and the truth's clouds, one a sample."""
-    lengths = [truth.points.shape[1]] * len(vertices) if truth.lengths is None else truth.lengths.tolist()
-    pairs = zip(vertices.cpu().numpy(), truth.points.cpu().numpy(), lengths, strict=True)
-    return np.array([cd_f1(predicted, points[:count])["cd"] for predicted, points, count in pairs])
-
-
 class ObjectDataset(Dataset):
     """Views of a store as the network's inputs.
 
@@ -270,19 +256,3 @@ class ObjectDataset(Dataset):
     def __getitems__(self, items: list) -> list[dict[str, np.ndarray]]:
         """A DataLoader's batch, clouds padded to the longest."""
         return pad_clouds([self[item] for item in items])
-
-
-def pad_clouds(batch: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Items of a batch with their clouds padded with zeros to the longest one, so that they can be stacked."""
-    longest = max(len(content["points"]) for content in batch)
-    for content in batch:
-        for name in ("points", "normals"):
-            content[name] = np.pad(content[name], ((0, longest - len(content[name])), (0, 0)))
-    return batch
-
-
-class CloudDecoder(nn.Module):
-    """The truth of a batch: its points and normals as they are."""
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> Truth:
-        return Truth(points=batch["points"], normals=batch["normals"], lengths=batch.get("lengths"))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2m_core.config import PROJECT_ROOT, DataConfig
+from p2m_core.config.paths import project_root
+from p2m_core.config.settings import DataConfig
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
 
@@ -38,7 +39,7 @@ def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | Non
         problem = f"{data.split} is of the 2000 images of AFLW2000-3D, this set has {len(names)}"
         raise InputError("config", "data.split", problem, "take auto or shares")
     fold = 1 if data.split == "auto" else int(data.split.removeprefix("fold-"))
-    folder = PROJECT_ROOT / "data" / "splits" / "aflw2000-3d"
+    folder = project_root() / "data" / "splits" / "aflw2000-3d"
     if fold == 1:
         lists = {name: read_rows(folder / f"{name}.txt") for name in SPLITS}
     else:
@@ -86,4 +87,4 @@ def write_aflw2000_lists(folder: str | Path) -> None:
 
 
 if __name__ == "__main__":
-    write_aflw2000_lists(PROJECT_ROOT / "data" / "splits" / "aflw2000-3d")
+    write_aflw2000_lists(project_root() / "data" / "splits" / "aflw2000-3d")

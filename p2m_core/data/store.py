@@ -22,45 +22,33 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from p2m_core.camera import apply_affine, crop_matrix, face_size, model_frame, model_to_crop, model_to_image, ndc_to_px
-from p2m_core.config import AugmentConfig, Config, resolve
+from p2m_core.config.paths import resolve
+from p2m_core.config.settings import AugmentConfig, Config
 from p2m_core.data.aflw2000 import FLIPPED
-from p2m_core.data.augment import change_look, compose, crop_image, draw_matrix
+from p2m_core.data.augment import change_look, draw_matrix
 from p2m_core.data.splits import SPLITS
+from p2m_core.data.store_files import REMAKE, VERSION, checksums
 from p2m_core.errors import InputError
-from p2m_core.faces.linear_model import LinearPoints
 from p2m_core.files import read_npz
-from p2m_core.losses import Truth
+from p2m_core.geometry.camera import model_to_image
+from p2m_core.geometry.crop import (
+    apply_affine,
+    compose,
+    crop_image,
+    crop_matrix,
+    face_size,
+    model_frame,
+    model_to_crop,
+    ndc_to_px,
+)
+from p2m_core.geometry.template import Template
 from p2m_core.metrics import nme68_2d
-from p2m_core.template import Template
+from p2m_core.morphable.model import LinearPoints
+from p2m_core.targets import Truth
 
-VERSION = 3
-REMAKE = "run p2m preprocess again"
 LISTED_SAMPLES = 20
 REBUILT_LIMIT_PERCENT = 1.5  # of the face size; half of the mean face's residual, which a wrong model exceeds
 _log = logging.getLogger(__name__)
-
-
-def checksums(blob: Path, lengths: np.ndarray) -> np.ndarray:
-    """CRC-32 of each of the pieces (N,) that lie one after another in a file, (N,) uint32."""
-    with open(blob, "rb") as stream:
-        return np.array([zlib.crc32(stream.read(int(length))) for length in lengths], np.uint32)
-
-
-def open_store(config: Config, folder: str | Path | None = None):
-    """The store that was made of data.raw, or the packed objects in data.raw itself.
-
-    Args: folder: another one than the config's.
-    """
-    if config.data.kind == "objects":
-        from p2m_core.data.shapenet import ObjectStore
-
-        return ObjectStore(folder or config.data.raw, config)
-    if config.data.kind == "folder":
-        from p2m_core.data.folder_store import FolderStore
-
-        return FolderStore(folder or config.data.store, config)
-    return Store(folder or config.data.store)
 
 
 class Store:

@@ -1,0 +1,1 @@
+"""Settings: what there is to set, the YAML files that set it, and where a run lies."""

@@ -1,0 +1,1 @@
+"""Cameras, crops, similarities, meshes, templates, landmarks, and the software rasteriser."""

@@ -1,0 +1,272 @@
+"""A z-buffer on the CPU, and a lit mesh by it: the renderer of synthetic faces and of every static picture.
+
+numba saves the C extension or the OpenGL context that this would need otherwise: the same loop in
+numpy takes ten times as long.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numba
+import numpy as np
+
+from p2m_core.face_mesh import to_world
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _fill(x, y, z, faces, triangle, bary, depth):
+    height, width = triangle.shape
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ax, ay, bx, by, cx, cy = x[a], y[a], x[b], y[b], x[c], y[c]
+        area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        # NaN compares false, so a triangle with a bad vertex is left out as well.
+        if not abs(area) > 1e-9:
+            continue
+        x0 = max(0, int(np.ceil(min(ax, bx, cx))))
+        x1 = min(width - 1, int(np.floor(max(ax, bx, cx))))
+        y0 = max(0, int(np.ceil(min(ay, by, cy))))
+        y1 = min(height - 1, int(np.floor(max(ay, by, cy))))
+        if x0 > x1 or y0 > y1:
+            continue
+        # The weights of corners a and b are linear in the pixel's place.
+        u_x, v_x = (by - cy) / area, (cy - ay) / area
+        za, zb, zc = z[a], z[b], z[c]
+        for py in range(y0, y1 + 1):
+            u_row = ((bx - x0) * (cy - py) - (cx - x0) * (by - py)) / area
+            v_row = ((cx - x0) * (ay - py) - (ax - x0) * (cy - py)) / area
+            for px in range(x0, x1 + 1):
+                u, v = u_row + (px - x0) * u_x, v_row + (px - x0) * v_x
+                w = 1 - u - v
+                if u >= -1e-6 and v >= -1e-6 and w >= -1e-6:
+                    d = u * za + v * zb + w * zc
+                    if d > depth[py, px]:
+                        depth[py, px] = d
+                        triangle[py, px] = f
+                        bary[py, px, 0], bary[py, px, 1], bary[py, px, 2] = u, v, w
+
+
+def rasterize(
+    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which triangle each pixel's centre sees.
+
+    Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), either winding.
+    Returns: triangle (H, W) int32, -1 where there is none; bary (H, W, 3) float32, the weights of the
+             triangle's corners; depth (H, W) float32, -inf where there is none.
+    """
+    xyz = np.ascontiguousarray(np.asarray(vertices_px, np.float32).T)
+    triangle = np.full((height, width), -1, np.int32)
+    bary = np.zeros((height, width, 3), np.float32)
+    depth = np.full((height, width), -np.inf, np.float32)
+    _fill(xyz[0], xyz[1], xyz[2], np.ascontiguousarray(faces, np.int32), triangle, bary, depth)
+    return triangle, bary, depth
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _interpolate(values, faces, triangle, bary, out):
+    for p in range(len(triangle)):
+        a, b, c = faces[triangle[p], 0], faces[triangle[p], 1], faces[triangle[p], 2]
+        for k in range(values.shape[1]):
+            out[p, k] = bary[p, 0] * values[a, k] + bary[p, 1] * values[b, k] + bary[p, 2] * values[c, k]
+
+
+def interpolate(values: np.ndarray, faces: np.ndarray, triangle: np.ndarray, bary: np.ndarray) -> np.ndarray:
+    """Values of vertices at points on triangles.
+
+    Args:    values: (V, C).   faces: (F, 3).   triangle: (P,) index of a face.   bary: (P, 3).
+    Returns: (P, C) float32.
+    """
+    out = np.empty((len(triangle), values.shape[1]), np.float32)  # every entry is written
+    values = np.ascontiguousarray(values, np.float32)
+    _interpolate(values, np.ascontiguousarray(faces, np.int32), triangle, np.ascontiguousarray(bary), out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _vertex_normals(vertices, faces, out):
+    for f in range(len(faces)):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for corner in (a, b, c):
+            out[corner, 0] += x
+            out[corner, 1] += y
+            out[corner, 2] += z
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _normalize(vectors, least):
+    for p in range(len(vectors)):
+        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        length = max(np.sqrt(x * x + y * y + z * z), least)
+        vectors[p, 0], vectors[p, 1], vectors[p, 2] = x / length, y / length, z / length
+
+
+def normalized(vectors: np.ndarray, least: float = 1e-12) -> np.ndarray:
+    """Unit vectors (P, 3) along the given ones; shorter ones than `least` come out shorter than 1."""
+    vectors = np.array(vectors, order="C")
+    _normalize(vectors, vectors.dtype.type(least))
+    return vectors
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Area-weighted unit normals, (V, 3); outward where faces wind counter-clockwise in a y-up frame."""
+    vertices = np.ascontiguousarray(vertices)
+    normals = np.zeros(vertices.shape, np.float64)
+    _vertex_normals(vertices, np.ascontiguousarray(faces), normals)
+    return normalized(normals)
+
+
+# --- shading --------------------------------------------------------------------------------------
+
+CLAY = (214, 205, 196)  # RGB of a mesh without colours: pale enough for the light to model it
+
+# In a y-up frame: a key light from the upper left of the picture, a weak fill from the right, so that
+# neither side of a nose goes black.
+_KEY = np.array([-0.45, 0.55, 0.70]) / np.linalg.norm([-0.45, 0.55, 0.70])
+_FILL = np.array([0.75, 0.05, 0.45]) / np.linalg.norm([0.75, 0.05, 0.45])
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _resolve(
+    picture, triangle, bary, xy, faces, normals, colors, alpha, supersample, wire_px, key, fill, ambient, strength
+):
+    """Shade every sample of a supersampled z-buffer and lay its average over `picture` (H, W, 3) in place."""
+    height, width = picture.shape[:2]
+    samples = supersample * supersample
+    for row in range(height):
+        for column in range(width):
+            red, green, blue, hits = 0.0, 0.0, 0.0, 0
+            for sy in range(row * supersample, (row + 1) * supersample):
+                for sx in range(column * supersample, (column + 1) * supersample):
+                    f = triangle[sy, sx]
+                    if f < 0:
+                        continue
+                    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+                    u, v, w = bary[sy, sx, 0], bary[sy, sx, 1], bary[sy, sx, 2]
+                    nx = u * normals[a, 0] + v * normals[b, 0] + w * normals[c, 0]
+                    ny = u * normals[a, 1] + v * normals[b, 1] + w * normals[c, 1]
+                    nz = u * normals[a, 2] + v * normals[b, 2] + w * normals[c, 2]
+                    length = max(np.sqrt(nx * nx + ny * ny + nz * nz), 1e-9)
+                    # The inside of a face is lit as well, but darker: it must not pass for the outside.
+                    side = 1.0
+                    if nz < 0:
+                        length, side = -length, 0.62
+                    nx, ny, nz = nx / length, ny / length, nz / length
+                    diffuse = strength * max(0.0, nx * key[0] + ny * key[1] + nz * key[2])
+                    diffuse += 0.3 * strength * max(0.0, nx * fill[0] + ny * fill[1] + nz * fill[2])
+                    light = side * (ambient + 0.04 * ny + diffuse)
+                    # Blinn's highlight, the viewer at infinity on z.
+                    hz = np.sqrt((1 + key[2]) * 0.5)
+                    shine = max(0.0, (nx * key[0] + ny * key[1] + nz * (key[2] + 1)) / (2 * hz))
+                    shine = 48.0 * strength * side * shine**36
+                    if wire_px > 0:
+                        # A barycentric weight times twice the area over the far edge is the distance to that edge.
+                        area = abs((xy[b, 0] - xy[a, 0]) * (xy[c, 1] - xy[a, 1])
+                                   - (xy[c, 0] - xy[a, 0]) * (xy[b, 1] - xy[a, 1]))  # fmt: skip
+                        to_bc = u * area / np.hypot(xy[b, 0] - xy[c, 0], xy[b, 1] - xy[c, 1])
+                        to_ca = v * area / np.hypot(xy[c, 0] - xy[a, 0], xy[c, 1] - xy[a, 1])
+                        to_ab = w * area / np.hypot(xy[a, 0] - xy[b, 0], xy[a, 1] - xy[b, 1])
+                        half = 0.5 * wire_px * supersample
+                        # Soft by a sample; a line thinner than one is weaker instead, or it would break up.
+                        cover = min(1.0, max(0.0, max(half, 0.5) + 0.5 - min(to_bc, to_ca, to_ab)))
+                        cover *= min(1.0, 2 * half)
+                        light, shine = (1 - 0.58 * cover) * light, (1 - cover) * shine
+                    red += min(255.0, light * (u * colors[a, 0] + v * colors[b, 0] + w * colors[c, 0]) + shine)
+                    green += min(255.0, light * (u * colors[a, 1] + v * colors[b, 1] + w * colors[c, 1]) + shine)
+                    blue += min(255.0, light * (u * colors[a, 2] + v * colors[b, 2] + w * colors[c, 2]) + shine)
+                    hits += 1
+            if hits:
+                keep = 1.0 - alpha * hits / samples
+                picture[row, column, 0] = keep * picture[row, column, 0] + alpha * red / samples + 0.5
+                picture[row, column, 1] = keep * picture[row, column, 1] + alpha * green / samples + 0.5
+                picture[row, column, 2] = keep * picture[row, column, 2] + alpha * blue / samples + 0.5
+
+
+def draw_mesh(
+    background: np.ndarray,
+    vertices_px: np.ndarray,
+    faces: np.ndarray,
+    vertex_colors: np.ndarray | None = None,
+    alpha: float = 1.0,
+    supersample: int = 2,
+    wire_px: float = 0.0,
+) -> np.ndarray:
+    """A lit, antialiased mesh over a photo or a plain background.
+
+    Args:    background: (H, W, 3) uint8, left as it is.
+             vertices_px: (V, 3) px of the background, z towards the viewer positive.
+             faces: (F, 3), outward in a y-up frame.
+             vertex_colors: (V, 3) 0 to 255, or None for clay.
+             alpha: 1 hides what lies behind, 0 draws nothing.
+             supersample: samples per pixel and axis.
+             wire_px: width of the edges' lines, 0 for none.
+    Returns: (H, W, 3) uint8.
+    """
+    picture = np.array(background, np.uint8, order="C")
+    vertices_px = np.asarray(vertices_px, np.float32)
+    faces = np.ascontiguousarray(faces, np.int32)
+    rows, columns = window(vertices_px, *picture.shape[:2], rim_px=1)
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return picture
+    # The centre of the first pixel is 0 on either grid, so its corner, -0.5, is what stays in place.
+    fine = (vertices_px - np.array([columns.start, rows.start, 0], np.float32)) * np.float32(supersample)
+    fine[:, :2] += (supersample - 1) / 2
+    part = np.ascontiguousarray(picture[rows, columns])
+    triangle, bary, _ = rasterize(fine, faces, part.shape[0] * supersample, part.shape[1] * supersample)
+    # Flatter light on colours: a shadow must not pass for another colour.
+    ambient, strength = (0.46, 0.54) if vertex_colors is None else (0.68, 0.32)
+    if vertex_colors is None:
+        vertex_colors = np.broadcast_to(np.array(CLAY), vertices_px.shape)
+    normals = vertex_normals(to_world(vertices_px), faces).astype(np.float32)
+    colors = np.ascontiguousarray(vertex_colors, np.float32)
+    _resolve(
+        part, triangle, bary, fine, faces, normals, colors, float(alpha), supersample, float(wire_px),
+        _KEY, _FILL, ambient, strength,
+    )  # fmt: skip
+    picture[rows, columns] = part
+    return picture
+
+
+def window(points_px: np.ndarray, height: int, width: int, rim_px: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of a picture that points (N, 2 or 3) and a rim about them span: a small face in a large photo
+    is drawn there alone. Points that are not finite do not count."""
+    xy = points_px[np.isfinite(points_px).all(1), :2]
+    if not len(xy):
+        return slice(0, 0), slice(0, 0)
+    low = np.clip(np.floor(xy.min(0)) - rim_px, 0, [width, height]).astype(int)
+    high = np.clip(np.ceil(xy.max(0)) + 1 + rim_px, 0, [width, height]).astype(int)
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def depth_and_normals(
+    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each pixel's centre sees of a mesh.
+
+    Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), outward in a y-up frame.
+    Returns: depth (H, W) float32, z in px, -inf where there is none; normals (H, W, 3) float32, unit vectors in the
+             y-up frame, outward, 0 where there is none.
+    """
+    vertices_px = np.asarray(vertices_px, np.float32)
+    rows, columns = window(vertices_px, height, width)
+    depth, normals = np.full((height, width), -np.inf, np.float32), np.zeros((height, width, 3), np.float32)
+    moved = vertices_px - np.array([columns.start, rows.start, 0], np.float32)
+    triangle, bary, near = rasterize(moved, faces, rows.stop - rows.start, columns.stop - columns.start)
+    hit = triangle >= 0
+    depth[rows, columns] = near
+    of_vertices = vertex_normals(to_world(vertices_px), np.asarray(faces))
+    normals[rows, columns][hit] = normalized(interpolate(of_vertices, faces, triangle[hit], bary[hit]))
+    return depth, normals
+
+
+def photo_colors(photo: np.ndarray, vertices_px: np.ndarray) -> np.ndarray:
+    """The photo's colour under each vertex, bilinear, (V, 3) uint8; outside it, that of its edge."""
+    x, y = np.ascontiguousarray(vertices_px[:, :2].T, np.float32)
+    colors = [  # OpenCV's maps end at 32767 entries
+        cv2.remap(photo, a[None], b[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        for a, b in zip(np.array_split(x, len(x) // 30_000 + 1), np.array_split(y, len(y) // 30_000 + 1), strict=True)
+    ]
+    return np.concatenate(colors)

@@ -1,0 +1,170 @@
+"""The mesh that is deformed: a semi-sphere or an ellipsoid in levels, each the midpoint subdivision of the one before.
+
+Level k's vertices are the first n_k vertices of level k + 1, so one index set serves all levels:
+
+    level 1   0 ........ n1
+    level 2   0 ........ n1 .... n2          vertex n1 + i lies on edge unpool[0][i] = (a, b)
+    level 3   0 ........ n1 .... n2 .... n3
+
+Registered on a face model's mean, every vertex has a true place in every face: a sparse linear map of the
+face model's vertices. Each of the 68 landmarks is a fixed point of a triangle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from p2m_core.geometry.mesh import (
+    boundary_loops,
+    find_mirror,
+    mesh_edges,
+    rescaled_laplacian,
+    subdivide,
+    subdivided_faces,
+    undirected,
+)
+
+ELLIPSOID_M = (0.28, 0.2, 0.2)  # half axes, near those of Pixel2Mesh's
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A template of L levels.
+
+    vertices       (V, 3) float32, finest level; units of the face model, or of the file it was read from
+    faces          L arrays (F_k, 3) int64, wound outwards      unpool  L - 1 arrays (E_k, 2) int64
+    landmark_faces (68, 3) vertex indices of the triangle that carries each landmark, finest level
+    landmark_bary  (68, 3) its weights; both empty (0, 3) where the template is not registered on a face
+    mirror         (V,) the vertex that the mirror image of each falls on; empty where there is no symmetry
+    """
+
+    vertices: np.ndarray
+    faces: tuple[np.ndarray, ...]
+    unpool: tuple[np.ndarray, ...]
+    landmark_faces: np.ndarray
+    landmark_bary: np.ndarray
+    mirror: np.ndarray
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Number of vertices of each level."""
+        sizes = [len(self.vertices) - sum(len(pairs) for pairs in self.unpool)]
+        for pairs in self.unpool:
+            sizes.append(sizes[-1] + len(pairs))
+        return tuple(sizes)
+
+    @cached_property
+    def edges(self) -> tuple[np.ndarray, ...]:
+        """Undirected edges of each level, (E_k, 2), sorted."""
+        return tuple(mesh_edges(faces) for faces in self.faces)
+
+    @cached_property
+    def adjacency(self) -> tuple[sp.csr_matrix, ...]:
+        """The graph convolution's matrix of each level."""
+        return tuple(rescaled_laplacian(edges, n) for edges, n in zip(self.edges, self.counts, strict=True))
+
+    @cached_property
+    def neighbour_mean(self) -> tuple[sp.csr_matrix, ...]:
+        """The map from vertices to the mean of their neighbours, each level: Laplacian coordinate = x - mean."""
+        means = []
+        for edges, n in zip(self.edges, self.counts, strict=True):
+            graph = undirected(edges, n)
+            means.append((sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph).tocsr())
+        return tuple(means)
+
+    def landmarks(self, vertices: np.ndarray) -> np.ndarray:
+        """The 68 landmarks of finest-level vertices, (..., V, 3) -> (..., 68, 3)."""
+        return (vertices[..., self.landmark_faces, :] * self.landmark_bary[..., None]).sum(-2)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that a checkpoint must hold to rebuild the template with `from_arrays`."""
+        content = {"vertices": self.vertices, "mirror": self.mirror, "faces0": self.faces[0]}
+        content |= {f"unpool{k}": pairs for k, pairs in enumerate(self.unpool)}
+        return content | {"landmark_faces": self.landmark_faces, "landmark_bary": self.landmark_bary}
+
+    @staticmethod
+    def from_arrays(content: dict[str, np.ndarray]) -> Template:
+        """The template of `arrays`."""
+        unpool = [content[f"unpool{k}"] for k in range(sum(name.startswith("unpool") for name in content))]
+        return Template(
+            vertices=content["vertices"],
+            faces=subdivided_faces(content["faces0"], unpool, len(content["vertices"])),
+            unpool=tuple(unpool),
+            landmark_faces=content["landmark_faces"],
+            landmark_bary=content["landmark_bary"],
+            mirror=content["mirror"],
+        )
+
+    @staticmethod
+    def from_mesh(vertices: np.ndarray, faces: np.ndarray, levels: int) -> Template:
+        """A template of any triangle mesh (V, 3), (F, 3): its midpoint subdivisions as further levels."""
+        vertices, unpool = np.asarray(vertices, np.float64), []
+        level_faces = [np.asarray(faces, np.int64)]
+        for _ in range(levels - 1):
+            pairs = mesh_edges(level_faces[-1])
+            level_faces.append(subdivide(level_faces[-1], pairs, len(vertices)))
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+            unpool.append(pairs)
+        none = np.zeros((0, 3))
+        return Template(
+            np.float32(vertices), tuple(level_faces), tuple(unpool), none.astype(int), none, find_mirror(vertices)
+        )
+
+    def report(self) -> list[dict[str, object]]:
+        """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
+        rows = []
+        for faces, edges, n in zip(self.faces, self.edges, self.counts, strict=True):
+            directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+            uses = np.unique(np.sort(directed, 1), axis=0, return_counts=True)[1]
+            length = np.linalg.norm(np.diff(self.vertices[edges], axis=1)[:, 0], axis=1)
+            rows.append(
+                {
+                    "vertices": n,
+                    "edges": len(edges),
+                    "faces": len(faces),
+                    "manifold": bool(uses.max() <= 2),
+                    "winding consistent": len(np.unique(directed, axis=0)) == len(directed),
+                    "components": int(connected_components(undirected(edges, n), directed=False)[0]),
+                    "boundary loops": sorted(len(loop) for loop in boundary_loops(faces)),
+                    "mirror symmetric": len(self.mirror) > 0,
+                    "edge length max/median": round(float(length.max() / np.median(length)), 2),
+                }
+            )
+        return rows
+
+
+# --- the semi-sphere ------------------------------------------------------------------------------
+
+
+def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:
+    """A triangulated disc of radius 1: points (1 + 3 r (r + 1), 2) in rings, faces (6 r^2, 3) counter-clockwise."""
+    cells = [(q, r) for q in range(-rings, rings + 1) for r in range(-rings, rings + 1) if abs(q + r) <= rings]
+    number = {cell: k for k, cell in enumerate(cells)}
+    q, r = np.array(cells).T
+    ring = np.max([abs(q), abs(r), abs(q + r)], 0)
+    angle = np.arctan2(r * np.sqrt(0.75), q + r / 2)
+    faces = []
+    for (i, j), a in number.items():
+        for b, c in (((i + 1, j), (i, j + 1)), ((i + 1, j - 1), (i + 1, j))):
+            if b in number and c in number:
+                faces.append((a, number[b], number[c]))
+    return np.stack([np.cos(angle), np.sin(angle)], 1) * (ring / rings)[:, None], np.array(faces)
+
+
+def ellipsoid(levels: int) -> Template:
+    """A closed template for objects: an icosphere of 162 vertices and its subdivisions, half axes in metres."""
+    import trimesh
+
+    sphere = trimesh.creation.icosphere(subdivisions=2)
+    return Template.from_mesh(np.asarray(sphere.vertices) * ELLIPSOID_M, np.asarray(sphere.faces), levels)
+
+
+def semi_sphere(rings: int, levels: int) -> Template:
+    """A left-right symmetric cap, as a disc: x, y in the unit circle, z = 0 (the cap opens when it is registered)."""
+    points, faces = hexagonal_disc(rings)
+    return Template.from_mesh(np.concatenate([points, np.zeros((len(points), 1))], 1), faces, levels)

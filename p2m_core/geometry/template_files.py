@@ -1,0 +1,126 @@
+"""Templates as files: any mesh, the .dat pickles of older ports, .npz; and one OBJ a level out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from p2m_core.errors import InputError
+from p2m_core.files import read_npz, write_text
+from p2m_core.geometry.mesh import find_mirror, subdivided_faces, undirected
+from p2m_core.geometry.template import Template
+from p2m_core.safe_pickle import load_arrays
+
+
+def load_template(path: str | Path, levels: int = 4) -> Template:
+    """A template from a `.dat` pickle of the older ports, an `.npz` (coord, faces1, unpool1 ...), or any mesh file
+    that trimesh reads.
+
+    Raises: InputError for a file that is neither, or a pickle that holds more than numpy arrays.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(path, "", "is missing", "give the path of an .obj, .ply, .npz or .dat template")
+    if path.suffix == ".npz":
+        return load_npz(path)
+    if path.suffix == ".dat":
+        return load_dat(path)
+    import trimesh
+
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:  # trimesh raises whatever its readers do
+        raise InputError(path, "", f"cannot be read as a mesh: {error}", "give an .obj, .ply or .dat") from error
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    if not len(faces):
+        raise InputError(path, "faces", "there are none", "give a triangle mesh")
+    if vertices.shape[1:] != (3,) or not np.isfinite(vertices).all():
+        raise InputError(path, "vertices", "are not finite points in space", "give a triangle mesh")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise InputError(path, "faces", "name vertices that are not there", "give a triangle mesh")
+    return Template.from_mesh(vertices, faces, levels)
+
+
+def save_template(template: Template, folder: str | Path, stem: str = "template") -> list[Path]:
+    """Write one OBJ a level, STEM_1.obj ...; returns the paths."""
+    paths = []
+    for k, (faces, n) in enumerate(zip(template.faces, template.counts, strict=True)):
+        lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in template.vertices[:n]]
+        lines += [f"f {a} {b} {c}" for a, b, c in faces + 1]
+        paths.append(Path(folder) / f"{stem}_{k + 1}.obj")
+        write_text(paths[-1], "\n".join(lines) + "\n")
+    return paths
+
+
+def triangles_of_graph(edges: np.ndarray, count: int) -> np.ndarray:
+    """All triangles (F, 3) of a graph with edges (E, 2), wound alike where it is a surface."""
+    graph = undirected(edges, count)
+    neighbours = [set(graph.indices[graph.indptr[v] : graph.indptr[v + 1]].tolist()) for v in range(count)]
+    faces = [(a, b, c) for a, b in edges.tolist() for c in sorted(neighbours[a] & neighbours[b]) if b < c]
+    return _wind_alike(np.array(faces))
+
+
+def _wind_alike(faces: np.ndarray) -> np.ndarray:
+    """Flip triangles so that neighbours run through their common edge in opposite directions."""
+    faces = faces.copy()
+    at_edge: dict[tuple[int, int], list[int]] = {}
+    for f, (a, b, c) in enumerate(faces.tolist()):
+        for i, j in ((a, b), (b, c), (c, a)):
+            at_edge.setdefault((min(i, j), max(i, j)), []).append(f)
+    done = np.zeros(len(faces), bool)
+    for seed in range(len(faces)):
+        queue = [seed] if not done[seed] else []
+        done[seed] = True
+        while queue:
+            a, b, c = faces[queue.pop()].tolist()
+            for i, j in ((a, b), (b, c), (c, a)):
+                for f in at_edge[(min(i, j), max(i, j))]:
+                    if not done[f]:
+                        x, y, z = faces[f].tolist()
+                        if (i, j) in ((x, y), (y, z), (z, x)):
+                            faces[f] = (x, z, y)
+                        done[f] = True
+                        queue.append(f)
+    return faces
+
+
+def load_dat(path: Path) -> Template:
+    """A `.dat` of older ports: [coordinates, support of each level, [unpool ...], 2 paddings, [laplace ...]]."""
+    content = load_arrays(path)
+    try:
+        vertices = np.asarray(content[0], np.float64)
+        levels = len(content) - 5
+        edges = np.asarray(content[1][1][0], np.int64)
+        unpool = tuple(np.asarray(pairs, np.int64).reshape(-1, 2) for pairs in content[1 + levels])
+        if len(unpool) != levels - 1 or vertices.shape[1] != 3:
+            raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
+        first = triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        faces = subdivided_faces(first, list(unpool), len(vertices))
+    except (TypeError, IndexError, ValueError, KeyError) as error:
+        raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
+    none = np.zeros((0, 3))
+    return Template(np.float32(vertices), faces, unpool, none.astype(int), none, find_mirror(vertices))
+
+
+def load_npz(path: Path) -> Template:
+    """A template from arrays: coord (n1, 3), faces1 (F1, 3), and the pairs of new vertices unpool1, unpool2 ..."""
+    remedy = "give arrays coord, faces1, unpool1 ..."
+    content = read_npz(path, remedy)
+    try:
+        vertices, faces = np.asarray(content["coord"], np.float64), np.asarray(content["faces1"], np.int64)
+        unpool = [
+            np.asarray(content[f"unpool{k}"], np.int64)
+            for k in range(1, 1 + sum(name.startswith("unpool") for name in content))
+        ]
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        if not np.isfinite(vertices).all():
+            raise ValueError("coordinates are not finite")
+        levels = subdivided_faces(faces, unpool, len(vertices))
+        none = np.zeros((0, 3))
+        return Template(np.float32(vertices), levels, tuple(unpool), none.astype(int), none, find_mirror(vertices))
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(path, "", f"is not a template: {error}", remedy) from error

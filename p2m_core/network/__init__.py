@@ -1,0 +1,1 @@
+"""Pixel2Mesh: encoders, graph layers, the network, its losses and its weights."""

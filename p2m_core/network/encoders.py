@@ -1,0 +1,179 @@
+"""Image encoders that give four feature maps, shallow to deep, and the decoder that draws the image from them."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from p2m_core.errors import InputError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+VGGFACE2_MEAN_BGR = (91.4953, 103.8827, 131.0912)  # of 255
+_log = logging.getLogger(__name__)
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet18 or 50 without its classifier: maps at 1/4, 1/8, 1/16, 1/32 of the input."""
+
+    def __init__(self, name: str, pretrained: bool | str):
+        super().__init__()
+        net = getattr(torchvision.models, name)(weights=None)
+        if isinstance(pretrained, str):
+            load_vggface2(net, pretrained)
+        elif pretrained:
+            load_imagenet(net, name)
+        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            setattr(self, part, getattr(net, part))
+        width = 64 if name == "resnet18" else 256
+        self.channels = (width, 2 * width, 4 * width, 8 * width)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            maps.append(x)
+        return maps
+
+
+def fold_batch_norms(encoder: nn.Module) -> None:
+    """Multiply each batch norm into the convolution before it, in place: the same maps in evaluation mode, sooner."""
+    for module in list(encoder.modules()):
+        children = dict(module.named_children())
+        if isinstance(module, nn.Sequential) and [type(child) for child in module] == [nn.Conv2d, nn.BatchNorm2d]:
+            pairs = {"0": "1"}  # the way around a block
+        else:
+            pairs = {name: name.replace("conv", "bn") for name in children if name.startswith("conv")}
+        for convolution, norm in pairs.items():
+            if isinstance(children.get(norm), nn.BatchNorm2d):
+                setattr(module, convolution, fuse_conv_bn_eval(children[convolution], children[norm]))
+                setattr(module, norm, nn.Identity())
+
+
+class VGG16(nn.Module):
+    """The paper's VGG16: strides in the first convolution of a stage, 5x5 in the last two; maps at 1/4 to 1/32.
+
+    Source: Pixel2Mesh's official code; tensor names as in its PyTorch port.
+    """
+
+    # name: (channels in, channels out, kernel, stride)
+    CONVOLUTIONS = {
+        "conv0_1": (3, 16, 3, 1), "conv0_2": (16, 16, 3, 1),
+        "conv1_1": (16, 32, 3, 2), "conv1_2": (32, 32, 3, 1), "conv1_3": (32, 32, 3, 1),
+        "conv2_1": (32, 64, 3, 2), "conv2_2": (64, 64, 3, 1), "conv2_3": (64, 64, 3, 1),
+        "conv3_1": (64, 128, 3, 2), "conv3_2": (128, 128, 3, 1), "conv3_3": (128, 128, 3, 1),
+        "conv4_1": (128, 256, 5, 2), "conv4_2": (256, 256, 3, 1), "conv4_3": (256, 256, 3, 1),
+        "conv5_1": (256, 512, 5, 2), "conv5_2": (512, 512, 3, 1), "conv5_3": (512, 512, 3, 1),
+        "conv5_4": (512, 512, 3, 1),
+    }  # fmt: skip
+    TAPS = ("conv2_3", "conv3_3", "conv4_3", "conv5_4")
+    channels = (64, 128, 256, 512)
+
+    def __init__(self, tensorflow_aligned: bool = False):
+        super().__init__()
+        self.tensorflow_aligned = tensorflow_aligned
+        for name, (c_in, c_out, kernel, stride) in self.CONVOLUTIONS.items():
+            # TensorFlow pads an even size on one side more where the stride is 2; see forward.
+            padding = 0 if tensorflow_aligned and stride == 2 else kernel // 2
+            convolution = nn.Conv2d(c_in, c_out, kernel, stride, padding)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            setattr(self, name, convolution)
+
+    def forward(self, x: Float[torch.Tensor, "b 3 h w"]) -> list[Float[torch.Tensor, "b _ _ _"]]:
+        maps = []
+        for name, (_, _, kernel, stride) in self.CONVOLUTIONS.items():
+            if self.tensorflow_aligned and stride == 2:
+                x = F.pad(x, (kernel // 2 - 1, kernel // 2) * 2)
+            x = F.relu(getattr(self, name)(x), inplace=True)
+            if name in self.TAPS:
+                maps.append(x)
+        return maps
+
+
+class Decoder(nn.Module):
+    """The image from the four maps of the VGG16, for the reconstruction loss.   Source: Pixel2Mesh's official code."""
+
+    # name: (channels in, channels out, kernel, padding), all with stride 2
+    CONVOLUTIONS = {
+        "conv_1": (512, 256, 2, 0), "conv_2": (512, 128, 4, 1), "conv_3": (256, 64, 4, 1), "conv_4": (128, 32, 6, 2),
+        "conv_5": (32, 3, 6, 2),
+    }  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        for name, (c_in, c_out, kernel, padding) in self.CONVOLUTIONS.items():
+            setattr(self, name, nn.ConvTranspose2d(c_in, c_out, kernel, 2, padding))
+
+    def forward(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b 3 h w"]:
+        x = F.relu(self.conv_1(maps[3]))
+        for k in (2, 3, 4):
+            x = F.relu(getattr(self, f"conv_{k}")(torch.cat([x, maps[4 - k]], 1)))
+        return torch.sigmoid(F.relu(self.conv_5(x)))
+
+
+class Normalise(nn.Module):
+    """RGB in [0, 1] to what a backbone was trained on: "imagenet", "vggface2" (BGR of 255, less its mean), "none"."""
+
+    def __init__(self, kind: str):
+        super().__init__()
+        self.kind = kind
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if kind == "vggface2":
+            mean, std = [value / 255 for value in reversed(VGGFACE2_MEAN_BGR)], [1 / 255] * 3
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Float[torch.Tensor, "b 3 h w"]) -> Float[torch.Tensor, "b 3 h w"]:
+        if self.kind == "none":
+            return images
+        images = (images - self.mean) / self.std
+        return images.flip(1) if self.kind == "vggface2" else images
+
+
+def load_vggface2(net: nn.Module, path: str) -> None:
+    """VGGFace2's ResNet50 weights, a pickle of numpy arrays by torchvision's names.
+
+    Raises: InputError if the file is no such pickle, or a tensor is missing or of another shape.
+    """
+    from p2m_core.config.paths import resolve
+    from p2m_core.safe_pickle import load_arrays
+
+    content, own = load_arrays(resolve(path)), net.state_dict()
+    if not isinstance(content, dict):
+        raise InputError(path, "", "holds no dict of arrays", "give resnet50_ft_weight.pkl of VGGFace2's PyTorch port")
+    tensors = {name: torch.from_numpy(array) for name, array in content.items() if not name.startswith("fc.")}
+    wanted = [name for name in own if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
+    for name in wanted:
+        if name not in tensors or tensors[name].shape != own[name].shape:
+            problem = "is missing" if name not in tensors else f"has shape {tuple(tensors[name].shape)}"
+            raise InputError(path, name, problem, f"it should have shape {tuple(own[name].shape)}")
+    net.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
+
+
+def load_imagenet(net: nn.Module, name: str) -> None:
+    """ImageNet weights through torchvision; where the net is out of reach, random ones and a clear warning."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        net.load_state_dict(weights.get_state_dict(progress=False))
+    except OSError as error:
+        _log.warning(
+            "no ImageNet weights for %s (%s): it starts from random ones; set model.pretrained=false", name, error
+        )
+
+
+def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> nn.Module:
+    """The encoder `name` (resnet18, resnet50 or vgg16), with an attribute `channels` of its four maps.
+
+    Args:   pretrained: ImageNet weights, or the path of VGGFace2's for resnet50.
+    Raises: InputError if vgg16, the paper's own variant, is to be pretrained.
+    """
+    if name == "vgg16" and pretrained:
+        problem = "there are no weights of the paper's vgg16"
+        raise InputError("config", "model.pretrained", problem, "set it to false, or convert the official network")
+    return VGG16(tensorflow_aligned) if name == "vgg16" else ResNet(name, pretrained)

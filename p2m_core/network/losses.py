@@ -1,0 +1,200 @@
+"""The training losses: Pixel2Mesh's terms, and what known correspondences add.
+
+Coordinates are the network's own: normalised crop coordinates for faces, metres for objects. Every weight is a field
+of `LossConfig`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import nn
+from torch.nn import functional as F
+
+from p2m_core.chamfer import cloud_mean, gather, nearest
+from p2m_core.config.settings import LossConfig
+from p2m_core.errors import InputError
+from p2m_core.geometry.similarity import umeyama
+from p2m_core.geometry.template import Template
+from p2m_core.network.layers import SparseMap, sample_features
+from p2m_core.network.mesh_ops import (
+    edge_differences,
+    face_cross,
+    face_sums,
+    level_edges,
+    region_density,
+    sample_surface,
+    smooth_l1,
+    squared_norm,
+)
+from p2m_core.network.model import Prediction, unit_template
+from p2m_core.targets import Truth
+
+SURFACE_LEVEL = 2  # whose vertices teach the surface map: about two to a pixel of it
+TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "surface", "reconst")
+
+
+class MeshLoss(nn.Module):
+    """The weighted sum of all terms with a weight above 0.
+
+    Args of forward: prediction, truth.   Returns: the total, and each term before its weight.
+    """
+
+    def __init__(self, config: LossConfig, template: Template):
+        super().__init__()
+        self.config, self.counts = config, template.counts
+        if not any(getattr(config, name) for name in TERMS):
+            raise InputError("config", "loss", "every term has weight 0", "give one of them a weight above 0")
+        for name in ("chamfer_levels", "laplace_levels"):
+            if len(getattr(config, name)) < len(self.counts):
+                problem = f"{len(getattr(config, name))} weights for {len(self.counts)} levels"
+                raise InputError("config", f"loss.{name}", problem, "give one for each level")
+        if config.landmark and not len(template.landmark_faces):
+            raise InputError("config", "loss.landmark", "the template has no landmarks", "give it weight 0")
+        self.neighbour_mean = nn.ModuleList(SparseMap(matrix) for matrix in template.neighbour_mean)
+        self.along_edges = nn.ModuleList(SparseMap(edge_differences(edges, n)) for edges, n in level_edges(template))
+        for k, edges in enumerate(template.edges):
+            self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
+        if config.surface:
+            level = min(SURFACE_LEVEL, len(template.counts) - 1)
+            self.register_buffer("surface_faces", torch.from_numpy(template.faces[level]), persistent=False)
+            start = torch.from_numpy(unit_template(template))[: template.counts[level]]
+            self.register_buffer("start", start, persistent=False)
+            self.surface_sums = SparseMap(face_sums(template.faces[level], template.counts[level]))
+        self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
+        if any(config.regions) and not config.chamfer:
+            raise InputError("config", "loss.regions", "is set, but nothing draws points", "set loss.chamfer above 0")
+        density = region_density(template, config.regions, config.region_radii) if any(config.regions) else None
+        self.register_buffer("density", density, persistent=False)
+        self.to_vertices = SparseMap(face_sums(template.faces[-1], template.counts[-1]))
+        self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
+        self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
+
+    def forward(self, prediction: Prediction, truth: Truth) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        config, levels = self.config, range(len(self.counts))
+        terms: dict[str, torch.Tensor] = {}
+        if config.vertex:
+            terms["vertex"] = self.vertex(prediction, truth.vertices)
+        if config.shape:
+            terms["shape"] = sum(shape_error(v, truth.vertices[:, : v.shape[1]]) for v in prediction.levels)
+        if config.landmark:
+            terms["landmark"] = self.landmark(prediction.levels[-1], truth.vertices)
+        edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
+        if config.chamfer or config.normal:
+            terms |= self.to_the_surface(prediction, truth, edges)
+        if config.edge:
+            terms["edge"] = sum(self.mean_over_support(k, edges[k].square().sum(-1)) for k in levels)
+        if config.laplace:
+            terms["laplace"] = sum(config.laplace_levels[k] * self.laplace(k, prediction) for k in levels)
+        if config.move:  # not at level 1, whose stage must be free to find the object
+            terms["move"] = sum(
+                config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k]) for k in levels[1:]
+            )
+        if config.surface:
+            if prediction.surface is None:
+                raise InputError("config", "loss.surface", "is above 0, but there is no map", "set model.surface=true")
+            terms["surface"] = self.surface(prediction.surface, truth.vertices)
+        if config.reconst:
+            if prediction.image is None:
+                raise InputError("config", "loss.reconst", "is above 0, but nothing draws", "set model.decoder=true")
+            terms["reconst"] = F.binary_cross_entropy(prediction.image.float(), truth.image)
+        return sum(getattr(config, name) * term for name, term in terms.items()), terms
+
+    # --- with known correspondences ---
+
+    def vertex(self, prediction: Prediction, truth: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, ""]:
+        """Smooth L1 to the true place of every vertex, at every level and of the placed template; depth counts half."""
+        weight = truth.new_tensor([1.0, 1.0, 0.5])
+        total = 0.5 * smooth_l1(prediction.before[0], truth[:, : self.counts[0]], weight)
+        return total + sum(smooth_l1(v, truth[:, : v.shape[1]], weight) for v in prediction.levels)
+
+    def landmark(
+        self, vertices: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
+    ) -> Float[torch.Tensor, ""]:
+        """Mean distance of the 68 landmarks in the image plane."""
+        return (self.landmarks(vertices) - self.landmarks(truth))[..., :2].norm(dim=-1).mean()
+
+    def landmarks(self, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "b l 3"]:
+        """The landmarks of finest-level vertices."""
+        return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
+
+    def surface(
+        self, surface: Float[torch.Tensor, "b 3 h w"], truth: Float[torch.Tensor, "b v 3"]
+    ) -> Float[torch.Tensor, ""]:
+        """Mean distance, on the unit template, of what the map says of the pixels where vertices are seen."""
+        truth = truth[:, : len(self.start)]
+        normals = self.surface_sums(face_cross(truth, self.surface_faces).transpose(0, 1))
+        places = truth[..., :2].transpose(0, 1)
+        # With y down, triangles that face the viewer have their normals away from it.
+        seen = (normals[..., 2] < 0) & (places.abs() < 1).all(-1)
+        away = sample_features([surface], places, "border") - self.start[:, None]
+        return (away.norm(dim=-1) * seen).sum() / seen.sum().clamp(min=1)
+
+    # --- Pixel2Mesh's ---
+
+    def to_the_surface(
+        self, prediction: Prediction, truth: Truth, edges: list[Float[torch.Tensor, "_ b 3"]]
+    ) -> dict[str, torch.Tensor]:
+        """chamfer: sum over levels of w_k (mean d2(truth -> pred) + o mean d2(pred -> truth)).
+
+        normal: sum over levels of mean |cos| between the edges at a vertex and the true normal there: that of the
+        vertex itself where correspondences are known, else of the nearest true point.
+        """
+        config, terms = self.config, {}
+        points, normals, lengths = truth.points, truth.normals, truth.lengths
+        cross = face_cross(truth.vertices, self.faces) if truth.vertices is not None else None
+        if points is None and config.chamfer:
+            points, normals = sample_surface(truth.vertices, self.faces, cross, config.points, self.density)
+        known = self.vertex_normals(cross) if cross is not None and config.normal else None
+        chamfer = normal = prediction.levels[-1].new_zeros(())
+        for k, vertices in enumerate(prediction.levels):
+            weight, idx = config.chamfer_levels[k] * bool(config.chamfer), None
+            if weight or (config.normal and known is None):
+                d_pred, d_true, idx, _ = nearest(vertices, points, lengths_b=lengths)
+                chamfer = chamfer + weight * (cloud_mean(d_true, lengths) + config.chamfer_opposite * d_pred.mean())
+            if config.normal:
+                at_vertex = gather(normals, idx) if known is None else known[:, : vertices.shape[1]]
+                normal = normal + self.normal(k, edges[k], at_vertex.transpose(0, 1))
+        if config.chamfer:
+            terms["chamfer"] = chamfer
+        if config.normal:
+            terms["normal"] = normal
+        return terms
+
+    def normal(
+        self, level: int, edges: Float[torch.Tensor, "e b 3"], normals: Float[torch.Tensor, "v b 3"]
+    ) -> Float[torch.Tensor, ""]:
+        """Mean |cos| between each edge and the normals at both of its ends."""
+        # Divided after the product: one number an edge, where a unit vector would be three.
+        along = sum((edges * normals[end]).sum(-1).abs() for end in getattr(self, f"edges{level}").unbind(1))
+        return self.mean_over_support(level, along / 2 / edges.square().sum(-1).clamp(min=1e-24).sqrt())
+
+    def edge_vectors(self, level: int, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "e b 3"]:
+        """The difference of the two ends of each undirected edge."""
+        return self.along_edges[level](vertices.transpose(0, 1))
+
+    def mean_over_support(self, level: int, values: Float[torch.Tensor, "e b"]) -> Float[torch.Tensor, ""]:
+        """The reference's mean: over both directions of each edge, and a zero for each vertex' own loop."""
+        return 2 * values.sum(0).mean() / (2 * len(values) + self.counts[level])
+
+    def laplace(self, level: int, prediction: Prediction) -> Float[torch.Tensor, ""]:
+        """Mean squared change of the Laplacian coordinates across a stage."""
+        change = (prediction.levels[level] - prediction.before[level]).transpose(0, 1)
+        return squared_norm(change - self.neighbour_mean[level](change))
+
+    def vertex_normals(self, cross: Float[torch.Tensor, "b f 3"]) -> Float[torch.Tensor, "b v 3"]:
+        """Unit normals of the finest level's vertices, weighted by area: `face_cross` added up at each."""
+        return F.normalize(self.to_vertices(cross.transpose(0, 1)), dim=-1).transpose(0, 1)
+
+
+def shape_error(
+    predicted: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
+) -> Float[torch.Tensor, ""]:
+    """Smooth L1 that is left under the best similarity onto the truth, which itself passes no gradient.
+
+    An error of pose moves all vertices alike and outweighs those of shape in every other term.
+    """
+    with torch.no_grad():
+        scale, rotation, shift = umeyama(predicted, truth)
+    placed = scale[:, None, None] * predicted @ rotation.mT + shift[:, None]
+    return smooth_l1(placed, truth, truth.new_ones(3))

@@ -1,0 +1,128 @@
+"""Weights that carry their network's settings and template, so that one file is all a prediction needs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from p2m_core.config.paths import BUNDLED, resolve
+from p2m_core.config.settings import ModelConfig
+from p2m_core.errors import InputError
+from p2m_core.files import finite_only, write_bytes
+from p2m_core.geometry.template import Template
+from p2m_core.network.model import Pixel2Mesh
+
+_log = logging.getLogger(__name__)
+
+
+def weights_path(source: str | Path) -> Path:
+    """The file that "bundled" or a path, relative to the project, means.   Raises InputError if there is none."""
+    path = BUNDLED if str(source) == "bundled" else resolve(source)
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    if not path.exists():
+        raise InputError(path, "", "there are no such weights", "train a network first, or use weights=bundled")
+    return path
+
+
+def save_weights(
+    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2Mesh, about: dict, half: bool = False
+) -> None:
+    """Write weights with the network's settings and template.
+
+    Args:    tensors: the network's state dict, or averaged ones of the same names.   about: facts for the reader
+             (steps, data, figures), kept as JSON.   half: store floats as fp16.
+    """
+    content = {f"network.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if half:
+        content = {name: x.half() if x.is_floating_point() else x for name, x in content.items()}
+    for name, array in model.template.arrays().items():
+        array = np.float32(array) if array.dtype.kind == "f" else array.astype(np.int32)
+        content[f"template.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
+    metadata = {"model": model.config.model_dump_json(), "about": json.dumps(finite_only(about))}
+    # Not by its own save_file, whose error hides that a disk is full.
+    write_bytes(path, save(content, metadata))
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, ModelConfig, dict]:
+    """Network tensors (float32), template, settings and facts of a weights file.
+
+    Raises: InputError if it is missing or not one of ours.
+    """
+    path = weights_path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        config = ModelConfig.model_validate_json(metadata["model"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        problem = f"is not a weights file of this project: {' '.join(str(error).split())}"
+        raise InputError(path, "", problem, "give a .safetensors of p2m train") from error
+    arrays = {}
+    for name, tensor in tensors.items():
+        if name.startswith("template."):
+            array = tensor.numpy()
+            arrays[name.removeprefix("template.")] = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+    network = {
+        name.removeprefix("network."): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if name.startswith("network.")
+    }
+    try:
+        return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
+    except (LookupError, ValueError) as error:
+        raise InputError(path, "", f"holds no sound template: {error}", "copy the file anew") from error
+
+
+def load_model(
+    source: str | Path, device: str = "cpu", build: Callable[[ModelConfig, Template], Pixel2Mesh] = Pixel2Mesh
+) -> tuple[Pixel2Mesh, dict]:
+    """The network of a weights file, in evaluation mode, and the facts kept with it.
+
+    Args: build: makes the network of settings and template, for what a class beyond this package computes.
+    """
+    tensors, template, config, about = read_weights(source)
+    if build is Pixel2Mesh and (config.tensorflow_aligned or config.camera == "legacy_crop"):
+        remedy = "open it with p2m_workbench.interop.reference_network.load_network"
+        raise InputError(source, "model", "are weights of an older code, which computes otherwise", remedy)
+    model = build(config.model_copy(update={"pretrained": False}), template)
+    model.load_state_dict(tensors)
+    return model.to(device).eval(), about
+
+
+def initialise(model: Pixel2Mesh, source: str | Path) -> dict[str, list[str]]:
+    """Copy into a network all tensors of a weights file that fit by name and shape.
+
+    Returns: the names that were "loaded", those left "fresh" (in the network alone or of another shape), and
+    the "unused" ones of the file.
+    """
+    tensors, *_ = read_weights(source)
+    own = model.state_dict()
+    loaded = [name for name, tensor in own.items() if name in tensors and tensors[name].shape == tensor.shape]
+    model.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
+    report = {
+        "loaded": loaded,
+        "fresh": [name for name in own if name not in loaded],
+        "unused": [name for name in tensors if name not in loaded],
+    }
+    _log.info("%s: %s", source, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+    return report
+
+
+def halve(source: str | Path, target: str | Path) -> None:
+    """Copy a weights file with floats as fp16: half the size, for the weights that come with the package."""
+    tensors, *_ = read_weights(source)
+    model, about = load_model(source)
+    save_weights(target, tensors, model, about, half=True)
+
+
+if __name__ == "__main__":
+    halve(*sys.argv[1:3])

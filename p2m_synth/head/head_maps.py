@@ -1,0 +1,201 @@
+"""p2m_synth.head.head_maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numba
+import numpy as np
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
+
+from p2m_synth.head.asset import PARTS
+from p2m_synth.head.head_mesh import load_canvas
+
+
+@numba.njit(cache=True, nogil=True)
+def _cast(origins, directions, corners, reach, far, hit, bary):
+    """For each ray the triangle that it meets first, or last if `far`, and the weights of its corners.
+
+    reach: of each triangle from its first corner.
+    """
+    for i in range(len(origins)):
+        best = -1.0
+        ox, oy, oz = origins[i, 0], origins[i, 1], origins[i, 2]
+        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
+        for f in range(len(corners)):
+            ax, ay, az = corners[f, 0, 0], corners[f, 0, 1], corners[f, 0, 2]
+            sx, sy, sz = ox - ax, oy - ay, oz - az
+            along = sx * dx + sy * dy + sz * dz
+            if along > reach[f] or sx * sx + sy * sy + sz * sz - along * along > reach[f] ** 2:
+                continue  # the ray passes by
+            ux, uy, uz = corners[f, 1, 0] - ax, corners[f, 1, 1] - ay, corners[f, 1, 2] - az
+            vx, vy, vz = corners[f, 2, 0] - ax, corners[f, 2, 1] - ay, corners[f, 2, 2] - az
+            px, py, pz = dy * vz - dz * vy, dz * vx - dx * vz, dx * vy - dy * vx
+            determinant = ux * px + uy * py + uz * pz
+            if abs(determinant) < 1e-12:
+                continue
+            b = (sx * px + sy * py + sz * pz) / determinant
+            if b < -1e-6 or b > 1 + 1e-6:
+                continue
+            qx, qy, qz = sy * uz - sz * uy, sz * ux - sx * uz, sx * uy - sy * ux
+            c = (dx * qx + dy * qy + dz * qz) / determinant
+            if c < -1e-6 or b + c > 1 + 1e-6:
+                continue
+            t = (vx * qx + vy * qy + vz * qz) / determinant
+            if t > 0 and (best < 0 or (t > best) == far):
+                best = t
+                hit[i] = f
+                bary[i, 0], bary[i, 1], bary[i, 2] = 1 - b - c, b, c
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """A grid (R, C) of places on the skin as a linear map (R C, m) of a head's vertices.
+
+    Columns are azimuths in steps of AZIMUTH_STEP; the last repeats the first, so that they can be sampled across the
+    seam.
+    """
+
+    map: sp.csr_matrix
+    shape: tuple[int, int]
+
+    def on(self, head: np.ndarray) -> np.ndarray:
+        """The places (R, C, 3) on a head (m, 3)."""
+        return (self.map @ np.float32(head)).reshape(*self.shape, 3)
+
+
+def cast(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, far: bool) -> Places:
+    """Where rays (R, C, 3) from the inside meet the given triangles of the mean head; gaps are filled from around."""
+    points = load_canvas().canonical.astype(np.float64)
+    corners = points[triangles]
+    reach = np.linalg.norm(corners[:, 1:] - corners[:, :1], axis=2).max(1)
+    rows, columns = directions.shape[:2]
+    count = rows * columns
+    origins = np.ascontiguousarray(np.broadcast_to(origins, directions.shape).reshape(-1, 3))
+    hit, weights = np.full(count, -1), np.zeros((count, 3))
+    _cast(origins, np.ascontiguousarray(directions.reshape(-1, 3)), corners, reach, far, hit, weights)
+    met, gap = np.nonzero(hit >= 0)[0], np.nonzero(hit < 0)[0]
+    row = np.repeat(met, 3), triangles[hit[met]].ravel()
+    places = sp.csr_matrix((weights[met].ravel(), row), (count, len(points)))
+    if len(gap):
+        turn = np.arange(count) % columns * (2 * np.pi / (columns - 1))
+        around = columns / (2 * np.pi) * np.stack([np.cos(turn), np.sin(turn), np.arange(count) // columns / 12], 1)
+        distance, near = cKDTree(around[met]).query(around[gap], 12)
+        share = 1 / distance**3
+        share /= share.sum(1, keepdims=True)
+        fill = sp.csr_matrix((share.ravel(), (np.repeat(gap, 12), met[near].ravel())), (count, count))
+        places = places + fill @ places
+    return Places(places.astype(np.float32), (rows, columns))
+
+
+def skull_centre(canvas, head: np.ndarray) -> np.ndarray:
+    """The middle of a head (3,): between the ears, as high as the eyes; head (m, 3) in its own frame."""
+    ears = canvas.masks["ears"][:, None]
+    ears = (head * ears).sum(0) / ears.sum()
+    eyes = head[canvas.model.face_vertex_idx[canvas.model.landmark_idx[36:48]]].mean(0)
+    return np.array([eyes[0], eyes[1], ears[2]], np.float32)
+
+
+ELEVATION_STEP, AZIMUTH_STEP, LOWEST = 2.5, 4.0, -75.0  # degrees, of the map of the skull
+
+
+def sphere_directions(elevation_deg: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
+    """Unit vectors (..., 3): azimuth 0 to the front, 90 to the subject's left; elevation 90 up."""
+    e, a = np.radians(elevation_deg), np.radians(azimuth_deg)
+    return np.stack([np.cos(e) * np.sin(a), np.sin(e) + 0 * a, np.cos(e) * np.cos(a)], -1)
+
+
+@cache
+def skull_places() -> tuple[Places, Places]:
+    """Rays from the skull's centre: to the skin without the ears, and with them."""
+    canvas = load_canvas()
+    elevation, azimuth = np.meshgrid(
+        np.arange(LOWEST, 90.1, ELEVATION_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij"
+    )
+    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
+    skin = skin[canvas.canonical[skin][:, :, 1].min(1) > 6.15]
+    centre = skull_centre(canvas, canvas.canonical)
+    directions = sphere_directions(elevation, azimuth)
+    bare = skin[(canvas.masks["ears"][skin] < 0.05).all(1)]
+    return cast(centre, directions, bare, True), cast(centre, directions, skin, True)
+
+
+class Skull:
+    """A head as a distance in each direction from its middle: what hats are built on.
+
+    head: (m, 3) um in the head's own frame.   centre (3,) um.
+    """
+
+    def __init__(self, canvas, head: np.ndarray):
+        self.centre = skull_centre(canvas, head)
+        self.maps = []
+        for places in skull_places():
+            distance = np.linalg.norm(places.on(head) - self.centre, axis=-1)
+            self.maps.append(np.float32(distance))
+        # Cloth spans the hollow behind an ear.
+        wide = np.pad(self.maps[1], ((0, 0), (6, 6)), mode="wrap")
+        wide = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((9, 7), np.uint8))
+        self.maps[1] = np.maximum(self.maps[1], cv2.GaussianBlur(wide, (0, 0), 1.5)[:, 6:-6])
+
+    def radius(self, directions: np.ndarray, ears: bool = False) -> np.ndarray:
+        """Distance (...,) um of the skin along unit vectors (..., 3); `ears`: of the cloth over the ears."""
+        shape = directions.shape[:-1]
+        elevation = np.degrees(np.arcsin(np.clip(directions[..., 1], -1, 1)))
+        azimuth = np.degrees(np.arctan2(directions[..., 0], directions[..., 2])) % 360
+        row = np.clip((elevation - LOWEST) / ELEVATION_STEP, 0, self.maps[0].shape[0] - 1)
+        column = azimuth / AZIMUTH_STEP
+        row, column = (np.float32(np.atleast_2d(x)) for x in (row, column))
+        return cv2.remap(self.maps[int(ears)], column, row, cv2.INTER_LINEAR).reshape(shape)
+
+    def at(self, elevation_deg, azimuth_deg, offset_um=0.0, ears: bool = False) -> np.ndarray:
+        """Points (..., 3) um in the head's frame, `offset_um` outside the skin."""
+        directions = sphere_directions(elevation_deg, azimuth_deg)
+        return self.centre + directions * (self.radius(directions, ears) + offset_um)[..., None]
+
+
+TORSO_CENTRE_DM = np.array([0, 4.7, 0.1])
+POLAR_STEP = 3.0
+
+
+@cache
+def torso_places() -> Places:
+    """Rays from the chest to the skin below the neck: rows of polar angle 0 (up) to 120, columns of azimuth."""
+    canvas = load_canvas()
+    polar, azimuth = np.meshgrid(np.arange(0, 120.1, POLAR_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
+    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
+    skin = skin[canvas.canonical[skin][:, :, 1].max(1) < 6.02]
+    return cast(TORSO_CENTRE_DM, sphere_directions(90 - polar, azimuth), skin, True)
+
+
+NECK_LEVELS_DM = np.arange(5.75, 6.46, 0.05)
+
+
+@cache
+def neck_places() -> Places:
+    """Level rays from the neck's axis to its skin: rows from below upwards, columns of azimuth."""
+    canvas = load_canvas()
+    level, azimuth = np.meshgrid(NECK_LEVELS_DM, np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
+    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
+    origins = np.stack([0 * level, level, np.interp(level, [5.75, 6.4], [0.2, 0.42])], -1)
+    return cast(origins, sphere_directions(0 * level, azimuth), skin, False)
+
+
+def sample_places(places: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
+    """Points (..., 3) of a map of places (R, C, 3) at fractional rows and azimuths."""
+    row, azimuth = np.broadcast_arrays(row, azimuth_deg)
+    shape = row.shape
+    row = np.float32(np.atleast_2d(np.clip(row, 0, len(places) - 1)))
+    column = np.float32(np.atleast_2d(azimuth % 360 / AZIMUTH_STEP))
+    return cv2.remap(places, column, row, cv2.INTER_LINEAR).reshape(*shape, 3)
+
+
+def outside(skull: Skull, points: np.ndarray, clearance_um: float, ears: bool = False) -> np.ndarray:
+    """Points (..., 3) of the head's frame, moved out of the head where they come nearer than the clearance."""
+    reach = points - skull.centre
+    distance = np.linalg.norm(reach, axis=-1, keepdims=True)
+    direction = reach / distance
+    need = skull.radius(direction, ears)[..., None] + clearance_um
+    return skull.centre + direction * np.maximum(distance, need)

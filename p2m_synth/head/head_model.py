@@ -1,0 +1,239 @@
+"""Our own morphable model: principal components of random heads, in the form of the Basel model's files.
+
+The components span the whole head, and the face is a sparse linear map of it, so the drawn head and the
+ground truth of its face come from the same coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from filelock import FileLock
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
+
+from p2m_core.config.paths import resolve
+from p2m_core.files import atomic_path
+from p2m_core.geometry.landmarks import MIRROR_68
+from p2m_core.geometry.similarity import umeyama
+from p2m_core.morphable.formats import save_face_model
+from p2m_core.morphable.model import FaceModel
+from p2m_synth.head.asset import PARTS, catmull_clark, load_asset, quads_to_triangles
+from p2m_synth.head.expression import draw_expression, unit_basis
+from p2m_synth.head.identity import Identity, draw_identity, target_basis, target_weights
+
+VERSION = 3  # raise it with any change below, so that caches are built anew
+N_PEOPLE, N_SHAPE, N_EXPRESSION = 1500, 199, 29
+UM_PER_DM = 1e5  # the Basel model counts micrometres
+
+# The 68 landmarks on the mean head, dm: midline, and the subject's right half, mirrored for the left.
+# Each lies where the mean of AFLW2000-3D's landmarks, under the best similarity, meets our mean head; those of
+# eyes and mouth as near to it as the edges of lids and lips come (made by benchmarks/landmarks.py --derive).
+RIGHT_LANDMARKS_DM = {
+    0: (-0.689, 7.215, 0.678), 1: (-0.681, 7.023, 0.695), 2: (-0.634, 6.833, 0.699), 3: (-0.588, 6.705, 0.754),
+    4: (-0.529, 6.540, 0.815), 5: (-0.454, 6.420, 0.972), 6: (-0.351, 6.346, 1.158), 7: (-0.201, 6.283, 1.330),
+    8: (0, 6.250, 1.386), 17: (-0.530, 7.433, 1.269), 18: (-0.460, 7.480, 1.378), 19: (-0.356, 7.496, 1.464),
+    20: (-0.276, 7.481, 1.500), 21: (-0.196, 7.452, 1.515), 27: (0, 7.272, 1.546), 28: (0, 7.152, 1.620),
+    29: (0, 7.032, 1.693), 30: (0, 6.945, 1.738), 31: (-0.115, 6.867, 1.534), 32: (-0.079, 6.857, 1.572),
+    33: (0, 6.834, 1.608), 36: (-0.401, 7.280, 1.330), 37: (-0.353, 7.317, 1.408), 38: (-0.270, 7.327, 1.410),
+    39: (-0.182, 7.267, 1.384), 40: (-0.256, 7.245, 1.408), 41: (-0.341, 7.250, 1.386), 48: (-0.220, 6.629, 1.412),
+    49: (-0.161, 6.689, 1.538), 50: (-0.047, 6.731, 1.591), 51: (0, 6.717, 1.597), 57: (0, 6.536, 1.554),
+    58: (-0.091, 6.555, 1.548), 59: (-0.166, 6.577, 1.514), 60: (-0.215, 6.636, 1.427), 61: (-0.065, 6.652, 1.542),
+    62: (0, 6.655, 1.560), 66: (0, 6.635, 1.543), 67: (-0.078, 6.636, 1.533),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """The linear model of the whole head, at the resolution of the base mesh (n vertices).
+
+    mean (n, 3) um; shape_basis (3 n, K) and expression_basis (3 n, M); shape_sigma (K,), expression_sigma (M,);
+    weight (n,) of each vertex in the principal components; face_vertex_idx (V,): the face as vertices of the
+    refined mesh; face_triangles (F, 3) and landmark_idx (68,) of these.
+    """
+
+    mean: np.ndarray
+    shape_basis: np.ndarray
+    shape_sigma: np.ndarray
+    expression_basis: np.ndarray
+    expression_sigma: np.ndarray
+    weight: np.ndarray
+    face_vertex_idx: np.ndarray
+    face_triangles: np.ndarray
+    landmark_idx: np.ndarray
+
+    @cached_property
+    def face_map(self) -> sp.csr_matrix:
+        """The face's vertices as a linear map of the base vertices, (V, n)."""
+        return refinement()[0][self.face_vertex_idx]
+
+    def vertices(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+        """Base vertices of a head (n, 3), um."""
+        offset = self.shape_basis @ np.float32(shape) + self.expression_basis @ np.float32(expression)
+        return self.mean + offset.reshape(-1, 3)
+
+    def shape_of(self, identity: Identity) -> np.ndarray:
+        """Shape coefficients (K,) that come nearest to a person's head, size and place aside."""
+        basis = target_basis_um()
+        weights = target_weights(identity)
+        used = np.flatnonzero(weights)  # a quarter of the targets
+        vertices = mean_dm() * np.float32(UM_PER_DM) + (weights[used] @ basis[used]).reshape(-1, 3)
+        core = self.weight == 1
+        scale, rotation, shift = umeyama(vertices[core], self.mean[core])
+        offset = (scale * vertices @ rotation.T + shift - self.mean) * self.weight[:, None] ** 2
+        return self.shape_basis.T @ np.float32(offset.ravel())
+
+    def expression_of(self, strength: np.ndarray) -> np.ndarray:
+        """Expression coefficients (M,) of expression units' strengths (52,)."""
+        offset = (
+            (np.float32(strength) @ unit_basis()).reshape(-1, 3) * np.float32(UM_PER_DM) * self.weight[:, None] ** 2
+        )
+        return self.expression_basis.T @ np.float32(offset.ravel())
+
+    def face_model(self) -> FaceModel:
+        """The face alone, with its landmarks."""
+
+        def on_face(basis: np.ndarray) -> np.ndarray:
+            n = self.face_map.shape[1]
+            return (self.face_map @ basis.reshape(n, -1)).reshape(-1, 3, basis.shape[1]).astype(np.float32)
+
+        return FaceModel(
+            mean=(self.face_map @ self.mean).astype(np.float32),
+            shape_basis=on_face(self.shape_basis),
+            shape_sigma=self.shape_sigma,
+            expression_basis=on_face(self.expression_basis),
+            expression_sigma=self.expression_sigma,
+            triangles=self.face_triangles,
+            landmark_idx=self.landmark_idx,
+            name="synthetic",
+        )
+
+
+def mean_dm() -> np.ndarray:
+    """MakeHuman's neutral vertices, without any target (n, 3)."""
+    return load_asset()["vertices_dm"]
+
+
+@cache
+def target_basis_um() -> np.ndarray:
+    """Shape targets in um, (T, 3 n)."""
+    return target_basis() * np.float32(UM_PER_DM)
+
+
+@cache
+def refinement() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """The refined head mesh: map (m, n) from base vertices, quads (Q, 4), part of each quad (Q,)."""
+    asset = load_asset()
+    refined, quads = catmull_clark(asset["quads"], len(asset["vertices_dm"]))
+    return refined.astype(np.float32), quads, np.tile(asset["part"], 4)
+
+
+def principal_components(offsets: np.ndarray, weight: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Components of offsets (N, n, 3) about zero: basis (3 n, count), orthonormal under the weights; sigma (count,)."""
+    weighted = (offsets * weight[:, None]).reshape(len(offsets), -1)
+    variance, combination = np.linalg.eigh((weighted @ weighted.T).astype(np.float64))
+    variance, combination = variance[::-1][:count], combination[:, ::-1][:, :count]
+    basis = weighted.T @ (combination / np.sqrt(variance)).astype(np.float32)
+    # eigh leaves the sign open: the largest entry is made positive, so that coefficients mean the same everywhere.
+    basis *= np.sign(basis[abs(basis).argmax(0), np.arange(count)])
+    return basis / np.repeat(weight, 3)[:, None], np.sqrt(variance / len(offsets)).astype(np.float32)
+
+
+def face_region(points_dm: np.ndarray, ears: np.ndarray) -> np.ndarray:
+    """Which points of the refined mean head belong to the face: hairline to below the jaw, without the ears."""
+    x, y, z = points_dm.T
+    return (z > 0.5) & (y > 6.98 - 0.686 * z) & (y < 8.0 - 0.5 * x**2) & (ears < 0.95)
+
+
+def cut_face(mean_points_dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The face as a part of the refined mesh: refined vertex indices (V,), triangles (F, 3) over them."""
+    refined, quads, part = refinement()
+    inside = face_region(mean_points_dm, refined @ load_asset()["masks"][:, 2])
+    quads = quads[(part == PARTS.index("skin")) & inside[quads].all(1)]
+    edges = np.concatenate([quads[:, [0, 1]], quads[:, [1, 2]], quads[:, [2, 3]]])
+    graph = sp.coo_matrix((np.ones(len(edges)), edges.T), shape=(len(inside),) * 2)
+    component = connected_components(graph, directed=False)[1][quads[:, 0]]
+    quads = quads[component == np.bincount(component).argmax()]
+    used, renumbered = np.unique(quads, return_inverse=True)
+    return used, quads_to_triangles(renumbered.reshape(quads.shape))
+
+
+def landmark_vertices(face_points_dm: np.ndarray) -> np.ndarray:
+    """The face vertex (68,) nearest to each landmark's place on the mean head."""
+    places = np.zeros((68, 3))
+    for k, place in RIGHT_LANDMARKS_DM.items():
+        places[k] = place
+        places[MIRROR_68[k]] = np.array(place) * [-1, 1, 1]
+    return cKDTree(face_points_dm).query(places)[1]
+
+
+def build_head_model(seed: int = 0) -> HeadModel:
+    """The head model from random people and expressions; some 10 s."""
+    asset, rng = load_asset(), np.random.default_rng(seed)
+    n = len(asset["vertices_dm"])
+    skin = np.isin(np.arange(n), asset["quads"][asset["part"] == PARTS.index("skin")])
+    weights = np.stack([target_weights(draw_identity(rng)) for _ in range(N_PEOPLE)])
+    heads = (weights @ target_basis()).reshape(N_PEOPLE, n, 3) + asset["vertices_dm"]
+    mean = heads.mean(0)
+    core = skin & (mean[:, 1] > 6.2) & (mean[:, 2] > 0.6) & (asset["masks"][:, 2] < 0.5)
+    for _ in range(3):  # generalised Procrustes analysis on the face
+        target = np.broadcast_to(mean[core], heads[:, core].shape)
+        scale, rotation, shift = umeyama(heads[:, core], target)
+        heads = np.float32(scale[:, None, None] * (heads @ np.swapaxes(rotation, 1, 2)) + shift[:, None])
+        mean = heads.mean(0)
+    # The face decides the components; the rest of the head follows, the shoulders least.
+    weight = np.where(core, 1, np.where(mean[:, 1] < 6.0, 0.1, 0.35)).astype(np.float32)
+    shape_basis, shape_sigma = principal_components(heads - mean, weight, N_SHAPE)
+    strengths = np.stack([draw_expression(rng)[1] for _ in range(N_PEOPLE)]).astype(np.float32)
+    expressions = (strengths @ unit_basis()).reshape(N_PEOPLE, n, 3)
+    expression_basis, expression_sigma = principal_components(expressions, weight, N_EXPRESSION)
+
+    refined = refinement()[0]
+    face_idx, triangles = cut_face(refined @ mean)
+    return HeadModel(
+        mean=np.float32(mean * UM_PER_DM),
+        shape_basis=shape_basis,
+        shape_sigma=np.float32(shape_sigma * UM_PER_DM),
+        expression_basis=expression_basis,
+        expression_sigma=np.float32(expression_sigma * UM_PER_DM),
+        weight=weight,
+        face_vertex_idx=face_idx,
+        face_triangles=triangles,
+        landmark_idx=landmark_vertices(refined[face_idx] @ mean),
+    )
+
+
+def default_folder() -> Path:
+    """Where the built model is kept."""
+    return resolve("data/processed/face_model")
+
+
+def keep_head_model(path: Path) -> None:
+    """Build the head model and write it to `path`, after its face in the Basel model's form beside it."""
+    with threadpool_limits(1):  # the same sums, so the same faces, however many threads the process has
+        model = build_head_model()
+    save_face_model(path.parent, model.face_model())
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **{field.name: getattr(model, field.name) for field in fields(model)})
+
+
+@cache
+def load_head_model(folder: Path | None = None) -> HeadModel:
+    """The head model, built on first use and kept in `folder` beside Model_Shape.mat and Model_Exp.mat.
+
+    Of processes that start together one builds it and the others wait: every one of them reads the same bits.
+    """
+    folder = folder or default_folder()
+    path = folder / f"head-v{VERSION}.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "build.lock"):
+            if not path.exists():
+                keep_head_model(path)
+    with np.load(path) as file:
+        return HeadModel(**{name: file[name] for name in file.files})

@@ -1,0 +1,1 @@
+"""Procedural objects in the format of Pixel2Mesh's packed ShapeNet."""

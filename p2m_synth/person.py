@@ -1,0 +1,62 @@
+"""One person as drawn: who, what the face does, how it looks; and the coefficients of the face model for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from p2m_synth.appearance import Appearance, draw_appearance
+from p2m_synth.hair.style import cut_style
+from p2m_synth.head.asset import load_asset
+from p2m_synth.head.expression import draw_expression
+from p2m_synth.head.head_model import HeadModel
+from p2m_synth.head.identity import Identity, draw_identity
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What to take in place of what is drawn: a preset of expression.PRESETS, a cut of hair.CUTS, yaw in degrees, a
+    place of light.PLACES; None leaves it to chance."""
+
+    preset: str | None = None
+    cut: str | None = None
+    yaw_deg: float | None = None
+    place: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """preset: name of the expression; units: strength of each expression unit by name;
+    shape (K,), expression (M,): coefficients of the head model; vertices (n, 3): its base vertices with them, um."""
+
+    identity: Identity
+    preset: str
+    units: dict[str, float]
+    look: Appearance
+    shape: np.ndarray
+    expression: np.ndarray
+    vertices: np.ndarray
+
+    @property
+    def gaze(self) -> np.ndarray:
+        """Where the eyes look, (2,) rad to the subject's left and up."""
+        left = self.units["eyeLookOutLeft"] - self.units["eyeLookInLeft"]
+        up = self.units["eyeLookUpLeft"] - self.units["eyeLookDownLeft"]
+        return np.array([0.42 * left, 0.35 * up])
+
+
+def draw_person(rng: np.random.Generator, model: HeadModel, wishes: Wishes | None = None) -> Person:
+    """A random person with a random expression."""
+    wishes = wishes or Wishes()
+    identity = draw_identity(rng)
+    preset, strengths = draw_expression(rng)
+    look = draw_appearance(rng, identity)
+    [own] = rng.spawn(1)  # what is wished for draws from a stream of its own: the rest stays as it was
+    if wishes.preset is not None:
+        preset, strengths = draw_expression(own, wishes.preset)
+    if wishes.cut is not None:
+        look = replace(look, hair=cut_style(wishes.cut, own))
+    units = dict(zip(load_asset()["unit_names"].tolist(), strengths.tolist(), strict=True))
+    shape, expression = model.shape_of(identity), model.expression_of(strengths)
+    return Person(identity, preset, units, look, shape, expression, model.vertices(shape, expression))

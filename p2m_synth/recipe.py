@@ -1,0 +1,18 @@
+"""p2m_synth.recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from p2m_core.errors import InputError
+from p2m_core.files import write_json
+
+
+def keep_recipe(path: Path, recipe: dict[str, object]) -> None:
+    """Write recipe.json.   Raises InputError if there is one that differs."""
+    if not path.exists():
+        write_json(path, recipe)
+    elif (found := json.loads(path.read_text())) != recipe:
+        other = ", ".join(f"{key}={found.get(key)}" for key in recipe if found.get(key) != recipe[key])
+        raise InputError(path, "", f"the folder holds a set made with {other}", "choose another folder or delete it")

@@ -1,0 +1,1 @@
+"""What a scene is made of: meshes with materials, and the simple shapes that they are built from."""

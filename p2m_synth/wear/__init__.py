@@ -1,0 +1,1 @@
+"""What a person wears: clothes, headwear, glasses, jewellery."""

@@ -1,0 +1,270 @@
+"""The command `p2m`. Each command reads a config, lays its options over it, and calls one function of the library."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from p2m_core.config.loading import load_config, parse_value
+from p2m_core.config.settings import Config
+from p2m_core.errors import InputError, Preempted
+from p2m_core.signals import stop_on_sigterm
+from p2m_workbench.cli_options import build_parser
+
+CONTINUE = "stopped; the same command goes on from here"
+PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h, on which the scripts in slurm/ queue the job again
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def synth(args: argparse.Namespace) -> Any:
+    """write synthetic faces in the AFLW2000-3D format, or objects with a config of objects"""
+    config = _config(args)
+    if config.data.kind == "objects":
+        from p2m_synth.objects.writer import write_objects
+
+        return write_objects(config.synth.out, config.synth.count, seed=config.synth.seed, workers=config.synth.workers)
+    from p2m_synth.writer import write_dataset
+
+    return write_dataset(config.synth)
+
+
+def preprocess(args: argparse.Namespace) -> Any:
+    """turn a folder or zip of images and labels into a store that training reads"""
+    from p2m_core.data.preprocess import build_store
+    from p2m_core.data.store import Store
+
+    if "data.raw" in args.values and "data.store" not in args.values:
+        # Samples of another folder must not go into the store that the config names.
+        folder = Path(json.loads(args.values["data.raw"])).resolve()
+        name = folder.stem if folder.suffix.lower() == ".zip" else folder.name
+        args.values["data.store"] = json.dumps(f"data/processed/{name}")
+    config = _config(args)
+    if config.data.kind == "objects":
+        raise InputError("config", "data.kind", "is objects, which are read as they are", "go on with p2m train")
+    if config.data.kind == "folder":
+        from p2m_core.data.folder_store import FolderStore
+        from p2m_core.data.preprocess_folder import build_folder_store
+
+        return FolderStore(build_folder_store(config), config).summary()
+    return Store(build_store(config)).summary()
+
+
+def train(args: argparse.Namespace) -> Any:
+    """train the network on a store, or go on with a stopped training"""
+    from p2m_workbench.training.trainer import train
+
+    return train(_config(args))
+
+
+def evaluate(args: argparse.Namespace) -> Any:
+    """measure weights, and other systems' predictions, of faces beside the mean face's floor; or weights of objects"""
+    if args.run:
+        from p2m_workbench.runs.compare import check_run
+
+        if args.config or args.set or args.values:
+            raise InputError("--run", args.run, "has settings of its own", "give no other option with it")
+        check = check_run(args.run)
+        print(check)
+        return 1 if check.differing else None
+    config = _config(args)
+    if config.data.kind != "faces":
+        from p2m_workbench.measuring.evaluate_objects import evaluate_objects
+
+        return evaluate_objects(config)
+    from p2m_workbench.measuring.evaluate import evaluate
+
+    return evaluate(config)
+
+
+def predict(args: argparse.Namespace) -> Any:
+    """turn photos into meshes, textured and with pictures, landmarks and an HTML view"""
+    from p2m_core.config.settings import SAVED
+    from p2m_workbench.photos.batch import predict_files, timing_table
+    from p2m_workbench.photos.read import SAMPLE_PHOTO
+
+    if args.box and len(args.photos) > 1:
+        raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
+    if args.save or args.all:
+        args.values["predict.save"] = json.dumps(list(SAVED) if args.all else args.save.split(","))
+    if args.video:
+        args.values["predict.video"] = "true"
+    settings, boxes = _config(args).predict, [_box(text) for text in args.box] or None
+    photos = [path if str(path) == SAMPLE_PHOTO else path.absolute() for path in args.photos]
+    result = predict_files(photos, args.out, boxes, settings, args.device, keep=False)
+    faces = [row["name"] for row in result.rows if not row["problem"]]
+    kinds = ", ".join(settings.save)
+    print(f"{result.photos} photo(s), {len(faces)} face(s), {len(result.problems)} failed; {args.out}: {kinds}")
+    if len(faces) <= 20:
+        print(*(f"{Path(args.out) / name}.*" for name in faces), sep="\n")
+    if args.timing:
+        print(timing_table(result, settings.workers))
+    return 1 if result.problems else None
+
+
+def run(args: argparse.Namespace) -> Any:
+    """execute the notebooks in order into outputs/NAME/notebooks/"""
+    from p2m_workbench.runs.pipeline import NotebookError, run_notebooks
+
+    parameters = _parameters(args)
+    try:
+        return run_notebooks(
+            args.config, args.notebooks or None, parameters, args.timeout, overrides=args.set, fresh=args.fresh
+        )
+    except NotebookError as error:
+        return _failed(error)
+
+
+def sweep(args: argparse.Namespace) -> Any:
+    """execute the notebooks for every combination of some settings, variants and seeds, into outputs/NAME-sweep/"""
+    from p2m_workbench.runs.sweep import sweep
+
+    if args.grid:
+        grid = {}
+        for text in args.grid:
+            field, equals, values = text.partition("=")
+            if not equals or not values:
+                raise InputError("--grid", text, "is not of the form a.b=v1,v2", "for example train.lr=1e-4,3e-4")
+            grid[field.strip()] = parse_value(field, f"[{values}]")
+        args.values = args.values | {"sweep.grid": json.dumps(grid)}
+    result = sweep(_config(args), _parameters(args))
+    print(result)
+    return 1 if result.failed else None
+
+
+def diff(args: argparse.Namespace) -> Any:
+    """compare two runs: settings, what they stand on, metrics, and their meshes sample by sample"""
+    from p2m_workbench.runs.compare import diff_runs
+
+    difference = diff_runs(args.a, args.b)
+    if args.out:
+        difference.save(args.out)
+    return difference
+
+
+def convert(args: argparse.Namespace) -> Any:
+    """turn weights of older ports or of the official network, or a face model, into files of this project"""
+    if args.new.suffix == ".npz":
+        from p2m_core.morphable.formats import convert_face_model
+
+        if args.template or args.set or args.incomplete:
+            raise InputError(args.new, "", "is a face model's name, which takes no options", "leave them away")
+        return convert_face_model(args.old, args.new)
+    from p2m_workbench.interop.convert import convert
+
+    return convert(args.old, args.new, args.template, args.set, args.incomplete)
+
+
+def doctor(args: argparse.Namespace) -> Any:
+    """list the data that are there and that are missing, check a set, or find images that lists share"""
+    from p2m_core.config.paths import project_root
+    from p2m_workbench.doctor.check import check
+    from p2m_workbench.doctor.inventory import report
+
+    if args.splits:
+        from p2m_workbench.doctor.overlaps import audit, read_list
+
+        overlaps = audit({str(path): read_list(path, args.images) for path in args.splits}, args.workers)
+        print(*overlaps or ["no image is in two places"], sep="\n")
+        return 1 if overlaps else None
+    if args.path is None:
+        return report(project_root())
+    words = ("auto", "synthetic", "fit")
+    return check(args.path, args.face_model if args.face_model in words else str(Path(args.face_model).absolute()))
+
+
+def demo(args: argparse.Namespace) -> Any:
+    """the whole path in some minutes on two CPU cores, into outputs/demo/"""
+    from p2m_workbench.runs.pipeline import NotebookError
+    from p2m_workbench.runs.pipeline import demo as run_demo
+
+    try:
+        return run_demo(args.set)
+    except NotebookError as error:
+        return _failed(error)
+
+
+COMMANDS = (synth, preprocess, train, evaluate, predict, run, sweep, diff, convert, doctor, demo)
+
+# ------------------------------------------------------------------------------------------------ machinery
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """The config with --set and then the options laid over it."""
+    return load_config(args.config, [*args.set, *(f"{field}={value}" for field, value in args.values.items())])
+
+
+def _parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """The notebooks' parameters of -p."""
+    parameters = {}
+    for text in args.parameter:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError("--parameter", text, "is not of the form name=value", "for example -p detach=true")
+        parameters[name.strip()] = parse_value(name, value)
+    return parameters
+
+
+def _box(text: str) -> tuple[float, ...]:
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError("--box", text, "is not four numbers", "give x0,y0,x1,y1 in pixels") from None
+    if x0 >= x1 or y0 >= y1:
+        raise InputError("--box", text, "has no area", "give x0,y0,x1,y1 with x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
+
+
+def _failed(error: Exception) -> int:
+    print(f"p2m: {error}", file=sys.stderr)
+    return 1
+
+
+def _show(result: Any) -> None:
+    """Print what a command gives: a list line by line, a notebook or a row of the doctor as a small block."""
+    for item in result if isinstance(result, list) else [result]:
+        if hasattr(item, "written"):
+            status = "kept" if item.kept else item.status
+            print(f"{item.name:<16} {status:<8} {item.seconds:>7.1f} s", *item.written, sep="\n    ")
+            print(item.report, end="")
+        elif hasattr(item, "purpose"):
+            print(f"{item.status:<11} {item.name:<20} {item.detail}".rstrip())
+            print(f"{'':<11} {item.purpose}; {item.licence}")
+            if item.status != "there":
+                print(f"{'':<11} belongs in {item.path}: {item.source}")
+        elif item is not None:
+            print(item)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns: exit status: 0 done, 1 a notebook failed or a check found something, 2 bad input, 75 stopped by a cluster,
+             130 interrupted.
+    """
+    args = build_parser(COMMANDS).parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    for package in ("p2m_core", "p2m_synth", "p2m_workbench"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    try:
+        with stop_on_sigterm():
+            result = args.command(args)
+    except InputError as error:
+        print(f"p2m: {error}", file=sys.stderr)
+        return 2
+    except Preempted as error:
+        print(f"p2m: {error}", file=sys.stderr)
+        return PREEMPTED
+    except KeyboardInterrupt:
+        print(f"\np2m: {CONTINUE}", file=sys.stderr)
+        return 130
+    if isinstance(result, int):
+        return result
+    _show(result)
+    return 0

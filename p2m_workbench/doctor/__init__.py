@@ -1,0 +1,1 @@
+"""What data and models are there, whether they are sound, and which samples are suspicious."""

@@ -1,0 +1,1 @@
+"""Pictures without widgets: meshes, data sets, and the HTML page that shows them."""

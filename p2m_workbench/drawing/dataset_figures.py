@@ -1,0 +1,102 @@
+"""Figures of data and template for notebooks and README; pictures are (H, W, 3) uint8 arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+
+from p2m_core.config.settings import AugmentConfig
+from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
+from p2m_core.data.store import CropDataset, Store
+from p2m_core.files import atomic_path
+from p2m_core.geometry.crop import apply_affine, ndc_to_px
+from p2m_core.geometry.rasterizer import draw_mesh
+from p2m_core.geometry.template import Template
+from p2m_workbench.drawing.mesh_images import draw_landmarks, draw_turned
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    """Write a matplotlib figure, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
+    """Pictures of one size in a grid, row by row, the rest white."""
+    height, width, _ = pictures[0].shape
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for k, picture in enumerate(pictures):
+        row, column = divmod(k, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
+    return sheet
+
+
+def raw_samples(folder: str | Path, count: int = 16, size_px: int = 200, landmarks: bool = True) -> np.ndarray:
+    """A contact sheet of a raw set's photos, evenly spaced over it, with their landmarks."""
+    paths = find_samples(folder)
+    pictures = []
+    for path in [paths[k] for k in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]:
+        sample = read_sample(path)
+        scale = size_px / max(sample.size)
+        matrix = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+        picture = cv2.warpAffine(read_image(sample.image_path), matrix, (size_px, size_px), flags=cv2.INTER_AREA)
+        pictures.append(draw_landmarks(picture, apply_affine(matrix, sample.landmarks_px)) if landmarks else picture)
+    return contact_sheet(pictures)
+
+
+def crops_with_truth(store: Store, rows: Sequence[int], scale: int = 1) -> np.ndarray:
+    """Stored crops with the ground-truth mesh over them: above the crop, below the mesh."""
+    above, below = [], []
+    for index in rows:
+        crop = cv2.resize(store.crop(index), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        truth = (store.to_crop(store.truth_px(index), index) + [0.5, 0.5, 0]) * scale - [0.5, 0.5, 0]
+        above.append(crop)
+        below.append(draw_mesh(crop, truth, store.template.faces[-1], alpha=0.85))
+    return contact_sheet(above + below, len(above))
+
+
+def augmented(
+    store: Store, index: int, config: AugmentConfig, input_px: int, margin: float, count: int = 8, seed: int = 0
+) -> np.ndarray:
+    """A sample as the network sees it in training, in `count` epochs, with its landmarks moved alike."""
+    data = CropDataset(store, np.array([index]), input_px, margin, config, seed)
+    pictures = []
+    for epoch in range(count):
+        item = data[(epoch, 0)]
+        points = store.points.vertices(item["shape"], item["expression"]) @ item["linear"].T + item["shift"]
+        if item["flip"]:
+            points = points[store.template.mirror] * [-1, 1, 1]
+        picture = np.ascontiguousarray(item["image"].transpose(1, 2, 0))
+        pictures.append(draw_landmarks(picture, ndc_to_px(store.template.landmarks(points), input_px)))
+    return contact_sheet(pictures)
+
+
+def template_levels(template: Template, size_px: int = 300, yaw_deg: float = 25.0) -> np.ndarray:
+    """The template's levels side by side, with their edges."""
+    vertices = template.vertices * [1, -1, 1]
+    pictures = [
+        draw_turned(vertices[:n], faces, yaw_deg, size_px, wire_px=0.8)
+        for n, faces in zip(template.counts, template.faces, strict=True)
+    ]
+    return contact_sheet(pictures, len(pictures))
+
+
+def distributions(store: Store) -> Figure:
+    """Histograms of pitch, yaw, roll, face size and landmark residual of a store."""
+    angles = np.degrees(store.table["file_pose"][:, :3])
+    columns = {
+        "pitch, deg": angles[:, 0], "yaw, deg": angles[:, 1], "roll, deg": angles[:, 2],
+        "face size, px": store.face_size_px(), "landmark residual, %": store.table["residual_percent"],
+    }  # fmt: skip
+    figure = Figure(figsize=(12, 2.4), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
+        axes.hist(values, bins=30, color="#2b6cb0")
+        axes.set_xlabel(name)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{len(store)} samples, ground truth from: {store.manifest['face_model']}", fontsize=10)
+    return figure

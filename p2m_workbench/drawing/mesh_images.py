@@ -1,0 +1,210 @@
+"""Static pictures of meshes: turned, in a row of levels, with error colours, landmarks, captions, on their photo."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.geometry.rasterizer import draw_mesh
+
+PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone
+INK = (58, 62, 70)
+
+
+def turn(vertices_px: np.ndarray, yaw_deg: float, pitch_deg: float = 0.0) -> np.ndarray:
+    """Vertices turned about the centre of their box: positive yaw turns a face towards the picture's right,
+    positive pitch downwards.
+
+    Args:    vertices_px: (V, 3).   Returns: (V, 3) float64.
+    """
+    yaw, pitch = np.deg2rad([yaw_deg, pitch_deg])
+    about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
+    centre = (vertices_px.min(0) + vertices_px.max(0)) / 2
+    return (vertices_px - centre) @ (about_x @ about_y).T + centre
+
+
+def draw_turned(
+    vertices_px: np.ndarray,
+    faces: np.ndarray,
+    yaw_deg: float = 0.0,
+    size_px: int = 384,
+    vertex_colors: np.ndarray | None = None,
+    pitch_deg: float = 0.0,
+    wire_px: float = 0.0,
+    background: tuple[int, int, int] = PAPER,
+    supersample: int = 2,
+) -> np.ndarray:
+    """A mesh alone, turned as `turn` says, in the middle of a square picture.
+
+    The scale depends on the mesh but not on the angle, so that pictures of several angles can stand in a row.
+
+    Args:    vertices_px: (V, 3).   faces: (F, 3).   size_px: the picture's side.
+             vertex_colors, wire_px, supersample: as in `draw_mesh`.   background: RGB.
+    Returns: (size_px, size_px, 3) uint8.
+    """
+    turned = turn(np.asarray(vertices_px, np.float64), yaw_deg, pitch_deg)
+    centre = (turned.min(0) + turned.max(0)) / 2
+    low, high = np.min(vertices_px, 0), np.max(vertices_px, 0)
+    scale = 0.86 * size_px / max(float((high - low).max()), 1e-9)
+    placed = (turned - centre) * scale + [(size_px - 1) / 2, (size_px - 1) / 2, 0]
+    paper = np.empty((size_px, size_px, 3), np.uint8)
+    paper[:] = background
+    return draw_mesh(paper, placed, faces, vertex_colors, supersample=supersample, wire_px=wire_px)
+
+
+def draw_levels(mesh: FaceMesh, yaw_deg: float = 25.0, size_px: int = 320, supersample: int = 3) -> np.ndarray:
+    """All levels of a mesh in a row, coarse to fine, with their edges.   Returns: (size_px, K size_px, 3) uint8."""
+    pictures = []
+    for vertices, faces in zip(mesh.levels, mesh.level_faces, strict=True):
+        # Lines thinner than a pixel turn into a tone: so a fine level does not go black.
+        edge = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
+        wire_px = min(0.8, 0.07 * edge * 0.86 * size_px / np.ptp(vertices, axis=0).max())
+        pictures.append(draw_turned(vertices, faces, yaw_deg, size_px, wire_px=wire_px, supersample=supersample))
+    return np.concatenate(pictures, 1)
+
+
+def swing(frames: int, reach_deg: float) -> np.ndarray:
+    """Yaw of each frame of a turntable that swings to both sides and whose end meets its beginning, (frames,) degrees:
+    a face is a mask, so from behind there is nothing to see."""
+    return reach_deg * np.sin(2 * np.pi * np.arange(frames) / frames)
+
+
+# --- colours, landmarks, captions -----------------------------------------------------------------
+
+# From no error to the maximum. Lightness rises and falls evenly about the middle, so the light on the
+# mesh is not mistaken for error, and both ends stay apart for red-green colour blindness.
+ERROR_RAMP = ((38, 84, 160), (72, 168, 184), (236, 230, 170), (240, 142, 74), (184, 28, 62))
+
+
+def error_colors(error_percent: np.ndarray, maximum: float) -> np.ndarray:
+    """RGB of errors on the ramp from blue (0) over pale yellow to crimson (`maximum` and above).
+
+    Args:    error_percent: (V,).   maximum: > 0, same unit.   Returns: (V, 3) uint8; grey where not finite.
+    """
+    error = np.asarray(error_percent, np.float64)
+    place = np.clip(np.nan_to_num(error / maximum, nan=0.0, posinf=0.0, neginf=0.0), 0, 1) * (len(ERROR_RAMP) - 1)
+    ramp = np.array(ERROR_RAMP, np.float64)
+    rgb = np.stack([np.interp(place, np.arange(len(ramp)), ramp[:, k]) for k in range(3)], -1)
+    rgb[~np.isfinite(error)] = 128
+    return np.round(rgb).astype(np.uint8)
+
+
+def error_scale(error_percent: np.ndarray) -> float:
+    """The round number at which a colour scale for these errors ends: the 98th percentile, rounded up."""
+    finite = np.asarray(error_percent, np.float64)
+    finite = finite[np.isfinite(finite)]
+    top = float(np.percentile(finite, 98)) if finite.size else 0.0
+    if top <= 0:
+        return 1.0
+    unit = 10.0 ** np.floor(np.log10(top))
+    return float(
+        round(next(step * unit for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * unit >= top * (1 - 1e-9)), 12)
+    )
+
+
+def draw_landmarks(
+    picture: np.ndarray, landmarks_px: np.ndarray, color: tuple[int, int, int] = (64, 224, 180), radius_px: float = 0.0
+) -> np.ndarray:
+    """Antialiased dots with a dark rim, so that they show on skin and on hair.
+
+    Args:    picture: (H, W, 3) uint8, left as it is.   landmarks_px: (N, 2 or 3), fractions of a pixel count.
+             radius_px: 0 chooses one by the landmarks' spread.
+    Returns: (H, W, 3) uint8.
+    """
+    picture = np.array(picture, np.uint8, order="C")
+    points = np.asarray(landmarks_px, np.float64)[:, :2]
+    points = points[np.isfinite(points).all(1)]
+    if not len(points):
+        return picture
+    radius = radius_px or max(1.2, 0.011 * float(np.ptp(points, axis=0).max()))
+    reach = int(np.ceil(radius + 2))
+    for x, y in points:
+        left, top = max(0, int(x) - reach), max(0, int(y) - reach)
+        patch = picture[top : max(0, int(y) + reach + 1), left : max(0, int(x) + reach + 1)]
+        row, column = np.ogrid[top : top + patch.shape[0], left : left + patch.shape[1]]
+        distance = np.hypot(column - x, row - y)[..., None]
+        blended = patch.astype(np.float64)
+        for rgb, r in (((20, 24, 28), radius + 0.9), (color, radius)):
+            cover = np.clip(r + 0.5 - distance, 0, 1)
+            blended += cover * (np.array(rgb) - blended)
+        patch[:] = np.round(blended)
+    return picture
+
+
+def encode_picture(picture: np.ndarray, format: str = "PNG", **options: int) -> bytes:
+    """The bytes of an (H, W, 3) uint8 picture as PNG or JPEG."""
+    stream = BytesIO()
+    Image.fromarray(picture).save(stream, format, **options)
+    return stream.getvalue()
+
+
+def _fit_square(picture: np.ndarray, size_px: int) -> tuple[np.ndarray, float, tuple[float, float]]:
+    """A picture scaled into a square; with it the scale, and the offset of its px."""
+    height, width = picture.shape[:2]
+    scale = size_px / max(height, width)
+    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    left, top = (size_px - wide) // 2, (size_px - high) // 2
+    square = np.empty((size_px, size_px, 3), np.uint8)
+    square[:] = PAPER
+    square[top : top + high, left : left + wide] = cv2.resize(picture, (wide, high), interpolation=way)
+    return square, scale, (left + (scale - 1) / 2, top + (scale - 1) / 2)
+
+
+def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float | None) -> np.ndarray:
+    """Pictures in a row with captions below; a colour bar beside the last caption if `maximum` is given."""
+    size, gap = pictures[0].shape[0], 6
+    font = ImageFont.load_default(max(10, size // 22))
+    line = 2 * font.size
+    row = Image.new("RGB", (len(pictures) * (size + gap) - gap, size + line), PAPER)
+    draw = ImageDraw.Draw(row)
+    for k, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left = k * (size + gap)
+        row.paste(Image.fromarray(picture), (left, 0))
+        draw.text((left + size / 2, size + line / 2), caption, INK, font, anchor="mm")
+    if maximum is not None:
+        left, bar = (len(pictures) - 1) * (size + gap), int(0.5 * size)
+        x, y, thick = left + (size - bar) // 2, size - int(0.055 * size), max(4, size // 60)
+        ramp = np.broadcast_to(error_colors(np.linspace(0, 1, bar), 1.0), (thick, bar, 3))
+        row.paste(Image.fromarray(np.ascontiguousarray(ramp)), (x, y))
+        draw.text((x - 5, y + thick / 2), "0", INK, font, anchor="rm")
+        draw.text((x + bar + 5, y + thick / 2), f"{maximum:g} %", INK, font, anchor="lm")
+    return np.asarray(row)
+
+
+def draw_overlay(specimen: Specimen, alpha: float = 0.8, level: int = -1) -> np.ndarray:
+    """The mesh on its photo.   Returns: (H, W, 3) uint8, the photo's size."""
+    mesh = specimen.mesh
+    return draw_mesh(specimen.photo, mesh.levels[level], mesh.level_faces[level], alpha=alpha)
+
+
+def static_picture(specimen: Specimen, size_px: int = 320) -> np.ndarray:
+    """A row: photo with landmarks, mesh on the photo, mesh, mesh turned by 45 degrees, and, where there is a
+    ground truth, its error colours. What a 3D view leaves in a notebook or a report.
+
+    Returns: (H, W, 3) uint8, W = 4 or 5 squares of size_px.
+    """
+    mesh = specimen.mesh
+    square, scale, offset = _fit_square(specimen.photo, size_px)
+    shift = np.array([*offset, 0.0])
+    on_photo, landmarks = mesh.levels[-1] * scale + shift, mesh.landmarks_px * scale + shift
+    pictures = [
+        draw_landmarks(square, landmarks),
+        draw_mesh(square, on_photo, mesh.faces, alpha=0.8),
+        draw_turned(mesh.levels[-1], mesh.faces, 0, size_px),
+        draw_turned(mesh.levels[-1], mesh.faces, 45, size_px),
+    ]
+    captions = [specimen.name, "mesh on the photo", "mesh", "turned by 45°"]
+    if specimen.truth_px is None:
+        return caption_row(pictures, captions, None)
+    error = specimen.error_percent()
+    maximum = error_scale(error)
+    colors = error_colors(error, maximum)
+    pictures.append(draw_turned(mesh.levels[-1], mesh.faces, 0, size_px, colors))
+    captions.append(f"error, mean {error.mean():.2g} % of face size")
+    return caption_row(pictures, captions, maximum)

@@ -1,0 +1,1 @@
+"""Other programs: weights of older ports, and ONNX."""

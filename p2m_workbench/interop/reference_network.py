@@ -1,0 +1,109 @@
+"""Pixel2Mesh as two older code bases compute it, for weights that were trained with them.
+
+The official TensorFlow code pads and samples in its own way (`model.tensorflow_aligned`), and an older face port has a
+crop camera of its own (`model.camera=legacy_crop`). `build_network` gives the class that a config asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+
+from p2m_core.config.settings import ModelConfig
+from p2m_core.errors import InputError
+from p2m_core.geometry.template import Template
+from p2m_core.network.layers import weigh_corners
+from p2m_core.network.model import Pixel2Mesh, Prediction
+from p2m_core.network.weights import load_model
+
+
+@dataclass(frozen=True)
+class LegacyCrop:
+    """The crop of each photo, px: left_corner (B, 2) x, y; width (B,); height (B,)."""
+
+    left_corner: torch.Tensor
+    width: torch.Tensor
+    height: torch.Tensor
+
+
+class ReferencePixel2Mesh(Pixel2Mesh):
+    """The network with TensorFlow's sampling or the legacy crop camera. Of the latter, `forward` wants the crop."""
+
+    crop: LegacyCrop | None = None
+
+    def forward(self, images: Float[torch.Tensor, "b 3 s s"], crop: LegacyCrop | None = None) -> Prediction:
+        self.crop = crop
+        return super().forward(images)
+
+    def image_product(
+        self,
+        maps: list[Float[torch.Tensor, "b _ _ _"]],
+        weights: Float[torch.Tensor, "c d"],
+        vertices: Float[torch.Tensor, "v b 3"],
+    ) -> Float[torch.Tensor, "v b d"]:
+        if not self.config.tensorflow_aligned:
+            return super().image_product(maps, weights, vertices)
+        size = self.config.input_px
+        half = (size - 1) / 2  # as a place of the input without the division by its half size
+        return sample_as_tensorflow(maps, self.project(vertices) * half + half, size) @ weights
+
+    def project(self, vertices: Float[torch.Tensor, "v b 3"]) -> Float[torch.Tensor, "v b 2"]:
+        config = self.config
+        if config.camera != "legacy_crop":
+            return super().project(vertices)
+        if self.crop is None:
+            problem = "is legacy_crop, which needs the crop of each photo"
+            raise InputError("config", "model.camera", problem, "take crop: legacy_crop is there for parity alone")
+        return project_legacy_crop(vertices, self.crop, config.centre_px, config.input_px)
+
+
+def is_reference(config: ModelConfig) -> bool:
+    """Whether settings ask for what only `ReferencePixel2Mesh` computes."""
+    return config.tensorflow_aligned or config.camera == "legacy_crop"
+
+
+def build_network(config: ModelConfig, template: Template) -> Pixel2Mesh:
+    """The network of settings, of the class that computes them."""
+    return (ReferencePixel2Mesh if is_reference(config) else Pixel2Mesh)(config, template)
+
+
+def load_network(source: str | Path, device: str = "cpu") -> tuple[Pixel2Mesh, dict]:
+    """`load_model` for weights of any settings."""
+    return load_model(source, device, build_network)
+
+
+def project_legacy_crop(
+    vertices: torch.Tensor, crop: LegacyCrop, centre: tuple[float, float], size_px: int
+) -> torch.Tensor:
+    """The crop camera of an older face port, kept for parity alone.
+
+    Its pixels count from the corner but are divided by the half size and clamped, so that half of the crop's width
+    falls on its edge.
+
+    Args:    vertices: (V, B, 3) px of the photo / 1000.   centre: px.
+    Returns: (V, B, 2) in [-1, 1].
+    """
+    half = (size_px - 1) / 2
+    size = torch.stack([crop.width, crop.height], -1)
+    shift = vertices.new_tensor(centre) - half
+    grid = (1000 * vertices[..., :2] - crop.left_corner) / size * size_px - shift
+    return (grid / half).clamp(-1, 1)
+
+
+def sample_as_tensorflow(
+    maps: list[Float[torch.Tensor, "b _ _ _"]], places_px: Float[torch.Tensor, "v b 2"], size_px: int
+) -> Float[torch.Tensor, "v b c"]:
+    """Image features as the official TensorFlow code has them: weights ceil(p) - p and p - floor(p), so that a whole
+    coordinate gives 0.
+
+    Args: maps: (B, C_i, h_i, w_i).   places_px: x, y in px of the input.   size_px: the input's side.
+    """
+    sampled = []
+    for x in maps:
+        size = places_px.new_tensor([x.shape[3], x.shape[2]])
+        place = torch.minimum((places_px / (size_px / size)).clamp(min=0), size - 1)
+        sampled.append(weigh_corners(x, place, place.detach().ceil()))
+    return torch.cat(sampled, -1)

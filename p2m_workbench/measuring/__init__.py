@@ -1,0 +1,1 @@
+"""Evaluation: what is measured, its tables and figures, and other systems beside it."""

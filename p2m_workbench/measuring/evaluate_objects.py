@@ -1,0 +1,209 @@
+"""Measuring weights of the object version: cd-f1@p2m by category, for any number of checkpoints."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from p2m_core.config.paths import run_folder, shown
+from p2m_core.config.settings import Config
+from p2m_core.data import open_store
+from p2m_core.data.shapenet import ObjectStore
+from p2m_core.errors import InputError
+from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.files import write_json, write_text
+from p2m_core.geometry.crop import box_of
+from p2m_core.metrics import cd_f1
+from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh, unit_template
+from p2m_core.network.weights import weights_path
+from p2m_workbench.drawing.dataset_figures import contact_sheet
+from p2m_workbench.drawing.mesh_images import draw_landmarks, static_picture
+from p2m_workbench.interop.reference_network import load_network
+from p2m_workbench.photos.export import save_picture
+
+TEMPLATE = "template as it is"  # what one has without a network
+COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}
+BATCH = 8
+PICTURED, PHOTO_PX = 6, 448
+PROTOCOL = (
+    "cd-f1@p2m: squared distances in {unit}², all vertices of the last level and all stored points; CD is the sum of "
+    "both means; F1 in percent, at 1e-4 (0.01 {unit}) and 2e-4 (0.014 {unit})"
+)
+
+
+@dataclass(frozen=True)
+class ObjectEvaluation:
+    """Results of some checkpoints on one split.
+
+    table      rows (weights, category), and for each of the weights "mean of categories" and "weighted by samples";
+               columns samples, CD x1000, F1 at 1e-4, F1 at 2e-4; the last block is the template, not deformed
+    samples    a row a view and checkpoint: weights, name, category, and the three numbers
+    specimens  of each of the weights, some predictions, evenly over the split
+    about      what the numbers stand on
+    folder     where tables and pictures lie
+    """
+
+    table: pd.DataFrame
+    samples: pd.DataFrame
+    specimens: dict[str, list[Specimen]]
+    about: dict
+    folder: Path
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {value}" for name, value in self.about.items()]
+        return "\n".join([*lines, "", self.table.round(3).to_string(), "", f"written: {self.folder}"])
+
+
+def find_checkpoints(config: Config, checkpoints: Sequence[str | Path]) -> dict[str, Path]:
+    """Weights files by a short name: those of evaluate.weights and .checkpoints, then the given ones, each once.
+
+    Args:    checkpoints: "run" (this run's), run folders, or .safetensors files.
+    Raises:  InputError if one is missing.
+    """
+    named = (config.evaluate.weights, *config.evaluate.checkpoints, *checkpoints)
+    sources = [run_folder(config) if str(source) == "run" else source for source in named]
+    paths = [weights_path(source) for source in sources]
+    return {shown(path.parent if path.name == "weights.safetensors" else path): path for path in paths}
+
+
+def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> ObjectEvaluation:
+    """Measure weights on a split, write tables and pictures to outputs/NAME/evaluation/DATA-SPLIT/.
+
+    Args:    checkpoints: weights to measure beside evaluate.weights, see `find_checkpoints`.
+    Raises:  InputError if data, split or weights are missing, or weights are of another camera.
+    """
+    settings = config.evaluate
+    if settings.flip:
+        raise InputError("config", "evaluate.flip", "is true, but objects have no mirror image", "set it to false")
+    if settings.predictions:
+        problem = "is set, but predictions of other systems are of faces"
+        raise InputError("config", "evaluate.predictions", problem, "take it out, or evaluate faces")
+    sources = find_checkpoints(config, checkpoints)
+    store = open_store(config, settings.store)
+    rows = store.rows(settings.split)
+    if not len(rows):
+        raise InputError(store.folder, "evaluate.split", f"{settings.split} has no view", "take another split")
+    chosen = set(rows[np.unique(np.linspace(0, len(rows) - 1, PICTURED).astype(int))].tolist())
+    samples, specimens, facts, floor = [], {}, {}, measure_template(store, rows, config)
+    for name, path in sources.items():
+        model, about = load_network(path, "cuda" if torch.cuda.is_available() else "cpu")
+        if model.config.camera != store.camera:
+            problem = f"is {model.config.camera}, but the data want {store.camera}"
+            raise InputError(path, "model.camera", problem, "give weights that were trained on such data")
+        facts[name] = {key: about.get(key) for key in ("step", "data")}
+        scores, specimens[name] = measure(model, store, rows, config, chosen)
+        samples.append(scores.assign(weights=name))
+    samples = pd.concat([*samples, floor.assign(weights=TEMPLATE)], ignore_index=True)
+    result = ObjectEvaluation(
+        table=pd.concat(
+            {name: category_table(part) for name, part in samples.groupby("weights", sort=False)}, names=["weights"]
+        ),
+        samples=samples[["weights", "name", "category", *COLUMNS.values()]],
+        specimens=specimens,
+        about={
+            "protocol": PROTOCOL.format(unit=store.unit),
+            "data": f"{shown(store.folder)}, split {settings.split}",
+            "samples": len(rows),
+            "weights": facts,
+            "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
+        },
+        folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",
+    )
+    write_results(result)
+    return result
+
+
+@torch.no_grad()
+def measure(
+    model: Pixel2Mesh, store: ObjectStore, rows: np.ndarray, config: Config, chosen: set[int]
+) -> tuple[pd.DataFrame, list[Specimen]]:
+    """The scores of a network on some views, a row each, and specimens of the chosen ones."""
+    data = store.dataset(rows, config.model_copy(update={"model": model.config}), train=False)
+    device = next(model.parameters()).device
+    scores, specimens = [], []
+    for batch in tqdm(DataLoader(data, BATCH, generator=torch.Generator()), desc="views", unit="batch"):
+        levels = [x.cpu().numpy() for x in model(batch["image"].to(device)).levels]
+        clouds = zip(batch["points"].numpy(), batch["lengths"].tolist(), batch["index"].tolist(), strict=True)
+        for k, (points, count, index) in enumerate(clouds):
+            scores.append(score(store, index, levels[-1][k], points[:count]))
+            if index in chosen:
+                caption = f"{store.table['name'][index]}, CD {scores[-1][COLUMNS['cd']]:.2f}"
+                specimens.append(specimen(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels]))
+    return pd.DataFrame(scores), specimens
+
+
+def measure_template(store: ObjectStore, rows: np.ndarray, config: Config) -> pd.DataFrame:
+    """The scores of the undeformed template on some views, a row each."""
+    data = store.dataset(rows, config, train=False)
+    items = (data[k] for k in range(len(data)))
+    vertices = store.template.vertices
+    if store.camera == "crop":  # where the network begins
+        vertices = unit_template(store.template) * np.float32([1, -1, 1]) * PLACED_SCALE
+    return pd.DataFrame([score(store, int(item["index"]), vertices, item["points"]) for item in items])
+
+
+def score(store: ObjectStore, index: int, vertices: np.ndarray, points: np.ndarray) -> dict[str, object]:
+    """A view's row: name, category, and the numbers of the protocol."""
+    values = {COLUMNS[key]: value for key, value in cd_f1(vertices, points).items()}
+    return {"name": store.table["name"][index], "category": store.table["category"][index], **values}
+
+
+def specimen(name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray, levels: list[np.ndarray]) -> Specimen:
+    """A prediction over its input.
+
+    Args:    image: (3, S, S) in [0, 1].   levels: (n_k, 3) each, object frame.
+    """
+    photo = cv2.resize(image.transpose(1, 2, 0), (PHOTO_PX, PHOTO_PX), interpolation=cv2.INTER_LINEAR)
+    start = model.template.vertices[: model.template.counts[0]]
+    template, *places = (np.float32(store.on_image(level, PHOTO_PX)) for level in (start, *levels))
+    faces, nothing = model.template.faces, np.zeros((0, 3), np.float32)
+    mesh = FaceMesh(places[-1], faces[-1], tuple(places), faces, nothing, box_of(places[-1]), template)
+    return Specimen(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))
+
+
+def category_table(samples: pd.DataFrame) -> pd.DataFrame:
+    """The scores of one network by category, their mean over categories and over samples."""
+    groups = samples.groupby("category")
+    numbers = list(COLUMNS.values())
+    table = groups[numbers].mean()
+    table.insert(0, "samples", groups.size())
+    means = pd.DataFrame(
+        [table[numbers].mean(), samples[numbers].mean()], index=["mean of categories", "weighted by samples"]
+    )
+    means.insert(0, "samples", len(samples))
+    return pd.concat([table, means]).rename_axis("category")
+
+
+def write_results(result: ObjectEvaluation) -> None:
+    """Tables as csv and json, the whole as text, and a picture for each of the weights."""
+    folder = result.folder
+    write_text(folder / "table.csv", result.table.to_csv())
+    write_text(folder / "samples.csv", result.samples.to_csv(index=False))
+    write_json(folder / "metrics.json", {"about": result.about, "table": result.table.reset_index().to_dict("records")})
+    write_text(folder / "table.txt", f"{result}\n")
+    for old in folder.glob("predictions_*.png"):  # of other checkpoints
+        old.unlink()
+    for number, specimens in enumerate(result.specimens.values()):
+        save_picture(folder / f"predictions_{number}.png", np.concatenate([static_picture(s, 224) for s in specimens]))
+
+
+def views_with_points(store: ObjectStore, rows: Sequence[int], size_px: int = 224) -> np.ndarray:
+    """Views in a row, and below each its points that face the camera, where the camera sees them (H, W, 3)."""
+    data = store.dataset(np.asarray(rows), store.config, train=False)
+    above, below = [], []
+    for k in range(len(data)):
+        item = data[k]
+        image = cv2.resize(item["image"].transpose(1, 2, 0), (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+        above.append(np.uint8(np.round(image.clip(0, 1) * 255)))
+        places = store.on_image(item["points"][item["normals"][:, 2] > 0], size_px)
+        below.append(draw_landmarks(above[-1], places[:: max(1, len(places) // 300)], radius_px=0.8))
+    return contact_sheet(above + below, len(above))

@@ -1,0 +1,1 @@
+"""From photo files to meshes in files."""

@@ -1,0 +1,1 @@
+"""The training: its loop, batches, optimiser, processes, checkpoints, and log."""

@@ -1,0 +1,443 @@
+"""Training: one function for notebook, command line and cluster, that can be stopped and goes on.
+
+outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  ranks/
+              checkpoints/step-N/
+              weights.safetensors   the best so far on the validation split
+              finished.json         written last
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
+
+from p2m_core.chamfer import chosen_backend
+from p2m_core.config.loading import save_config
+from p2m_core.config.paths import run_folder, shown
+from p2m_core.config.settings import Config
+from p2m_core.data import open_store
+from p2m_core.errors import InputError
+from p2m_core.files import atomic_path, explain_full_disk, write_json
+from p2m_core.geometry.rasterizer import draw_mesh
+from p2m_core.network.losses import MeshLoss
+from p2m_core.network.model import Prediction, count_parameters
+from p2m_core.network.precision import autocast_type, choose_device
+from p2m_core.network.weights import initialise, save_weights
+from p2m_core.signals import StopSignals
+from p2m_core.targets import Truth
+from p2m_workbench.drawing.mesh_images import encode_picture
+from p2m_workbench.interop.reference_network import build_network
+from p2m_workbench.provenance import provenance
+from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
+from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
+from p2m_workbench.training.loader import EpochSampler, on_device, quiet_worker, split, unheard
+from p2m_workbench.training.metrics_log import Profiler, Recorder, trim_metrics
+from p2m_workbench.training.optim import WeightAverage, learning_rate
+
+VALIDATION_SAMPLES, PREVIEWS = 256, 4
+LOADER_RETRIES = 3  # after a data worker died, most often for want of memory
+_log = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss, a vertex or the gradient is NaN or infinite; the message names step, samples and terms."""
+
+
+class Trainer:
+    """One run: network, data, optimiser, and where it stands.
+
+    Args: ranks: this process's place among those that train together.
+    """
+
+    def __init__(self, config: Config, ranks: Ranks = Ranks()):  # noqa: B008, it is frozen
+        self.config, self.ranks, self.folder = config, ranks, run_folder(config)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = config.train
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(config.seed)
+        self.device = choose_device(settings.device, ranks.local_rank)
+        self.store = open_store(config)
+        rows = self.store.rows("train")
+        if len(rows) < settings.batch_size:
+            problem = f"{len(rows)} training samples are fewer than train.batch_size={settings.batch_size}"
+            raise InputError(self.store.folder, "splits", problem, "make more samples or a smaller batch")
+        self.own_batch = ranks.share(settings.batch_size)
+        if self.own_batch % settings.accumulate:
+            problem = (
+                f"{self.own_batch} samples of a process cannot be divided evenly into {settings.accumulate} passes"
+            )
+            raise InputError("config", "train.accumulate", problem, f"give a divisor of {self.own_batch}")
+        self.batches_per_epoch = len(rows) // settings.batch_size
+        self.train_set = self.store.dataset(rows, config, train=True)
+        self.val_set = self.store.dataset(self.store.rows("val")[:VALIDATION_SAMPLES], config, train=False)
+        self.model = build_network(config.model, self.store.template)
+        if settings.init_from:
+            self.init_report = initialise(self.model, settings.init_from)
+        self.model.to(self.device, memory_format=torch.channels_last)
+        if settings.freeze_backbone:
+            self.model.encoder.requires_grad_(False)
+        self.loss = MeshLoss(config.loss, self.store.template).to(self.device)
+        self.decode_truth = self.store.truth_decoder().to(self.device)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.low = autocast_type(settings.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.low is torch.float16)
+        self.average = WeightAverage(self.model, settings.ema)
+        self.step, self.seconds, self.best, self.stale = 0, 0.0, math.inf, 0
+        self.restore()
+        unused = self.model.decoder is not None and not config.loss.reconst
+        self.network = ranks.wrap(self.model, unused)
+        if settings.compile:
+            self.model.encoder.compile()
+
+    # --- where the run stands ---
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        settings = self.config.train
+        if settings.minutes:
+            return min(1.0, self.seconds / (60 * settings.minutes))
+        return min(1.0, self.step / (settings.epochs * self.batches_per_epoch))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the validation error has not fallen for train.patience validations."""
+        return 0 < self.config.train.patience <= self.stale
+
+    def save(self) -> None:
+        """Write weights and all that is needed to go on, as one folder that is whole or absent."""
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.tensors,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "stale": self.stale,
+        }
+        write_checkpoint(self.folder, self.step, self.model, state)
+
+    def restore(self) -> None:
+        """Go on from the last checkpoint that is whole, if there is one."""
+        state = read_checkpoint(self.folder, self.model, self.device)
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.scaler.is_enabled() and state.get("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
+            self.average.tensors = state["average"]
+            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+            self.stale = state.get("stale", 0)
+        if self.ranks.first:
+            clear_damaged(self.folder, self.step)
+            trim_metrics(self.folder / "metrics.csv", self.step)
+
+    # --- steps ---
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """This process's share of the training batches from where the run stands, without end.
+
+        When a data worker dies, the workers are started again, LOADER_RETRIES times.
+        """
+        for left in reversed(range(LOADER_RETRIES + 1)):
+            try:
+                with unheard():
+                    batches = iter(self.loader())
+                for batch in batches:
+                    yield on_device(batch, self.device)
+            except (MemoryError, RuntimeError) as error:
+                # What the loop raises comes by another way, and what a sample raises is not cured by a new worker.
+                if not isinstance(error, MemoryError) and "DataLoader worker" not in str(error):
+                    raise
+                problem = f"a data worker died at step {self.step}: {str(error).splitlines()[0]}"
+                if not left or not self.config.train.workers:
+                    remedy = "use fewer train.workers or a smaller train.batch_size; the same command goes on"
+                    raise InputError(self.folder, "train.workers", problem, remedy) from error
+                _log.warning("%s; the workers are started again", problem)
+
+    def loader(self) -> DataLoader:
+        """The loader of this process's share of the batches, from where the run stands."""
+        settings = self.config.train
+        epoch, done = divmod(self.step, self.batches_per_epoch)
+        # The rest of an epoch that fills no batch is left out, so steps and epochs stay in line.
+        whole, skip = self.batches_per_epoch * settings.batch_size, done * settings.batch_size
+        place = settings.batch_size, self.ranks.rank, self.ranks.world
+        return DataLoader(
+            self.train_set,
+            self.own_batch,
+            sampler=EpochSampler(len(self.train_set), whole, self.config.seed, epoch, skip, *place),
+            num_workers=settings.workers,
+            drop_last=True,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if settings.workers else None,
+            worker_init_fn=quiet_worker if settings.workers else None,
+            multiprocessing_context="spawn" if settings.workers else None,
+            generator=torch.Generator(),  # its own, so that a loader made anew leaves the run's random state alone
+        )
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.low, enabled=self.low is not None)
+
+    def train_step(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
+        """One update from this process's share of a batch; the means of the loss and its terms over the passes."""
+        passes = self.config.train.accumulate
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.train, self.step, self.progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for k, part in enumerate(split(batch, passes)):
+            # What the loss draws at random depends on its place alone, not on what was drawn before a restart.
+            place = np.random.SeedSequence([self.config.seed, self.step, k, self.ranks.rank])
+            torch.manual_seed(int(place.generate_state(1)[0]))
+            quiet = k + 1 < passes and self.ranks.world > 1
+            with self.network.no_sync() if quiet else nullcontext():  # gradients are exchanged once a step
+                loss, values = self.compute_loss(part)
+                self.backward(loss / passes)
+            sums = {name: sums.get(name, 0) + value / passes for name, value in values.items()}
+        self.update(batch)
+        self.step += 1
+        return sums
+
+    def compute_loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss of a pass, and its value and those of its terms.   Raises NonFiniteLoss."""
+        prediction = self.forward(batch)
+        # Asked before the loss, since the nearest-neighbour search refuses such points without knowing the batch.
+        flown = int(torch.stack([(~torch.isfinite(x)).sum() for x in prediction.levels]).sum())
+        self.require_finite(not flown, f"{flown} coordinates of vertices are not finite", batch)
+        loss, terms = self.loss(prediction, self.truth(batch))
+        # Read at once: each reading waits for the device.
+        numbers = torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).tolist()
+        values = dict(zip(("loss", *terms), numbers, strict=True))
+        self.require_finite(math.isfinite(values["loss"]), f"loss {values}", batch)
+        return loss, values
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> Prediction:
+        with self.autocast():
+            return self.network(batch["image"])
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def update(self, batch: dict[str, torch.Tensor]) -> None:
+        """Clip the gradient, move the weights and their average.   Raises NonFiniteLoss."""
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
+        # The scaler's way to its scale is by gradients that overflow; it leaves their steps out.
+        if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
+            self.require_finite(bool(torch.isfinite(norm)), f"the gradient's norm is {norm:g}", batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.model, self.step)
+
+    def truth(self, batch: dict[str, torch.Tensor]) -> Truth:
+        """What a batch's predictions are compared with."""
+        truth = self.decode_truth(batch)
+        truth.image = batch["image"]
+        return truth
+
+    def require_finite(self, fine: bool, problem: str, batch: dict[str, torch.Tensor]) -> None:
+        """Raise NonFiniteLoss that names the step and the batch's samples, unless all is fine."""
+        if not fine:
+            names = ", ".join(self.store.table["name"][batch["index"].cpu().numpy()])
+            raise NonFiniteLoss(f"step {self.step}: {problem}; the batch: {names}")
+
+    def set_training(self) -> None:
+        """Training mode; a frozen encoder stays in evaluation mode, or its batch statistics would drift."""
+        self.model.train()
+        if self.config.train.freeze_backbone:
+            self.model.encoder.eval()
+
+    # --- validation ---
+
+    @torch.no_grad()
+    def predict_validation(self, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, Truth]]:
+        """Images, predicted finest vertices and truth of the first validation samples, batch by batch."""
+        data = Subset(self.val_set, range(min(count, len(self.val_set))))
+        for batch in DataLoader(data, self.own_batch, generator=torch.Generator()):
+            batch = on_device(batch, self.device)
+            with self.autocast():
+                levels = self.model(batch["image"]).levels
+            yield batch["image"], levels[-1], self.truth(batch)
+
+    def validate(self) -> float:
+        """The store's metric of the averaged weights on the validation split; NaN if the split is empty."""
+        with self.average.applied(self.model):
+            errors = [self.store.error(v, truth) for _, v, truth in self.predict_validation(len(self.val_set))]
+        return float(np.concatenate(errors).mean()) if errors else math.nan
+
+    def keep_best(self, score: float) -> None:
+        """Write the averaged weights, if their validation error is the lowest so far."""
+        self.stale += 1
+        if not score > self.best:  # NaN, without a validation split, counts as better
+            self.stale = 0 if score < self.best else self.stale
+            self.best = score
+            about = {
+                "name": self.config.name,
+                "step": self.step,
+                "val_error": score,
+                "metric": self.store.metric,
+                "data": shown(self.store.manifest["raw"]),
+                "samples": len(self.train_set),
+            }
+            save_weights(self.folder / "weights.safetensors", self.average.tensors, self.model, about)
+
+    def preview(self) -> None:
+        """Draw the meshes of the first validation samples into preview/, and keep them in preview.npz for a 3D view."""
+        with self.average.applied(self.model):
+            predicted = list(self.predict_validation(PREVIEWS))
+            pictures = [p for image, vertices, _ in predicted for p in self.draw(image, vertices)]
+        if predicted:
+            self.keep_meshes(predicted)
+        for k, picture in enumerate(pictures):
+            with atomic_path(self.folder / "preview" / f"{k}.png") as temporary:
+                temporary.write_bytes(encode_picture(picture))
+
+    def keep_meshes(self, predicted: list[tuple[torch.Tensor, torch.Tensor, Truth]]) -> None:
+        """Write step, photos, vertices, true vertices where they are known, and faces; px of the network's input."""
+        side = self.config.model.input_px
+        images, vertices, truth = zip(*predicted, strict=True)
+        points = {"vertices": vertices}
+        if truth[0].vertices is not None:
+            points["truth"] = [part.vertices for part in truth]
+        arrays = {name: self.store.on_image(torch.cat(list(x)).cpu().numpy(), side) for name, x in points.items()}
+        photos = torch.cat(images).cpu().numpy().transpose(0, 2, 3, 1).clip(0, 1) * 255
+        names = self.store.table["name"][self.store.rows("val")[: len(photos)]]
+        with atomic_path(self.folder / "preview.npz") as temporary:
+            np.savez(
+                temporary, step=self.step, photos=np.uint8(photos.round()), faces=self.store.template.faces[-1],
+                names=np.array(names, str), **{name: np.float32(array) for name, array in arrays.items()},
+            )  # fmt: skip
+
+    def draw(self, images: torch.Tensor, vertices: torch.Tensor) -> list[np.ndarray]:
+        """The mesh over its crop, side by side with it, for some samples of a batch."""
+        scale, side = 2, self.config.model.input_px * 2
+        pictures = []
+        for image, points in zip(images.cpu().numpy(), vertices.cpu().numpy(), strict=True):
+            photo = (image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+            mesh = draw_mesh(photo, self.store.on_image(points, side), self.store.template.faces[-1])
+            pictures.append(np.concatenate([photo, mesh], 1))
+        return pictures
+
+
+def train(config: Config) -> Path:
+    """Train, or go on where the run in outputs/NAME stood.
+
+    With train.processes above 1 it trains in so many processes; under torchrun or Slurm it is one of theirs.
+    Ctrl-C writes a checkpoint and raises KeyboardInterrupt, SIGTERM and SIGUSR1 raise Preempted; the same call then
+    goes on from there.
+
+    Returns: the run's folder, with weights.safetensors.
+    Raises:  InputError if there is no store, if another process trains this run, or if the disk is full;
+             NonFiniteLoss.
+    """
+    folder = run_folder(config)
+    if (folder / "finished.json").exists():
+        _log.info("%s is finished", folder)
+    elif config.train.processes > 1 and not is_launched():
+        launch(train, config, folder)
+    else:
+        device = choose_device(config.train.device)
+        with (
+            explain_full_disk(folder),
+            StopSignals(patient=is_launched()) as stop,
+            joined("nccl" if device.type == "cuda" else "gloo") as ranks,
+            run_lock(folder, ranks, choose_device(config.train.device, ranks.local_rank)),
+        ):
+            train_locked(Trainer(config, ranks), stop)
+    return folder
+
+
+def train_locked(trainer: Trainer, stop: StopSignals) -> None:
+    """`train` in a folder that no other run trains in."""
+    config, folder = trainer.config, trainer.folder
+    if not trainer.ranks.first:
+        run_steps(trainer, stop, None)
+        return
+    if not (folder / "config.yaml").exists() or trainer.step == 0:
+        save_config(config, folder / "config.yaml")
+        about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
+        about["processes"] = trainer.ranks.world
+        if len(trainer.store.damaged):
+            about["damaged"] = trainer.store.table["name"][trainer.store.damaged].tolist()
+        write_json(folder / "provenance.json", provenance(folder) | about)
+        if config.train.init_from:
+            write_json(folder / "initialised.json", trainer.init_report)
+    with Recorder(folder, config.name, trainer.step, trainer.progress) as recorder:
+        run_steps(trainer, stop, recorder)
+    summary = {
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 1),
+        "val_error": trainer.best,
+        "metric": trainer.store.metric,
+        "parameters": count_parameters(trainer.model),
+    }
+    write_json(folder / "finished.json", summary)
+
+
+def run_steps(trainer: Trainer, stop: StopSignals, recorder: Recorder | None) -> None:
+    """Steps until the run's end; the process with the recorder validates and writes, while the others wait for it."""
+    settings, ranks = trainer.config.train, trainer.ranks
+    trainer.set_training()
+    batches, ended = trainer.batches(), False
+    last_saved = last_validated = last_drawn = logged = last_clock = time.monotonic()
+
+    def record(values: dict[str, float]) -> None:
+        epoch = trainer.step // trainer.batches_per_epoch
+        recorder.record(trainer.step, {"epoch": epoch, "seconds": round(trainer.seconds, 1), **values})
+
+    def check() -> None:
+        trainer.preview()
+        score = trainer.validate()
+        record({"val_error": score})
+        trainer.keep_best(score)
+        trainer.save()  # or a run that is killed would forget how good its best weights are
+
+    with Profiler(trainer.folder, settings.profile_steps * ranks.first, trainer.device) as profiler:
+        while True:
+            # All stop at the same step, and the first one's clock counts.
+            asked, exhausted, seconds = ranks.total(
+                [bool(stop.received), trainer.exhausted, trainer.seconds * ranks.first], trainer.device
+            )
+            trainer.seconds, ended = seconds, trainer.progress >= 1 or bool(exhausted)
+            if asked or ended:
+                break
+            values = trainer.train_step(next(batches))
+            profiler.step()
+            now = time.monotonic()
+            trainer.seconds += now - last_clock
+            last_clock, text = now, ""
+            if trainer.step % settings.log_steps == 0:
+                values = ranks.mean(values, trainer.device)
+                speed = settings.log_steps * settings.batch_size / (now - logged)
+                logged = now
+                text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s"
+                if recorder:
+                    record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
+            if not recorder:
+                continue
+            recorder.show(trainer.progress, text)
+            if trainer.progress >= 1:
+                continue
+            if now - last_drawn > 60 * settings.preview_minutes:
+                trainer.preview()
+                last_drawn = time.monotonic()
+            if now - last_validated > 60 * settings.validate_minutes:
+                check()
+                last_validated = last_saved = time.monotonic()
+            if now - last_saved > 60 * settings.checkpoint_minutes:
+                trainer.save()
+                last_saved = time.monotonic()
+    batches.close()
+    if recorder:
+        check() if ended else trainer.save()
+    if not ended:
+        stop.raise_received(str(trainer.folder))

@@ -1,0 +1,10 @@
+"""What is shown in notebooks; the only place with widgets."""
+
+from __future__ import annotations
+
+from p2m_workbench.drawing.mesh_images import static_picture
+from p2m_workbench.viewing.inspector import Inspector, inspect
+from p2m_workbench.viewing.live_preview import MeshPreview, draw_curves
+from p2m_workbench.viewing.scene import Look, SpecimenScene
+
+__all__ = ["Inspector", "Look", "MeshPreview", "SpecimenScene", "draw_curves", "inspect", "static_picture"]

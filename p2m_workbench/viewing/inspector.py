@@ -1,0 +1,357 @@
+"""The inspector: predictions in 3D over their photos, one after another or two side by side."""
+
+from __future__ import annotations
+
+import base64
+import html
+import time
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+import ipywidgets as widgets
+import numpy as np
+
+from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_workbench.drawing.html_page import PROTOCOL, sort_by_error, thumbnail
+from p2m_workbench.drawing.mesh_images import ERROR_RAMP, error_scale
+from p2m_workbench.viewing.scene import STYLES, SURFACES, Look, SpecimenScene
+
+UNIT = 100  # steps of the level slider from one level to the next
+GLIDE_S, GLIDE_STEPS = 0.4, 12
+GAP_PX = 4  # between two views
+DRAG_S = 0.15  # a click this soon after the camera moved is the end of a drag
+NOTHING, TRUTH = "nothing", "ground truth"
+
+
+def color_bar(maximum: float, at: float | None = None) -> str:
+    """HTML of the error scale with numbers, from 0 to `maximum` percent of the face size, and a mark at an error."""
+    ramp = ", ".join(f"rgb{tuple(rgb)}" for rgb in ERROR_RAMP)
+    numbers = "".join(f"<span>{text}</span>" for text in ("0", f"{maximum / 2:g} %", f"≥ {maximum:g} %"))
+    mark = "" if at is None else f'<i style="left: {100 * min(at / maximum, 1):.1f}%"></i>'
+    return (
+        f'<div class="bar" style="background: linear-gradient(90deg, {ramp})">{mark}</div>'
+        f'<div class="row">{numbers}</div><div class="soft small">{PROTOCOL}, % of face size</div>'
+    )
+
+
+def truth_of(specimen: Specimen) -> Specimen:
+    """The ground truth of a specimen as one of its own, without landmarks."""
+    mesh = specimen.mesh
+    levels = tuple(specimen.truth_px[: len(level)] for level in mesh.levels)
+    truth = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, np.zeros((0, 3), np.float32), mesh.box)
+    return Specimen(TRUTH, truth, specimen.photo)
+
+
+def css(more: str = "") -> widgets.HTML:
+    """The style sheet of what has class p2m-inspector, and more rules, as a widget that shows nothing."""
+    sheet = resources.files("p2m_workbench.viewing").joinpath("inspector.css").read_text(encoding="utf-8")
+    return widgets.HTML(f"<style>{sheet}{more}</style>", layout=widgets.Layout(display="none"))
+
+
+class Inspector(widgets.VBox):
+    """The widget that `inspect` returns.
+
+    Its controls are attributes: thumbnails (buttons), level, jumps (buttons), play, surface, style, photo, landmarks,
+    truth, opacity, beside, turntable, front, side; `scene` and `other` are the scenes of the left and the right view.
+    `stage` is where the level slider stands, `read_out` what the last click told.
+    """
+
+    def __init__(self, checkpoints: Mapping[str, Sequence[Specimen]], width_px: int = 620, height_px: int = 560):
+        self.size = (width_px, height_px)
+        self.checkpoints = {name: list(specimens) for name, specimens in checkpoints.items()}
+        first = next(iter(self.checkpoints), "")
+        if not self.checkpoints or not all(self.checkpoints.values()):
+            raise ValueError("inspect needs at least one specimen")
+        self.specimens = sort_by_error(self.checkpoints[first])
+        self.first = first
+        self.index, self._vertex, self._moved, self._quiet = 0, None, 0.0, False
+        self._truths: dict[int, Specimen] = {}
+        self._scales: dict[int, float] = {}
+        self.scene = SpecimenScene(self.specimen, width_px, height_px)
+        self.other: SpecimenScene | None = None  # made when it is asked for: live views are few
+        self._build_controls()
+        self._captions = [widgets.HTML().add_class("p2m-caption") for _ in range(2)]
+        self._views = widgets.HBox([self._view(self.scene, 0)]).add_class("p2m-views")
+        body = widgets.HBox([self._views, self._panel()]).add_class("p2m-body")
+        strip = widgets.HBox(self.thumbnails).add_class("p2m-strip")
+        super().__init__([self._style(), strip, body])
+        self.add_class("p2m-inspector")
+        self.choose(0)
+        self._listen()
+
+    @property
+    def specimen(self) -> Specimen:
+        """The one on show in the left view."""
+        return self.specimens[self.index]
+
+    @property
+    def compared(self) -> Specimen | None:
+        """The one on show in the right view."""
+        return self._candidates[self.beside.value or 0][1]
+
+    @property
+    def stage(self) -> float:
+        """Where the level slider stands: 0 the template, 1 the first level."""
+        return self.level.value / UNIT
+
+    # --- controls ---
+
+    def _build_controls(self) -> None:
+        self.thumbnails = [
+            widgets.Button(description=self._short_error(s), tooltip=s.name).add_class("p2m-thumb")
+            for s in self.specimens
+        ]
+        for k, button in enumerate(self.thumbnails):
+            button.add_class(f"p2m-thumb-{self._uid}-{k}")
+        self.level = widgets.IntSlider(step=5, readout=False).add_class("p2m-level")
+        self.play = widgets.Play(step=5, interval=40, show_repeat=True).add_class("p2m-play")
+        widgets.jslink((self.play, "value"), (self.level, "value"))
+        self._jumps = widgets.HBox().add_class("p2m-jumps")
+        self.surface = self._choice(*SURFACES)
+        self.style_ = self._choice(*STYLES)
+        self.photo = self._switch("Photo", True)
+        self.landmarks = self._switch("Landmarks")
+        self.truth = self._switch("Ground truth over it")
+        self.opacity = widgets.FloatSlider(1.0, min=0.1, max=1.0, step=0.05, readout=False, description="Opacity")
+        self.opacity.add_class("p2m-opacity")
+        self.beside = widgets.Dropdown(options=[(NOTHING, 0)], value=0, description="Beside")
+        self._candidates: list[tuple[str, Specimen | None]] = [(NOTHING, None)]
+        self.turntable = widgets.ToggleButton(False, description="Turntable")
+        self.front, self.side = widgets.Button(description="Front"), widgets.Button(description="Side")
+        self._title, self._legend, self.read_out = widgets.HTML(), widgets.HTML(), widgets.HTML()
+
+    @property
+    def _uid(self) -> str:
+        return self.scene.renderer.model_id[:8]
+
+    @staticmethod
+    def _choice(*names: str) -> widgets.ToggleButtons:
+        options = [(name.capitalize(), name) for name in names]
+        return widgets.ToggleButtons(options=options, value=names[0]).add_class("p2m-choice")
+
+    @staticmethod
+    def _switch(title: str, value: bool = False) -> widgets.Checkbox:
+        return widgets.Checkbox(value, description=title, indent=False)
+
+    @staticmethod
+    def _short_error(specimen: Specimen) -> str:
+        return "" if specimen.truth_px is None else f"{specimen.error_percent().mean():.2f} %"
+
+    def _style(self) -> widgets.HTML:
+        pictures = (base64.b64encode(thumbnail(s)).decode("ascii") for s in self.specimens)
+        rules = "".join(
+            f".p2m-thumb-{self._uid}-{k} {{background-image: url(data:image/jpeg;base64,{picture}) !important}}\n"
+            for k, picture in enumerate(pictures)
+        )
+        return css(rules)
+
+    def _panel(self) -> widgets.VBox:
+        switches = widgets.HBox([self.photo, self.landmarks]).add_class("p2m-pair")
+        looks = widgets.HBox([self.front, self.side, self.turntable]).add_class("p2m-looks")
+        levels = widgets.HBox([self.level, self.play]).add_class("p2m-slide")
+        return widgets.VBox(
+            [
+                self._title, levels, self._jumps, self.surface, self.style_, self._legend, switches, self.truth,
+                self.opacity, self.beside, looks, self.read_out,
+            ]
+        ).add_class("p2m-panel")  # fmt: skip
+
+    def _listen(self) -> None:
+        for control in (self.level, self.surface, self.style_, self.photo, self.landmarks, self.truth, self.opacity):
+            control.observe(self._show, "value")
+        for k, button in enumerate(self.thumbnails):
+            button.on_click(lambda _, k=k: self.choose(k))
+        self.beside.observe(self._set_beside, "value")
+        self.turntable.observe(self._turn, "value")
+        self.front.on_click(lambda _: self.scene.eye.look_from())
+        self.side.on_click(lambda _: self.scene.eye.look_from(60, 8))
+        self.scene.eye.camera.observe(self._note_move, "position")
+        self._attend(self.scene)
+
+    def _attend(self, scene: SpecimenScene) -> None:
+        """Listen to a scene's clicks."""
+        scene.picker.observe(lambda _: self._pick(scene), ["point", "faceIndex"])
+
+    def _note_move(self, change: dict) -> None:
+        if not np.allclose(change["old"], change["new"], atol=1e-3):  # a click moves it by a rounding error
+            self._moved = time.monotonic()
+
+    # --- what is shown ---
+
+    def choose(self, index: int) -> None:
+        """Show a sample, counted from the one with the smallest error."""
+        self.thumbnails[self.index].remove_class("p2m-on")
+        self.index = index
+        self.thumbnails[index].add_class("p2m-on")
+        was_finest, stages = self.level.value == self.level.max, self.scene.parts_of(self.specimen).stages
+        self._quiet = True  # one new picture for the sample, not one a control
+        try:
+            for control in (self.level, self.play):
+                control.min, control.max = 0, UNIT * stages.last
+                control.min = UNIT * stages.first
+            if was_finest or not self.level.value:
+                self.level.value = self.level.max
+            self.truth.disabled = self.specimen.truth_px is None
+            self._set_jumps(stages.first, stages.last)
+            chosen, self._candidates = self.beside.label, self._all_beside()
+            labels = [label for label, _ in self._candidates]
+            # Numbers as values: the menu compares them, and specimens hold arrays.
+            self.beside.options = [(label, k) for k, label in enumerate(labels)]
+            self.beside.value = labels.index(chosen) if chosen in labels else 0
+        finally:
+            self._quiet = False
+        self._vertex = None
+        self._set_beside()
+
+    def _set_jumps(self, first: int, last: int) -> None:
+        numbers = range(first, last + 1)
+        if len(self._jumps.children) != len(numbers):
+            buttons = [widgets.Button(description=str(k) if k else "Template") for k in numbers]
+            for k, button in zip(numbers, buttons, strict=True):
+                button.on_click(lambda _, k=k: self.glide_to(k))
+            self._jumps.children = buttons
+
+    def glide_to(self, stage: float) -> None:
+        """Move the level slider to a stage, in some steps that one can follow."""
+        for value in np.linspace(self.level.value, UNIT * stage, GLIDE_STEPS + 1)[1:]:
+            # The browser snaps other values to a step and sends that back.
+            self.level.value = self.level.step * round(value / self.level.step)
+            time.sleep(GLIDE_S / GLIDE_STEPS)
+
+    def _all_beside(self) -> list[tuple[str, Specimen | None]]:
+        """What can stand in the right view: the truth, the same sample by other weights, other samples."""
+        options = [(NOTHING, None)]
+        if self.specimen.truth_px is not None:
+            if id(self.specimen) not in self._truths:
+                self._truths[id(self.specimen)] = truth_of(self.specimen)
+            options.append((TRUTH, self._truths[id(self.specimen)]))
+        place = next(k for k, s in enumerate(self.checkpoints[self.first]) if s is self.specimen)
+        others = [(name, s) for name, s in self.checkpoints.items() if name != self.first]
+        options += [(name, specimens[place]) for name, specimens in others if place < len(specimens)]
+        return options + [(s.name, s) for s in self.specimens if s is not self.specimen]
+
+    def _set_beside(self, _: object = None) -> None:
+        if self._quiet:
+            return
+        shown, (width, height) = self.compared is not None, self.size
+        if shown:
+            width = (width - GAP_PX) // 2
+            if self.other is None:
+                self.other = SpecimenScene(self.compared, width, height, self.scene.eye)
+                # The same controls in both views: both are drawn while one turns.
+                self._attend(self.other)
+        self.scene.resize(width, height)
+        self.scene.eye.fit(width, height)  # after the size, which clears the view until something is drawn
+        self._show()
+        if shown and len(self._views.children) == 1:
+            self._views.children = [*self._views.children, self._view(self.other, 1)]
+        for view in self._views.children[1:]:  # hidden, not taken away: that would end the shared controls
+            view.layout.display = None if shown else "none"
+        if self.turntable.value:
+            self._turn()
+
+    def _scale(self, specimen: Specimen) -> float:
+        if id(specimen) not in self._scales:
+            self._scales[id(specimen)] = error_scale(specimen.error_percent())
+        return self._scales[id(specimen)]
+
+    def _view(self, scene: SpecimenScene, number: int) -> widgets.VBox:
+        return widgets.VBox([scene.renderer, self._captions[number]]).add_class("p2m-view")
+
+    def _look(self) -> Look:
+        maxima = [self._scale(s) for s in (self.specimen, self.compared) if s is not None and s.truth_px is not None]
+        return Look(
+            stage=self.stage, surface=self.surface.value, style=self.style_.value, landmarks=self.landmarks.value,
+            photo=self.photo.value, truth=self.truth.value, opacity=self.opacity.value,
+            maximum=max(maxima, default=1.0),
+        )  # fmt: skip
+
+    def _show(self, _: object = None) -> None:
+        if self._quiet:
+            return
+        look, other = self._look(), self.compared
+        self.scene.show(self.specimen, look)
+        if other is not None:
+            same_photo = other.photo.shape == self.specimen.photo.shape and np.array_equal(
+                other.photo, self.specimen.photo
+            )
+            self.other.show(other, look, self.specimen if same_photo else None)
+        self._describe(look)
+
+    def _describe(self, look: Look) -> None:
+        level = max(int(np.ceil(self.stage)), 1)
+        mesh = self.specimen.mesh
+        where = f"level {self.stage:.4g}" if self.stage else "template"
+        counts = f"{where} · {len(mesh.levels[level - 1])} vertices · {len(mesh.level_faces[level - 1])} faces"
+        error = ""
+        if self.specimen.truth_px is not None:
+            values = self.specimen.error_at(self.stage, self.scene.parts_of(self.specimen).stages)
+            error = f"mean error <b>{values.mean():.2f} %</b>, worst {values.max():.1f} %"
+            if self.compared is not None and self.compared.truth_px is not None:
+                mean = self.compared.error_at(self.stage, self.other.parts_of(self.compared).stages).mean()
+                error += f"<br>{html.escape(self.beside.label)}: mean <b>{mean:.2f} %</b>"
+        elif look.surface == "error":
+            error = "no ground truth, so no error"
+        name, beside = html.escape(self.specimen.name), self.compared is not None
+        self._captions[0].value = html.escape(self.first or self.specimen.name) if beside else ""
+        self._captions[1].value = html.escape(self.beside.label) if beside else ""
+        for button in self._jumps.children:
+            at = (button.description == "Template" and not self.stage) or button.description == f"{self.stage:g}"
+            (button.add_class if at else button.remove_class)("p2m-on")
+        self._title.value = f'<div class="name">{name}</div><div class="soft">{counts}<br>{error}</div>'
+        self._tell(look)
+
+    # --- clicks ---
+
+    def _pick(self, scene: SpecimenScene) -> None:
+        if time.monotonic() - self._moved < DRAG_S:
+            return
+        shown = self.specimen if scene is self.scene else self.compared
+        self._vertex = scene.picked(shown)
+        self._tell(self._look())
+
+    def _tell(self, look: Look) -> None:
+        """The ring around the chosen vertex, its facts, and its place on the error scale."""
+        stages, vertex, error = self.scene.parts_of(self.specimen).stages, self._vertex, None
+        places = stages.vertices(self.stage)
+        if vertex is not None and vertex >= len(places):
+            vertex = None  # of a finer level
+        self.scene.point_out(None if vertex is None else places[vertex])
+        if self.compared is not None:
+            there = self.other.parts_of(self.compared).stages.vertices(self.stage)
+            self.other.point_out(there[vertex] if vertex is not None and vertex < len(there) else None)
+        if vertex is None:
+            self.read_out.value = '<div class="soft">Click on the mesh: vertex, error, position</div>'
+        else:
+            x, y, z = places[vertex]
+            facts = f"<b>vertex {vertex}</b>"
+            if self.specimen.truth_px is not None:
+                error = float(self.specimen.error_at(self.stage, stages)[vertex])
+                facts += f" · error <b>{error:.2f} %</b>"
+            self.read_out.value = f'<div>{facts}<br><span class="soft">x {x:.1f}, y {y:.1f}, z {z:.1f} px</span></div>'
+        shown = look.surface == "error" and self.specimen.truth_px is not None
+        self._legend.value = color_bar(look.maximum, error) if shown else ""
+
+    def _turn(self, _: object = None) -> None:
+        scenes = [self.scene] if self.compared is None else [self.scene, self.other]
+        for scene in scenes:
+            if self.turntable.value:
+                scene.turntable.play()
+            else:
+                scene.turntable.stop()
+
+
+def inspect(
+    specimens: Sequence[Specimen] | Mapping[str, Sequence[Specimen]], width_px: int = 620, height_px: int = 560
+) -> Inspector:
+    """A widget to look at predictions: thumbnails sorted by error, the mesh over its photo, a slider from the template
+    through the levels, surfaces and styles, the ground truth over it or beside it, error colours with their scale,
+    and what a click on the mesh tells. Two views side by side share a camera.
+
+    Args:    specimens: at least one, or by name a list for each of several weights, with the same samples in the same
+             order; the first of them is in the left view.
+             width_px, height_px: of the view.
+    Raises:  ValueError if there is no specimen.
+    """
+    checkpoints = specimens if isinstance(specimens, Mapping) else {"": specimens}
+    return Inspector(checkpoints, width_px, height_px)

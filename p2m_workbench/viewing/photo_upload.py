@@ -1,0 +1,143 @@
+"""The desk: photos uploaded in the browser, a box by hand where no face is found, and the mesh of each."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image, ImageDraw
+
+from p2m_core.config.settings import PredictConfig
+from p2m_core.errors import InputError
+from p2m_core.face_mesh import Specimen
+from p2m_core.files import write_bytes
+from p2m_core.inference import open_network
+from p2m_workbench.drawing.mesh_images import encode_picture, static_picture
+from p2m_workbench.photos.batch import predict_files
+from p2m_workbench.photos.predict import find_meshes
+from p2m_workbench.photos.read import decode_photo
+from p2m_workbench.viewing.inspector import inspect
+
+FOUND, GIVEN = (64, 224, 180), (255, 176, 32)  # RGB of found boxes, and of the one given by hand
+PHOTO_PX = 420  # longer side of the photo on the desk
+
+
+class PhotoDesk(widgets.VBox):
+    """An upload button; the photo with its boxes; two range sliders that give a box; what came of it.
+
+    Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, choice (of the photo), by_hand, across, down,
+    go, message, picture; `specimens` are those of the photo on show.
+    """
+
+    def __init__(self, folder: str | Path, settings: PredictConfig, device: str | None = None):
+        self.folder, self.settings, self.device = Path(folder), settings, device
+        self.photos: dict[str, np.ndarray] = {}
+        self.specimens: list[Specimen] = []
+        self._boxes = np.zeros((0, 4))
+        self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="Upload photos")
+        self.upload.add_class("p2m-upload")
+        self.choice = widgets.Dropdown(description="Photo", layout=widgets.Layout(width="300px", display="none"))
+        self.by_hand = widgets.Checkbox(False, description="Give the box by hand: brows, jaw and chin", indent=False)
+        wide = {
+            "layout": widgets.Layout(width="300px"),
+            "style": {"description_width": "50px"},
+            "readout_format": ".0f",
+        }
+        self.across = widgets.FloatRangeSlider(description="Across", min=0, max=1, step=1, **wide)
+        self.down = widgets.FloatRangeSlider(description="Down", min=0, max=1, step=1, **wide)
+        self.go = widgets.Button(description="Predict", icon="play", button_style="primary")
+        self.message = widgets.HTML()
+        self.photo = widgets.Image(format="png", layout=widgets.Layout(max_width=f"{PHOTO_PX}px"))
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.picture.add_class("p2m-result")
+        self.view = widgets.VBox()
+        controls = widgets.VBox([self.choice, self.by_hand, self.across, self.down, self.go, self.message])
+        self.bench = widgets.HBox([self.photo, controls], layout=widgets.Layout(display="none", flex_flow="row wrap"))
+        self.upload.observe(self._uploaded, "value")
+        self.choice.observe(lambda _: self._enter(), "value")
+        for control in (self.by_hand, self.across, self.down):
+            control.observe(self._show, "value")
+        self.go.on_click(lambda _: self.predict())
+        super().__init__([self.upload, self.bench, self.picture, self.view])
+        self.add_class("p2m-desk")
+
+    def take(self, name: str, content: bytes) -> None:
+        """Put a photo on the desk, look for its faces, and predict them."""
+        name = Path(name).name
+        try:
+            self.photos[name] = decode_photo(content, name)
+        except InputError as error:
+            self._say(str(error))
+            return
+        write_bytes(self.folder / "photos" / name, content)
+        self.choice.options = list(self.photos)
+        self.choice.layout.display = None if len(self.photos) > 1 else "none"
+        if self.choice.value == name:
+            self._enter()
+        else:
+            self.choice.value = name
+
+    def predict(self) -> None:
+        """Predict the photo on show: with the found boxes, or with the one by hand."""
+        boxes = self.box()[None] if self.by_hand.value else self._boxes
+        self.specimens, self.picture.value, self.view.children = [], b"", ()
+        if not len(boxes):
+            self.by_hand.value = True
+            self._say("no face found: give a box around brows, jaw and chin with the sliders, then press Predict")
+            return
+        path = self.folder / "photos" / self.choice.value
+        result = predict_files([path], self.folder, boxes, self.settings, self.device)
+        self.specimens = result.specimens
+        self._say(*result.problems, *result.warnings, *(f"{item.name}: written" for item in self.specimens))
+        if self.specimens:
+            rows = [static_picture(item, 240) for item in self.specimens]
+            self.picture.value = encode_picture(np.concatenate(rows))
+            self.view.children = (inspect(self.specimens),)
+
+    def box(self) -> np.ndarray:
+        """The box that the sliders say, (4,) x0 y0 x1 y1."""
+        (x0, x1), (y0, y1) = self.across.value, self.down.value
+        return np.array([x0, y0, x1, y1])
+
+    def _uploaded(self, _: object) -> None:
+        for item in self.upload.value:
+            self.take(item["name"], bytes(item["content"]))
+        self.upload.value = ()  # so that the same file can come again
+
+    def _enter(self) -> None:
+        photo = self.photos[self.choice.value]
+        height, width = photo.shape[:2]
+        model = open_network(self.settings.weights, self.device, self.settings.precision)
+        found = find_meshes(model, photo, detector=self.settings.detector)
+        self._boxes = np.array([mesh.box for mesh in found]).reshape(-1, 4)
+        middle = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height])
+        x0, y0, x1, y1 = np.round(self._boxes[0] if len(self._boxes) else middle)
+        for slider, size, low, high in ((self.across, width, x0, x1), (self.down, height, y0, y1)):
+            slider.max = size
+            slider.value = (max(low, 0), min(high, size))
+        self.by_hand.value = False
+        self.bench.layout.display = None
+        self._show()
+        self.predict()
+
+    def _show(self, _: object = None) -> None:
+        if not self.choice.value:
+            return
+        photo = Image.fromarray(self.photos[self.choice.value])
+        scale = PHOTO_PX / max(photo.size)
+        photo = photo.resize([max(1, round(side * scale)) for side in photo.size], Image.Resampling.BILINEAR)
+        draw = ImageDraw.Draw(photo)
+        boxes = [(self.box(), GIVEN)] if self.by_hand.value else [(box, FOUND) for box in self._boxes]
+        for box, color in boxes:
+            draw.rectangle([*np.sort((box * scale).reshape(2, 2), 0).ravel()], outline=color, width=3)
+        self.photo.value = encode_picture(np.asarray(photo))
+
+    def _say(self, *lines: str) -> None:
+        self.message.value = "<br>".join(html.escape(line) for line in lines)
+
+
+def photo_desk(folder: str | Path, settings: PredictConfig) -> PhotoDesk:
+    """A desk whose meshes go to a folder, with the settings of a config's `predict` section."""
+    return PhotoDesk(folder, settings)

@@ -1,0 +1,384 @@
+"""The pythreejs scene of a specimen: its photo, its mesh at any stage, and what can be laid over it."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import pythreejs as three
+
+from p2m_core.face_mesh import Specimen, Stages, to_world
+from p2m_core.geometry.rasterizer import vertex_normals
+from p2m_workbench.drawing import matcap
+from p2m_workbench.drawing.html_page import photo_uri
+from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors
+
+FRAME = 1.28  # the picture's height over the mesh's longest side
+DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
+TURN_S = 9.0  # seconds a round on the turntable
+SURFACES = ("clay", "photo", "normals", "error")
+STYLES = ("solid", "edges", "wire", "points")
+_RAMP_PX = 256
+_DARK, _PALE = "#141c26", "#a9e4d8"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What of a specimen is shown, and how.
+
+    stage    0 is the template, 1 the coarsest level, and so on; between them the mesh is on its way
+    surface  one of SURFACES; error shows clay where there is no ground truth
+    style    one of STYLES
+    opacity  of the surface, 0 to 1
+    maximum  error at which the colours end, percent of the face size
+    """
+
+    stage: float = np.inf
+    surface: str = "clay"
+    style: str = "solid"
+    landmarks: bool = False
+    photo: bool = True
+    truth: bool = False
+    opacity: float = 1.0
+    maximum: float = 1.0
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """An (H, W, 3 or 4) uint8 picture as PNG in a data URI."""
+    return "data:image/png;base64," + base64.b64encode(encode_picture(picture)).decode("ascii")
+
+
+def _texture(uri: str) -> three.ImageTexture:
+    # Mipmaps would want sides that are powers of two.
+    return three.ImageTexture(imageUri=uri, minFilter="LinearFilter", generateMipmaps=False)
+
+
+def _attribute(values: np.ndarray, dtype: type = np.float32) -> three.BufferAttribute:
+    # A subclass of ndarray, such as trimesh's, would make pythreejs warn of float64.
+    return three.BufferAttribute(np.array(values, dtype, order="C", subok=False), normalized=False)
+
+
+@cache
+def _disc_uri(ring: bool = False) -> str:
+    """A round dot with a dark rim on transparency, or a white ring: WebGL's own points are squares."""
+    row, column = np.ogrid[:64, :64]
+    distance = np.hypot(row - 31.5, column - 31.5)
+    if ring:
+        disc = np.full((64, 64, 3), 255, np.uint8)
+        disc[(distance < 17) | (distance > 27)] = 20
+        cover = np.clip(30 - distance, 0, 1) * np.clip(distance - 13, 0, 1)
+    else:
+        disc = draw_landmarks(np.zeros((64, 64, 3), np.uint8), np.array([[31.5, 31.5]]), radius_px=22)
+        cover = np.clip(29 - distance, 0, 1)
+    return data_uri(np.concatenate([disc, np.round(255 * cover)[..., None].astype(np.uint8)], -1))
+
+
+class _Level:
+    """A level's geometries. Each holds the level and, as morph target, the stage before it at the same vertices, so a
+    number moves the mesh; a live geometry cannot change its size."""
+
+    def __init__(self, parts: _Parts, level: int):
+        self.specimen, self.faces = parts.specimen, parts.specimen.mesh.level_faces[level]
+        self.world, start = (to_world(ends[level]) for ends in (parts.stages.ends, parts.stages.starts))
+        here, there = ({"position": x, "normal": vertex_normals(x, self.faces)} for x in (self.world, start))
+        self._shared = {name: _attribute(array) for name, array in here.items()}
+        self._morphs = {name: (_attribute(array),) for name, array in there.items()}
+        self._index = _attribute(self.faces.ravel(), np.uint32)
+        self.photo_uv = self.on_photo(self.world, self.specimen.photo)
+        self.solid = self._geometry(_attribute(self.photo_uv))
+        self.shown = {"ramp": None, "places": None}  # what the arrays of that name hold
+
+    def _geometry(self, uv: three.BufferAttribute) -> three.BufferGeometry:
+        return three.BufferGeometry(
+            attributes={**self._shared, "uv": uv}, index=self._index, morphAttributes=self._morphs
+        )
+
+    @cached_property
+    def ramp(self) -> three.BufferAttribute:
+        """Each vertex's place on the colour ramp. A texture coordinate, so that colours are exact between vertices."""
+        return _attribute(np.zeros((len(self.world), 2)))
+
+    @cached_property
+    def heat(self) -> three.BufferGeometry:
+        """The level with `ramp` in place of the coordinates on the photo."""
+        return self._geometry(self.ramp)
+
+    @cached_property
+    def places(self) -> three.BufferAttribute:
+        """Where the dots are: points know no morph targets."""
+        return _attribute(self.world)
+
+    @cached_property
+    def dots(self) -> three.BufferGeometry:
+        """The vertices alone."""
+        return three.BufferGeometry(attributes={"position": self.places})
+
+    @cached_property
+    def truth(self) -> three.BufferGeometry:
+        """The true vertices of this level."""
+        truth = to_world(self.specimen.truth_px[: len(self.world)])
+        attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
+        return three.BufferGeometry(attributes=attributes, index=self._index)
+
+    @staticmethod
+    def on_photo(world: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        """Texture coordinates (V, 2) float32 of vertices on the photo that they project to."""
+        height, width = photo.shape[:2]
+        return np.float32((world[:, :2] * [1, -1] + 0.5) / [width, height] * [1, -1] + [0, 1])
+
+
+class _Parts:
+    """What of one specimen goes into a scene; made when it is first shown, since all of it travels to the browser."""
+
+    def __init__(self, specimen: Specimen):
+        self.specimen, self.stages = specimen, Stages(specimen.mesh)
+        self._levels: dict[int, _Level] = {}
+        self.landmarks = three.BufferGeometry(attributes={"position": _attribute(to_world(specimen.mesh.landmarks_px))})
+        height, width = specimen.photo.shape[:2]
+        self.photo = three.PlaneBufferGeometry(width, height)
+        self._texture = _texture(photo_uri(specimen.photo))
+        self.backdrop = three.MeshBasicMaterial(map=self._texture, depthWrite=False)
+        world = to_world(specimen.mesh.levels[-1])
+        low, high = world.min(0), world.max(0)
+        self.size = max(float((high - low).max()), 1e-6)
+        self.centre = (low + high) / 2
+        deepest = min(float(self.world(k)[:, 2].min()) for k in range(self.stages.first, self.stages.last + 1))
+        self.photo_at = np.array([(width - 1) / 2, (1 - height) / 2, deepest - 0.02 * self.size])
+
+    def level(self, number: int) -> _Level:
+        """A level by its number, 1 for the coarsest."""
+        if number not in self._levels:
+            self._levels[number] = _Level(self, number - 1)
+        return self._levels[number]
+
+    @property
+    def finest(self) -> _Level:
+        """The last level."""
+        return self.level(self.stages.last)
+
+    @cached_property
+    def skin(self) -> three.MeshMatcapMaterial:
+        """The photo, but where the surface turns away from the camera or lies behind another part of it."""
+        seen = matcap.seen_from_the_front(self.specimen.mesh, *self.specimen.photo.shape[:2])
+        mask = _texture(data_uri(np.repeat(seen[..., None], 3, -1)))
+        return _material(matcap.paper(), map=self._texture, alphaMap=mask, depthWrite=False)
+
+    def world(self, stage: float) -> np.ndarray:
+        """Vertices (V, 3) at a stage, y up."""
+        return to_world(self.stages.vertices(stage))
+
+
+def _material(sphere: np.ndarray, **options) -> three.MeshMatcapMaterial:
+    return three.MeshMatcapMaterial(
+        matcap=_texture(data_uri(sphere)), side="DoubleSide", transparent=True, morphTargets=True, morphNormals=True,
+        polygonOffset=True, polygonOffsetFactor=1, polygonOffsetUnits=2, **options,
+    )  # fmt: skip
+
+
+class Eye:
+    """An orthographic camera with its controls, which any number of scenes share: they turn together.
+
+    From the front every vertex lies on its own pixel of the photo.
+    """
+
+    def __init__(self):
+        self.camera = three.OrthographicCamera(
+            left=-1, right=1, top=1, bottom=-1, near=0, far=2 * DISTANCE, position=[0, 0, DISTANCE]
+        )
+        self.controls = three.OrbitControls(controlling=self.camera, screenSpacePanning=True)
+
+    def fit(self, width_px: int, height_px: int) -> None:
+        """Take the shape of a view of this size; a narrow one sees more above and below."""
+        half = FRAME / 2 * max(1.0, 0.78 * height_px / width_px)
+        aspect = width_px / height_px
+        self.camera.left, self.camera.right = -half * aspect, half * aspect
+        self.camera.top, self.camera.bottom = half, -half
+
+    def look_from(self, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> None:
+        """Stand at an angle, 0 being the photo's camera, and undo zoom and shift."""
+        yaw, pitch = np.deg2rad([yaw_deg, pitch_deg])
+        place = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)]) * DISTANCE
+        self.controls.target = (0.0, 0.0, 0.0)
+        self.camera.zoom = 1.0
+        self.camera.up = (0.0, 1.0, 0.0)
+        self.camera.position = tuple(map(float, place))
+        self.controls.exec_three_obj_method("update")
+
+
+class SpecimenScene:
+    """One live 3D view, `renderer`, that can show any number of specimens one after another.
+
+    A page holds at most 8 live views, so a list of specimens shares one. Each mesh is scaled to the same size, so the
+    camera stays where it is when the specimen changes.
+
+    Args:    specimen: shown first.   width_px, height_px: of the view.   eye: one that other scenes share, or None.
+    """
+
+    def __init__(self, specimen: Specimen, width_px: int = 620, height_px: int = 560, eye: Eye | None = None):
+        self._parts: dict[int, _Parts] = {}
+        self.look = Look()
+        parts = self.parts_of(specimen)
+        first = parts.finest.solid
+        ramp = error_colors(np.linspace(0, 1, _RAMP_PX), 1.0)
+        self.materials = {
+            "clay": _material(matcap.clay()),
+            "normals": _material(matcap.directions()),
+            "error": _material(matcap.paper(), map=_texture(data_uri(np.repeat(ramp[None], 4, 0)))),
+        }
+        teal = _material(matcap.clay(), color="#5fb9ac", opacity=0.55, depthWrite=False)
+        hidden = three.MeshBasicMaterial(
+            colorWrite=False, side="DoubleSide", transparent=True, morphTargets=True,
+            polygonOffset=True, polygonOffsetFactor=1, polygonOffsetUnits=2,
+        )  # fmt: skip
+        self.lines = three.MeshBasicMaterial(
+            color=_DARK, wireframe=True, transparent=True, depthWrite=False, morphTargets=True
+        )
+        # Everything is transparent, so renderOrder alone decides: the photo, then depth only, then the surface, of
+        # which a low opacity thus shows the front layer and no more.
+        self.photo = three.Mesh(parts.photo, parts.backdrop, renderOrder=-1)
+        self.depth = three.Mesh(first, hidden, renderOrder=0)
+        self.solid = three.Mesh(first, self.materials["clay"], renderOrder=1, frustumCulled=False)
+        self.skin = three.Mesh(first, self.materials["clay"], renderOrder=2, visible=False, frustumCulled=False)
+        self.truth = three.Mesh(first, teal, renderOrder=3, visible=False)
+        self.wire = three.Mesh(first, self.lines, renderOrder=4, visible=False, frustumCulled=False)
+        self.dots = three.Points(parts.landmarks, self._dot_material(4), renderOrder=5, visible=False)
+        self.landmarks = three.Points(parts.landmarks, self._dot_material(9), renderOrder=6, visible=False)
+        self._mark_at = _attribute(np.zeros((1, 3)))
+        ring = three.BufferGeometry(attributes={"position": self._mark_at})
+        self.mark = three.Points(ring, self._dot_material(22, ring=True, depthTest=False), renderOrder=7, visible=False)
+        self.picker = three.Picker(controlling=self.depth, event="click")
+        self.shift = three.Group()
+        self.shift.add([self.depth, self.solid, self.skin, self.truth, self.wire, self.dots, self.landmarks, self.mark])
+        self.spin = three.Group(children=[self.shift])
+        self.root = three.Group(children=[self.photo, self.spin])
+        self.eye = eye or Eye()
+        self.renderer = three.Renderer(
+            camera=self.eye.camera, scene=three.Scene(children=[self.root, self.eye.camera], background=None),
+            controls=[self.eye.controls, self.picker], width=width_px, height=height_px, antialias=True, alpha=True,
+            clearOpacity=0.0,
+        )  # fmt: skip
+        if eye is None:
+            self.eye.fit(width_px, height_px)
+        self.turntable = three.AnimationAction(three.AnimationMixer(self.spin), self._round(), self.spin)
+        self.show(specimen, self.look)
+
+    @staticmethod
+    def _dot_material(size_px: float, ring: bool = False, depthTest: bool = True) -> three.PointsMaterial:
+        return three.PointsMaterial(
+            size=size_px, sizeAttenuation=False, map=_texture(_disc_uri(ring)), transparent=True, depthWrite=False,
+            depthTest=depthTest,
+        )  # fmt: skip
+
+    @staticmethod
+    def _round() -> three.AnimationClip:
+        times = np.linspace(0, TURN_S, 5, dtype=np.float32)
+        angles = np.linspace(0, 2 * np.pi, 5, dtype=np.float32)
+        return three.AnimationClip(tracks=[three.NumberKeyframeTrack(".rotation[y]", times, angles)], duration=TURN_S)
+
+    def parts_of(self, specimen: Specimen) -> _Parts:
+        """What of a specimen goes into the scene; made once."""
+        # The specimen is kept with its parts, or its id could pass to another one.
+        if id(specimen) not in self._parts:
+            self._parts[id(specimen)] = _Parts(specimen)
+        return self._parts[id(specimen)]
+
+    def show(self, specimen: Specimen, look: Look, frame: Specimen | None = None) -> None:
+        """Show a specimen.
+
+        Args:    look: its `truth` and error colours do nothing where there is no ground truth.
+                 frame: another specimen of the same photo, whose place and size count; None for its own.
+        """
+        parts, place = self.parts_of(specimen), self.parts_of(frame or specimen)
+        stages = parts.stages
+        stage = min(max(look.stage, stages.first), stages.last)
+        number = max(int(np.ceil(stage)), 1)
+        level, part = parts.level(number), number - stage
+        known = specimen.truth_px is not None
+        error = look.surface == "error" and known
+        if error:
+            self._paint(level, specimen.error_at(stage, stages) / look.maximum)
+        if look.style == "points":
+            self._place(level, parts, stage)
+        geometry = level.heat if error else level.solid
+        self.depth.geometry = self.skin.geometry = level.solid
+        self.solid.geometry = self.wire.geometry = geometry
+        for mesh in (self.depth, self.solid, self.skin, self.wire):
+            mesh.morphTargetInfluences = [float(part)]
+        self.solid.material = self.materials[look.surface if error or look.surface == "normals" else "clay"]
+        self.solid.visible = look.style in ("solid", "edges")
+        self.solid.material.opacity = look.opacity
+        self.skin.visible = self.solid.visible and look.surface == "photo"
+        if self.skin.visible:
+            self.skin.material, parts.skin.opacity = parts.skin, look.opacity
+        self.wire.visible = look.style in ("edges", "wire")
+        fineness = min(stages.last - number, 3)
+        self.dots.visible, self.dots.material.size = look.style == "points", 3.5 + fineness
+        if self.dots.visible:
+            self.dots.geometry = level.dots
+        # Lines thinner than a pixel would turn a fine level black.
+        self.lines.color = _PALE if look.style == "wire" else _DARK
+        self.lines.opacity = (0.75 if look.style == "wire" else 0.30) + 0.08 * fineness
+        self.truth.visible = look.truth and known
+        if self.truth.visible:
+            self.truth.geometry = level.truth
+        self.landmarks.geometry, self.landmarks.visible = parts.landmarks, look.landmarks
+        self.landmarks.position = (0, 0, 0.008 * parts.size)
+        self.photo.geometry, self.photo.material, self.photo.visible = parts.photo, parts.backdrop, look.photo
+        self.photo.position = tuple(map(float, parts.photo_at - place.centre))
+        self.shift.position = tuple(map(float, -place.centre))
+        self.root.scale = (1 / place.size,) * 3
+        self.look = look
+
+    @staticmethod
+    def _paint(level: _Level, share: np.ndarray) -> None:
+        """Set a level's places on the colour ramp, unless they are there."""
+        u = np.clip(share, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
+        u = np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
+        if level.shown["ramp"] is None or not np.array_equal(u, level.shown["ramp"]):
+            level.ramp.array = level.shown["ramp"] = u
+
+    @staticmethod
+    def _place(level: _Level, parts: _Parts, stage: float) -> None:
+        """Move a level's dots to a stage, unless they are there."""
+        if level.shown["places"] != stage:
+            level.places.array, level.shown["places"] = np.ascontiguousarray(parts.world(stage)), stage
+
+    def move(self, specimen: Specimen, to: Specimen, maximum: float) -> None:
+        """Give a specimen's last level the vertices of another specimen with the same faces, in place.
+
+        Args:    maximum: as in `Look`, for the error colours.
+        """
+        level, world = self.parts_of(specimen).finest, to_world(to.mesh.vertices_px)
+        arrays = {
+            "position": world,
+            "normal": np.float32(vertex_normals(world, level.faces)),
+            "uv": level.on_photo(world, specimen.photo),
+        }
+        for name, array in arrays.items():
+            level.solid.attributes[name].array = array
+        if to.truth_px is not None:
+            self._paint(level, to.error_percent() / maximum)
+
+    def point_out(self, position_px: np.ndarray | None) -> None:
+        """Draw a ring around a place (3,) of the mesh, px, or none."""
+        self.mark.visible = position_px is not None
+        if position_px is not None:
+            self._mark_at.array = to_world(position_px)[None]
+
+    def picked(self, specimen: Specimen) -> int | None:
+        """The vertex next to the last click, None beside the mesh."""
+        if self.picker.faceIndex is None:
+            return None
+        stages = self.parts_of(specimen).stages
+        number = max(int(np.ceil(min(max(self.look.stage, stages.first), stages.last))), 1)
+        corners = np.array(self.picker.face, int)
+        # By the place on the photo, which stays the same however the mesh is turned.
+        away = self.parts_of(specimen).level(number).photo_uv[corners] - np.array(self.picker.uv)
+        height, width = specimen.photo.shape[:2]
+        return int(corners[np.hypot(away[:, 0] * width, away[:, 1] * height).argmin()])
+
+    def resize(self, width_px: int, height_px: int) -> None:
+        """Give the view another size."""
+        self.renderer.width, self.renderer.height = width_px, height_px

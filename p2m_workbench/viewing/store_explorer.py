@@ -1,0 +1,267 @@
+"""The explorer of a store: which samples are in it, what lies on them, and what crop and augmentation do to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import ipywidgets as widgets
+import numpy as np
+
+from p2m_core.config.loading import save_config
+from p2m_core.config.paths import run_folder, shown
+from p2m_core.config.settings import AugmentConfig, Config
+from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
+from p2m_core.data.store import Store
+from p2m_core.errors import InputError
+from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.geometry.crop import apply_affine, compose, crop_matrix, invert_affine
+from p2m_core.geometry.rasterizer import draw_mesh
+from p2m_core.network.mesh_ops import region_density
+from p2m_workbench.doctor.outliers import find_suspects
+from p2m_workbench.drawing.dataset_figures import augmented
+from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors
+from p2m_workbench.viewing.scene import Look, SpecimenScene
+
+SIDE_PX = 460  # of the picture
+ORDERS = ("as stored", "residual", "yaw", "face size")
+# The most that a slider gives; all others are shares.
+LARGEST = {"rotate_deg": 60.0, "scale": 0.4, "shift": 0.3}
+REGIONS = (0.22, 0.17)  # shown where the config has none: those of older ports
+INPUT_BOX, STORE_BOX = (255, 176, 59), (112, 178, 255)
+
+
+class Explorer(widgets.VBox):
+    """A picker with filters, a photo with layers, its truth in 3D, and sliders for crop and augmentation.
+
+    Controls are attributes: yaw, size, residual, suspects, order, sample; landmarks, mesh, regions, boxes;
+    margin, store_margin, augment (a slider a field), seed.
+    """
+
+    def __init__(self, store: Store, config: Config):
+        self.store, self.config = store, config
+        self.doubts = find_suspects(store)
+        self.photos: dict[str, Path] | None = None
+        wide = {"style": {"description_width": "92px"}, "continuous_update": False, "layout": {"width": "350px"}}
+        yaw, size, residual = store.yaw_deg(), store.face_size_px(), store.table["residual_percent"]
+
+        def span(values: np.ndarray, title: str) -> widgets.FloatRangeSlider:
+            low, high = float(np.floor(values.min())), float(np.ceil(values.max())) + 1e-3
+            return widgets.FloatRangeSlider(value=(low, high), min=low, max=high, description=title, **wide)
+
+        self.yaw, self.size = span(np.abs(yaw), "|yaw|, deg"), span(size, "face, px")
+        self.residual = span(residual, "residual, %")
+        self.suspects = widgets.Checkbox(
+            False, description=f"the {self.doubts['index'].nunique()} suspicious ones only"
+        )
+        self.order = widgets.Dropdown(options=ORDERS, description="order", style=wide["style"])
+        self.chosen = np.arange(len(store))
+        self.sample = widgets.IntSlider(value=0, min=0, max=len(store) - 1, description="sample", **wide)
+        self.sample.add_class("p2m-sample")
+        on = {"landmarks": True, "mesh": False, "regions": False, "boxes": True}
+        for name, value in on.items():
+            setattr(self, name, widgets.Checkbox(value, description=name, indent=False, layout={"width": "92px"}))
+        self.margin = widgets.FloatSlider(
+            value=config.model.margin, min=1.01, max=2.0, step=0.01, description="input margin", **wide
+        )
+        self.margin.add_class("p2m-margin")
+        self.store_margin = widgets.FloatSlider(
+            value=config.data.store_margin, min=1.01, max=2.5, step=0.01, description="store margin", **wide
+        )
+        self.augment = {
+            name: widgets.FloatSlider(
+                value=value, min=0, max=LARGEST.get(name, 1.0), step=1 if name == "rotate_deg" else 0.01,
+                description=name, **wide,
+            )
+            for name, value in config.augment.model_dump().items()
+        }  # fmt: skip
+        self.seed = widgets.IntSlider(value=0, min=0, max=99, description="draw", **wide)
+        self.facts, self.saved = widgets.HTML(), widgets.HTML()
+        self.picture, self.sheet = widgets.Image(format="png"), widgets.Image(format="png")
+        self.picture.add_class("p2m-picture")
+        self.sheet.add_class("p2m-sheet")
+        self.scene = SpecimenScene(self.truth(0), SIDE_PX, SIDE_PX)
+        self.save = widgets.Button(description="Keep these settings", button_style="primary")
+        self.save.on_click(lambda _: self.write())
+        self.doubt = widgets.Select(
+            options=[(f"{name}: {reason}", index) for index, name, reason in self.doubts.to_numpy().tolist()],
+            value=None, rows=6, layout={"width": "350px"},
+        )  # fmt: skip
+        super().__init__(self._laid_out())
+        for control in (self.yaw, self.size, self.residual, self.suspects, self.order):
+            control.observe(self._filter, "value")
+        for control in (
+            self.sample,
+            self.landmarks,
+            self.mesh,
+            self.regions,
+            self.boxes,
+            self.margin,
+            self.store_margin,
+        ):
+            control.observe(self._show, "value")
+        for control in (self.sample, self.margin, self.seed, *self.augment.values()):
+            control.observe(self._show_sheet, "value")
+        self.doubt.observe(self._go_to_doubt, "value")
+        self._show()
+        self._show_sheet()
+
+    def _laid_out(self) -> list[widgets.Widget]:
+        def block(title: str, *children: widgets.Widget) -> widgets.VBox:
+            return widgets.VBox([widgets.HTML(f"<b>{title}</b>"), *children], layout={"margin": "0 18px 8px 0"})
+
+        layers = widgets.HBox([self.landmarks, self.mesh, self.regions, self.boxes])
+        picker = block(
+            "Which sample?", self.yaw, self.size, self.residual, self.suspects, self.order, self.sample, self.facts
+        )
+        crop = block("Crop", self.margin, self.store_margin)
+        doubts = block("Suspicious", self.doubt if len(self.doubts) else widgets.HTML("none"))
+        augment = block("Augmentation", *self.augment.values(), self.seed)
+        views = widgets.VBox([widgets.HBox([self.picture, self.scene.renderer]), layers])
+        controls = widgets.HBox(
+            [picker, widgets.VBox([crop, doubts]), augment], layout={"flex_flow": "row wrap", "margin": "8px 0"}
+        )
+        return [views, controls, self.sheet, widgets.HBox([self.save, self.saved])]
+
+    # --- which sample ---
+
+    @property
+    def index(self) -> int:
+        """The shown sample's index into the store."""
+        return int(self.chosen[self.sample.value])
+
+    def _filter(self, _: object = None) -> None:
+        store, shown = self.store, self.index
+        columns = {
+            "residual": store.table["residual_percent"], "yaw": store.yaw_deg(), "face size": store.face_size_px()
+        }  # fmt: skip
+        kept = np.ones(len(store), bool)
+        for control, values in (
+            (self.yaw, np.abs(columns["yaw"])), (self.size, columns["face size"]), (self.residual, columns["residual"])
+        ):  # fmt: skip
+            kept &= (values >= control.value[0]) & (values <= control.value[1])
+        if self.suspects.value:
+            kept &= np.isin(np.arange(len(store)), self.doubts["index"])
+        found = np.flatnonzero(kept)
+        if not len(found):
+            self.facts.value = "<i>no sample is so: widen the filters</i>"
+            return
+        if self.order.value != "as stored":
+            found = found[np.argsort(columns[self.order.value][found])[::-1]]
+        self.chosen = found
+        place = np.flatnonzero(found == shown)
+        self.sample.value = 0
+        self.sample.max = len(found) - 1
+        self.sample.value = int(place[0]) if len(place) else 0
+        self._show()
+        self._show_sheet()
+
+    def _go_to_doubt(self, change: dict) -> None:
+        place = np.flatnonzero(self.chosen == change["new"])
+        if len(place):
+            self.sample.value = int(place[0])
+
+    # --- what is shown ---
+
+    def photo(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A sample's photo and the map (2, 3) from its px to the file's; the stored crop where the file is gone."""
+        if self.photos is None:
+            try:
+                self.photos = {path.stem: path for path in find_samples(self.store.manifest["raw"])}
+            except InputError:
+                self.photos = {}
+        path = self.photos.get(Path(str(self.store.table["name"][index])).name)
+        if path is not None:
+            return read_image(read_sample(path).image_path), np.eye(2, 3)
+        return self.store.crop(index), invert_affine(self.store.table["crop"][index])
+
+    def truth(self, index: int) -> Specimen:
+        """The ground truth of a sample as a mesh over its stored crop."""
+        store = self.store
+        vertices = np.float32(store.to_crop(store.truth_px(index), index))
+        levels, faces = tuple(vertices[:n] for n in store.template.counts), store.template.faces
+        landmarks = np.float32(store.template.landmarks(vertices))
+        box = np.array([0, 0, store.size_px, store.size_px], np.float32)
+        mesh = FaceMesh(vertices, faces[-1], levels, faces, landmarks, box)
+        return Specimen(str(store.table["name"][index]), mesh, store.crop(index))
+
+    def _show(self, _: object = None) -> None:
+        store, index = self.store, self.index
+        photo, to_file = self.photo(index)
+        scale = SIDE_PX / max(photo.shape[:2])
+        zoom = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+        size = round(photo.shape[1] * scale), round(photo.shape[0] * scale)
+        picture = cv2.warpAffine(photo, zoom, size, flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        to_view = compose(zoom, invert_affine(to_file))
+        truth, faces = store.truth_px(index), store.template.faces[-1]
+        if self.mesh.value or self.regions.value:
+            colors = self._region_colors() if self.regions.value else None
+            picture = draw_mesh(picture, apply_affine(to_view, truth), faces, colors, alpha=0.8)
+        if self.landmarks.value:
+            picture = draw_landmarks(picture, apply_affine(to_view, store.table["landmarks_px"][index]))
+        if self.boxes.value:
+            box = store.table["box_px"][index]
+            for margin, color in ((self.store_margin.value, STORE_BOX), (self.margin.value, INPUT_BOX)):
+                corners = apply_affine(
+                    invert_affine(crop_matrix(box, 2, margin)), np.array([[-0.5, -0.5, 0], [1.5, 1.5, 0]])
+                )
+                low, high = np.round(apply_affine(to_view, corners)[:, :2]).astype(int)
+                cv2.rectangle(picture, low.tolist(), high.tolist(), color, 2, cv2.LINE_AA)
+        self.picture.value = encode_picture(picture)
+        self.scene.show(self.truth(index), Look())
+        angles = np.degrees(store.table["file_pose"][index, :3]).round(1)
+        self.facts.value = (
+            f"<b>{store.table['name'][index]}</b>, {self.sample.value + 1} of {len(self.chosen)}<br>"
+            f"pitch, yaw, roll: {', '.join(map(str, angles))} deg<br>"
+            f"face {store.face_size_px()[index]:.0f} px, "
+            f"landmark residual {store.table['residual_percent'][index]:.2f} %"
+        )
+
+    def _region_colors(self) -> np.ndarray:
+        """Colours of the finest vertices by the density with which the clouds of the loss are drawn there."""
+        loss, faces = self.config.loss, self.store.template.faces[-1]
+        shares = loss.regions if any(loss.regions) else REGIONS
+        density = region_density(self.store.template, shares, loss.region_radii).numpy()
+        at_vertex = np.zeros(self.store.template.counts[-1])
+        np.maximum.at(at_vertex, faces.ravel(), density.repeat(3))
+        return error_colors(at_vertex, float(at_vertex.max()))
+
+    def _show_sheet(self, _: object = None) -> None:
+        config = self.settings()
+        self.sheet.value = encode_picture(
+            augmented(self.store, self.index, config.augment, config.model.input_px, config.model.margin,
+                      seed=self.seed.value)
+        )  # fmt: skip
+
+    # --- what is kept ---
+
+    def settings(self) -> Config:
+        """The config with the margins and the augmentation of the sliders: what to preprocess and train with."""
+        config = self.config
+        augment = AugmentConfig(**{name: slider.value for name, slider in self.augment.items()})
+        return config.model_copy(
+            update={
+                "augment": augment,
+                "model": config.model.model_copy(update={"margin": self.margin.value}),
+                "data": config.data.model_copy(update={"store_margin": self.store_margin.value}),
+            }
+        )
+
+    def write(self) -> Path:
+        """Write `settings` to outputs/NAME/explored.yaml, which notebooks and commands take as their config."""
+        settings = self.settings()
+        before, after = (c.model_dump() for c in (self.config, settings))
+        changed = [
+            f"{section}.{name}={value:g}"
+            for section in ("data", "model", "augment")
+            for name, value in after[section].items()
+            if value != before[section][name]
+        ]
+        path = save_config(settings, run_folder(settings) / "explored.yaml")
+        self.saved.value = f"{', '.join(changed) or 'nothing is changed'}; <code>p2m preprocess -c {shown(path)}</code>"
+        return path
+
+
+def explore(store: Store, config: Config) -> Explorer:
+    """An explorer of a store, with crop and augmentation of a config."""
+    return Explorer(store, config)

@@ -1,0 +1,117 @@
+"""Training that one can watch: curves and meshes that change while the network trains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import display
+
+from p2m_core.config.loading import save_config
+from p2m_core.config.paths import project_root, run_folder
+from p2m_core.config.settings import Config
+from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.files import read_npz
+from p2m_workbench.training.distributed import is_training
+from p2m_workbench.training.metrics_log import read_curves
+from p2m_workbench.training.trainer import train
+from p2m_workbench.viewing.live_preview import MeshPreview
+
+# Processes that this kernel started, by run: held, since Python warns of one that is forgotten while it runs.
+_children: dict[Path, subprocess.Popen] = {}
+
+
+def read_preview(path: Path) -> list[Specimen]:
+    """The meshes of validation photos that a run has left in its preview.npz."""
+    content = read_npz(path, "delete it; training writes it again")
+    faces, nothing = content["faces"], np.zeros((0, 3), np.float32)
+    specimens = []
+    for k, (name, photo, vertices) in enumerate(
+        zip(content["names"], content["photos"], content["vertices"], strict=True)
+    ):
+        box = np.concatenate([vertices[:, :2].min(0), vertices[:, :2].max(0)])
+        truth = content["truth"][k] if "truth" in content else None
+        if truth is not None:  # its depth is open
+            truth = truth + np.float32([0, 0, (vertices[:, 2] - truth[:, 2]).mean()])
+        mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box)
+        specimens.append(Specimen(str(name), mesh, photo, truth))
+    return specimens
+
+
+def read_run(folder: Path) -> Callable[[], tuple[list[Specimen] | None, pd.DataFrame | None] | None]:
+    """A function for `MeshPreview.follow`: the run's meshes and curves, None for what is not new."""
+    seen: dict[Path, float] = {}
+
+    def changed(path: Path) -> bool:
+        if not path.exists() or not path.stat().st_size or path.stat().st_mtime == seen.get(path):
+            return False
+        seen[path] = path.stat().st_mtime
+        return True
+
+    def read() -> tuple[list[Specimen] | None, pd.DataFrame | None] | None:
+        metrics, preview = folder / "metrics.csv", folder / "preview.npz"
+        specimens = read_preview(preview) if changed(preview) else None
+        return specimens, read_curves(folder) if changed(metrics) else None
+
+    return read
+
+
+def start_detached(config: Config) -> None:
+    """Start training in a process of its own, which outlives notebook and browser; its output goes to train.log."""
+    folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    command = [sys.executable, "-m", "p2m_workbench", "train", "--config", str(folder / "config.yaml")]
+    with open(folder / "train.log", "ab") as log:
+        child = subprocess.Popen(
+            command, cwd=project_root(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    _children[folder] = child
+
+
+def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -> str:
+    """Train and show curves and the meshes of some validation photos meanwhile.
+
+    Interrupting the cell writes a checkpoint, and running it again goes on. With `detach` the training runs in a
+    process of its own: interrupting the cell, closing the browser or restarting the kernel leaves it alone, and
+    running the cell again attaches to it. With train.processes above 1 they are processes of their own in any case,
+    which `detach` alone lets outlive the kernel; what the first one says is shown here.
+
+    Returns: one line that says where the run stands.
+    """
+    folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    preview = MeshPreview()
+    display(preview)
+    finish = preview.follow(read_run(folder), every_s)
+    try:
+        if detach:
+            wait_for_detached(config, every_s)
+        else:
+            train(config)
+    except KeyboardInterrupt:
+        state = "trains on in its own process" if detach and is_training(folder) else "stopped, with a checkpoint"
+        return f"{folder.name} {state}; run this cell again to go on"
+    finally:
+        finish()
+    return f"{folder.name} is finished: {folder}"
+
+
+def wait_for_detached(config: Config, every_s: float) -> None:
+    """Start the run's process, unless it is there, and wait for its end.   Raises RuntimeError if it failed."""
+    folder = run_folder(config)
+    finished = folder / "finished.json"
+    if not finished.exists() and not is_training(folder):
+        start_detached(config)
+    child = _children.get(folder)  # None where another kernel started it
+    while is_training(folder) if child is None else child.poll() is None:
+        time.sleep(every_s)
+    _children.pop(folder, None)
+    if not finished.exists():
+        tail = (folder / "train.log").read_text(errors="replace").splitlines()[-5:]
+        raise RuntimeError("the training process ended early, see train.log: " + " | ".join(tail))

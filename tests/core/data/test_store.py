@@ -1,0 +1,550 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from conftest import SET_COUNT, SET_PX
+from specimens import photo
+
+from p2m_core.config.loading import load_config
+from p2m_core.config.settings import AugmentConfig
+from p2m_core.data import preprocess
+from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
+from p2m_core.data.augment import draw_matrix
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.splits import SPLITS
+from p2m_core.data.store import CropDataset, Store, TruthDecoder
+from p2m_core.errors import InputError
+from p2m_core.geometry.camera import model_to_image
+from p2m_core.geometry.crop import apply_affine, box_of, compose, crop_image, crop_matrix, ndc_to_px, px_to_ndc
+from p2m_core.metrics import nme68_2d
+from p2m_core.morphable.formats import save_face_model
+from p2m_core.morphable.model import FaceModel
+from p2m_core.morphable.registration import face_template
+from p2m_workbench.measuring.evaluate import boxes_from, mean_face_at_crop
+
+FILES = ("images.bin", "samples.npz", "model.npz")
+MOVED = AugmentConfig(flip=0.5, rotate_deg=20, scale=0.2, shift=0.05, color=0, blur=0, noise=0, occlude=0)
+
+
+@pytest.fixture
+def raw(synthetic_set, tmp_path):
+    """A copy of the synthetic set in one folder, as AFLW2000-3D lies, to be spoilt."""
+    folder = shutil.copytree(synthetic_set / "00000", tmp_path / "raw")
+    shutil.copy(synthetic_set / "recipe.json", folder)
+    return folder
+
+
+def settings(tiny_settings, raw, out, *more):
+    return load_config(None, ["name=tiny", *tiny_settings, f"data.raw={raw}", f"data.store={out}", *more])
+
+
+def batch_of(dataset, positions):
+    return torch.utils.data.default_collate([dataset[k] for k in positions])
+
+
+# --- round trip ---
+
+
+def test_every_sample_is_there_once(store, synthetic_set):
+    assert len(store) == SET_COUNT
+    assert store.table["name"].tolist() == [path.stem for path in find_samples(synthetic_set)]
+    manifest = store.manifest
+    assert manifest["count"] == SET_COUNT
+    assert manifest["skipped"] == []
+    assert manifest["face_model"] == "synthetic"
+    assert sum(manifest["splits"].values()) == SET_COUNT
+    assert set(manifest["sha256"]) == set(FILES)
+    assert manifest["residual_percent_mean"] < 0.01  # the files' own coefficients and pose
+    assert sorted(path.name for path in store.folder.iterdir()) == sorted([*FILES, "manifest.json"])
+    assert manifest["bytes_per_sample"] < 10_000
+
+
+def test_crops_are_the_photos_around_the_landmarks(store, synthetic_set):
+    for index, path in enumerate(find_samples(synthetic_set)):
+        sample = read_sample(path)
+        matrix = crop_matrix(box_of(sample.landmarks_px), 80, 1.5)
+        np.testing.assert_allclose(store.table["crop"][index], matrix)
+        crop = store.crop(index)
+        assert crop.shape == (80, 80, 3)
+        assert crop.dtype == np.uint8
+        expected = crop_image(read_image(sample.image_path), matrix, 80)
+        assert abs(crop.astype(int) - expected).mean() < 6  # JPEG; colours in order
+        inside = store.to_crop(store.table["landmarks_px"][index], index)
+        low, high = np.split(box_of(inside), 2)
+        np.testing.assert_allclose(low + high, 79, atol=1e-3)
+        assert (high - low).max() == pytest.approx(80 / 1.5, abs=1e-3)
+
+
+def test_true_vertices_are_the_face_models(store, synthetic_set, face_model):
+    template, operator = face_template(face_model, 2, 4)
+    np.testing.assert_array_equal(store.template.faces[-1], template.faces[-1])
+    for index, path in enumerate(find_samples(synthetic_set)):
+        sample = read_sample(path)
+        dense = operator @ face_model.vertices(sample.shape, sample.expression)
+        expected = model_to_image(dense, sample.pose, SET_PX)
+        np.testing.assert_allclose(store.truth_px(index), expected, atol=0.01)
+    # the landmarks on the template lie near the files' own
+    found = np.stack([store.template.landmarks(store.truth_px(k)) for k in range(len(store))])
+    assert nme68_2d(found, store.table["landmarks_px"]).max() < 3  # 817 vertices: a coarse face
+
+
+def test_the_networks_input_is_the_photo_around_the_face(store, synthetic_set):
+    """The input crop's matrix is that of a crop from the photo itself with the input's margin."""
+    for index, path in list(enumerate(find_samples(synthetic_set)))[:5]:
+        box = box_of(read_sample(path).landmarks_px)
+        direct = crop_matrix(box, 64, 1.3)
+        np.testing.assert_allclose(compose(store.input_matrix(64, 1.3), store.table["crop"][index]), direct, atol=1e-9)
+        again = crop_image(read_image(path.with_suffix(".jpg")), direct, 64)
+        assert abs(store.input_crop(index, 64, 1.3).astype(int) - again).mean() < 12
+    np.testing.assert_allclose(store.input_matrix(80, 1.5), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
+
+
+def test_yaw_and_face_size(store, synthetic_set):
+    samples = [read_sample(path) for path in find_samples(synthetic_set)]
+    np.testing.assert_allclose(store.yaw_deg(), [np.degrees(sample.pose[1]) for sample in samples])
+    sizes = [np.sqrt(np.prod(np.ptp(sample.landmarks_px[:, :2], axis=0))) for sample in samples]
+    np.testing.assert_allclose(store.face_size_px(), sizes, rtol=1e-5)
+
+
+# --- splits ---
+
+
+def test_splits_are_disjoint_and_whole(store):
+    rows = {split: set(store.rows(split).tolist()) for split in SPLITS}
+    assert set.union(*rows.values()) == set(store.rows("all").tolist()) == set(range(SET_COUNT))
+    assert sum(len(part) for part in rows.values()) == SET_COUNT
+    assert {split: len(part) for split, part in rows.items()} == store.manifest["splits"]
+    assert all(rows.values())
+
+
+# --- batches and their truth ---
+
+
+@pytest.mark.parametrize("augment", [None, MOVED], ids=["plain", "moved"])
+def test_truth_of_a_batch_equals_the_steps_one_by_one(store, augment):
+    dataset = CropDataset(store, store.rows("all"), 64, 1.3, augment, seed=5)
+    dataset.epoch = 2
+    batch = batch_of(dataset, range(SET_COUNT))
+    found = TruthDecoder(store)(batch).vertices.numpy()
+    flips = []
+    for index in range(SET_COUNT):
+        matrix, flip = store.input_matrix(64, 1.3), False
+        if augment:
+            change, flip = draw_matrix(augment, np.random.default_rng([5, 2, index]), 64)
+            matrix = compose(change, matrix)
+        in_input = apply_affine(matrix, store.to_crop(store.truth_px(index), index))
+        expected = px_to_ndc(in_input, 64)
+        expected[:, 2] -= expected[:, 2].mean()
+        if flip:
+            expected = (expected * [-1, 1, 1])[store.template.mirror]
+        np.testing.assert_allclose(found[index], expected, atol=2e-5)
+        assert bool(batch["flip"][index]) == flip
+        flips.append(flip)
+    assert not augment or 3 < sum(flips) < SET_COUNT - 3
+
+
+def test_picture_and_truth_move_together(store, monkeypatch):
+    """A bright spot painted at the tip of the nose of each stored crop is where the truth's tip of the nose is."""
+
+    def painted(self, index):
+        tip = self.to_crop(self.template.landmarks(self.truth_px(index)), index)[30]
+        row, column = np.mgrid[: self.size_px, : self.size_px]
+        bright = 250 * np.exp(-((column - tip[0]) ** 2 + (row - tip[1]) ** 2) / 18)
+        return np.repeat(bright[..., None], 3, 2).round().astype(np.uint8)
+
+    monkeypatch.setattr(Store, "crop", painted)
+    dataset = CropDataset(store, store.rows("all"), 64, 1.3, MOVED, seed=1)
+    batch = batch_of(dataset, range(SET_COUNT))
+    truth = store.template.landmarks(TruthDecoder(store)(batch).vertices.numpy())[:, 30]
+    row, column = np.mgrid[:64, :64]
+    seen = 0
+    for picture, place in zip(batch["image"][:, 0].numpy() / 255, truth, strict=True):
+        if abs(place[:2]).max() < 0.6:  # the whole spot is in the picture; so may be its mirror image beyond the edge
+            x, y = ndc_to_px(place[:2], 64)
+            near = picture * (np.hypot(column - x, row - y) < 9)
+            centre = np.array([(near * column).sum(), (near * row).sum()]) / near.sum()
+            assert near.max() > 0.7
+            np.testing.assert_allclose(px_to_ndc(centre, 64), place[:2], atol=0.02)
+            seen += 1
+    assert seen > 10
+    assert batch["flip"].any()
+    assert not batch["flip"].all()
+
+
+def test_items_are_what_the_network_reads(store):
+    rows = store.rows("train")
+    item = CropDataset(store, rows, 64, 1.3)[1]
+    assert item["image"].shape == (3, 64, 64)
+    assert item["image"].dtype == np.uint8
+    assert item["index"] == rows[1]
+    np.testing.assert_array_equal(item["image"], store.input_crop(rows[1], 64, 1.3).transpose(2, 0, 1))
+
+
+def test_augmentation_hangs_on_seed_epoch_and_sample_alone(store):
+    def items(seed=0, rows=None, augment=AugmentConfig()):  # noqa: B008, it is frozen
+        return CropDataset(store, store.rows("all") if rows is None else rows, 64, 1.3, augment, seed)
+
+    def same(a, b):
+        return all(np.array_equal(a[name], b[name]) for name in a)
+
+    dataset = items()
+    first = dataset[3]
+    assert same(dataset[3], first)
+    assert same(items()[3], first)
+    assert same(items()[(0, 3)], first)  # as a sampler asks
+    assert same(items(rows=np.array([7, 3]))[1], first)  # its place among others does not matter
+    for other in (items()[(1, 3)], items(seed=1)[3]):
+        assert not np.array_equal(other["image"], first["image"])
+        assert not np.array_equal(other["linear"], first["linear"])
+    dataset.epoch = 1
+    assert same(dataset[3], items()[(1, 3)])
+    still = items(augment=None)
+    assert same(still[(4, 3)], still[(0, 3)])
+
+
+# --- stopping and starting ---
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(preprocess, "PART_SIZE", 5)
+
+
+@pytest.fixture(scope="module")
+def in_fives(tiny_settings, synthetic_set, tmp_path_factory):
+    """Hashes of the store that is made in parts of five, undisturbed."""
+    out = tmp_path_factory.mktemp("fives") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "PART_SIZE", 5)
+        return Store(build_store(settings(tiny_settings, synthetic_set, out))).manifest["sha256"]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_a_stopped_run_goes_on_to_the_same_store(
+    in_fives, tiny_settings, synthetic_set, tmp_path, small_parts, monkeypatch, stop
+):
+    """Killed between parts, in a part, and (5) before the first file of the store itself."""
+    out = tmp_path / "out"
+    config = settings(tiny_settings, synthetic_set, out)
+    real_part, real_merge = preprocess.write_part, preprocess.merge_parts
+    written = []
+
+    def dying(part):
+        if len(written) == stop:
+            raise KeyboardInterrupt
+        written.append(part.out)
+        return real_part(part)
+
+    def dying_merge(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preprocess, "write_part", dying)
+    monkeypatch.setattr(preprocess, "merge_parts", dying_merge)
+    with pytest.raises(KeyboardInterrupt):
+        build_store(config)
+    with pytest.raises(InputError, match="is no finished store"):
+        Store(out)
+    kept = {path: path.stat().st_mtime_ns for path in written}
+    assert len(kept) == stop
+    # what a kill in the middle of a part leaves is not taken for the part
+    (written[0].parent / f".{written[0].stem}.1-abc.partial.npz").write_bytes(b"half")
+
+    reads = []
+    monkeypatch.setattr(preprocess, "read_sample", lambda path: reads.append(path) or read_sample(path))
+    monkeypatch.setattr(preprocess, "write_part", real_part)
+
+    def merge(parts, *args):
+        assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+        real_merge(parts, *args)
+
+    monkeypatch.setattr(preprocess, "merge_parts", merge)
+    build_store(config)
+    assert len(reads) == SET_COUNT - sum(min(5, SET_COUNT - 5 * k) for k in range(stop))
+    assert json.loads((out / "manifest.json").read_text())["sha256"] == in_fives
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "manifest.json"])
+
+
+def test_two_workers_make_the_same_store(in_fives, tiny_settings, synthetic_set, tmp_path, small_parts):
+    out = build_store(settings(tiny_settings, synthetic_set, tmp_path / "out", "data.workers=2"))
+    assert Store(out).manifest["sha256"] == in_fives
+
+
+def test_folders_of_samples_make_the_store_that_one_folder_makes(tiny_settings, store, raw, tmp_path):
+    flat = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    assert flat.manifest["sha256"] == store.manifest["sha256"]
+    assert flat.manifest["key"] != store.manifest["key"]
+
+
+def test_hidden_landmarks_are_in_the_table(tiny_settings, synthetic_set, store, raw, tmp_path):
+    expected = [read_sample(path).hidden for path in find_samples(synthetic_set)]
+    np.testing.assert_array_equal(store.table["hidden"], expected)
+    assert store.table["hidden"].dtype == np.uint8
+    assert 0 < store.table["hidden"].mean() < 0.6
+    spoil(raw, "image00001", hidden_68=None)
+    again = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    np.testing.assert_array_equal(again.table["hidden"], [np.zeros(68), *expected[1:]])
+
+
+def test_a_store_of_the_same_files_is_kept(tiny_settings, raw, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    build_store(settings(tiny_settings, raw, out))
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    monkeypatch.setattr(preprocess, "write_part", lambda part: pytest.fail("made anew"))
+    build_store(settings(tiny_settings, raw, out, "data.workers=2", "train.lr=1"))
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["data.store_px=64", "data.jpeg_quality=60", "data.split_seed=4", "template.rings=3", "data.face_model=fit"],
+)
+def test_another_setting_makes_it_anew(tiny_settings, raw, tmp_path, change):
+    out = tmp_path / "out"
+    first = json.loads((build_store(settings(tiny_settings, raw, out)) / "manifest.json").read_text())
+    second = json.loads((build_store(settings(tiny_settings, raw, out, change)) / "manifest.json").read_text())
+    assert first["key"] != second["key"]
+    assert first["sha256"] != second["sha256"]
+    Store(out)
+
+
+def test_another_file_makes_it_anew(tiny_settings, raw, tmp_path):
+    out = tmp_path / "out"
+    config = settings(tiny_settings, raw, out)
+    build_store(config)
+    (raw / "image00002.mat").unlink()
+    build_store(config)
+    assert len(Store(out)) == SET_COUNT - 1
+    os.utime(raw / "image00001.mat", ns=(1, 1))
+    before = (out / "manifest.json").stat().st_mtime_ns
+    build_store(config)
+    assert (out / "manifest.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("way", ["cut", "gone"])
+def test_a_damaged_store_is_told_and_made_anew(tiny_settings, raw, tmp_path, name, way):
+    out = tmp_path / "out"
+    config = settings(tiny_settings, raw, out)
+    good = Store(build_store(config)).manifest["sha256"]
+    path = out / name
+    content = path.read_bytes()
+    path.unlink() if way == "gone" else path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=rf"{name}.*\(run p2m preprocess again\)"):
+        Store(out)
+    assert Store(build_store(config)).manifest["sha256"] == good
+    assert path.read_bytes() == content
+
+
+def test_a_mended_picture_is_taken_up(tiny_settings, raw, tmp_path):
+    picture = raw / "image00002.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content[:1000])
+    config = settings(tiny_settings, raw, tmp_path / "out")
+    assert len(Store(build_store(config))) == SET_COUNT - 1
+    picture.write_bytes(content)
+    store = Store(build_store(config))
+    assert len(store) == SET_COUNT
+    assert store.manifest["skipped"] == []
+
+
+def test_a_store_of_another_version_is_refused(store, tmp_path):
+    folder = shutil.copytree(store.folder, tmp_path / "old")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 0}))
+    with pytest.raises(InputError, match=r"version: is 0, not \d+ \(run p2m preprocess again\)"):
+        Store(folder)
+
+
+# --- bad samples ---
+
+
+def spoil(raw, name, **fields):
+    path = raw / f"{name}.mat"
+    content = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")} | fields
+    scipy.io.savemat(path, {k: v for k, v in content.items() if v is not None})
+
+
+def test_bad_samples_are_listed_and_skipped(tiny_settings, raw, tmp_path, caplog):
+    jpg = raw / "image00002.jpg"
+    jpg.write_bytes(jpg.read_bytes()[:1500])
+    spoil(raw, "image00004", Pose_Para=None)
+    spoil(raw, "image00006", pt3d_68=np.random.default_rng(0).uniform(500, 600, (3, 68)))
+    spoil(raw, "image00008", Shape_Para=np.zeros((99, 1)))
+    (raw / "image00010.mat").write_bytes(b"MATLAB 5.0")
+    (raw / "image00012.jpg").unlink()
+    (raw / "image00014.jpg").write_text("no picture")
+    bad = {2, 4, 6, 8, 10, 12, 14}
+    store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    good = [f"image{k:05d}" for k in range(1, SET_COUNT + 1) if k not in bad]
+    assert store.table["name"].tolist() == good
+    lines = {line.split(".", 1)[0].rpartition("image")[2]: line for line in store.manifest["skipped"]}
+    assert len(store.manifest["skipped"]) == len(bad)
+    assert set(lines) == {f"{k:05d}" for k in bad}
+    wanted = {
+        "00002": "image00002.jpg: is damaged", "00004": "image00004.mat: Pose_Para: is missing",
+        "00006": "image00006.mat: pt3d_68: spans 4", "00008": "image00008.mat: Shape_Para: 99 shape and 29 expression",
+        "00010": "image00010.mat: is damaged", "00012": "image00012.mat: has no image", "00014": "image00014.jpg: is ",
+    }  # fmt: skip
+    for key, text in wanted.items():
+        assert text in lines[key], lines[key]
+        assert lines[key].endswith(")")  # the remedy
+        assert len(lines[key].splitlines()) == 1
+        assert f"image{key}" in caplog.text
+    # the others are as they were, whatever stood between them
+    index = store.table["name"].tolist().index("image00009")
+    sample = read_sample(raw / "image00009.mat")
+    np.testing.assert_allclose(store.to_crop(sample.landmarks_px, index).mean(0)[:2], 39.5, atol=12)
+    assert store.crop(index).shape == (80, 80, 3)
+
+
+def test_a_set_of_bad_samples_only_is_one_line(tiny_settings, raw, tmp_path):
+    for path in raw.glob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match=r"none of its samples can be used, the first: .*image00001"):
+        build_store(settings(tiny_settings, raw, tmp_path / "out"))
+    with pytest.raises(InputError, match="is no finished store"):
+        Store(tmp_path / "out")
+
+
+def test_folders_without_samples(tiny_settings, tmp_path):
+    with pytest.raises(InputError, match="nowhere: is missing"):
+        build_store(settings(tiny_settings, tmp_path / "nowhere", tmp_path / "out"))
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(InputError, match="has no sample"):
+        build_store(settings(tiny_settings, tmp_path / "raw", tmp_path / "out"))
+
+
+# --- face models ---
+
+
+def test_a_face_model_in_a_folder(tiny_settings, raw, tmp_path, face_model):
+    """The same model read from Model_Shape.mat and Model_Exp.mat gives the same truth; a missing one is named."""
+    save_face_model(tmp_path / "model", face_model)
+    store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", f"data.face_model={tmp_path / 'model'}")))
+    assert store.manifest["residual_percent_mean"] < 0.01
+    with pytest.raises(InputError, match=r"Model_Shape\.mat: is missing"):
+        build_store(settings(tiny_settings, raw, tmp_path / "out", f"data.face_model={tmp_path / 'absent'}"))
+    Store(tmp_path / "out")  # which is still there
+
+
+def test_auto_takes_our_own_model_for_our_own_sets_and_fits_others(tiny_settings, raw, tmp_path, home):
+    config = settings(tiny_settings, raw, tmp_path / "out")
+    assert Store(build_store(config)).manifest["face_model"] == "synthetic"
+    (raw / "recipe.json").unlink()
+    store = Store(build_store(config))
+    assert store.manifest["face_model"] == "fit"
+    residual = store.table["residual_percent"]
+    assert 0.05 < residual.mean() < 1.5  # a fit, near but not exact
+    # the fitted pose serves the vertices, the file's own is kept beside it
+    assert abs(store.table["pose"] - store.table["file_pose"]).max() > 1e-4
+    found = np.stack([store.template.landmarks(store.truth_px(k)) for k in range(len(store))])
+    assert nme68_2d(found, store.table["landmarks_px"]).mean() < 3
+
+
+def test_auto_takes_the_basel_model_where_it_is(raw, home, face_model):
+    (raw / "recipe.json").unlink()
+    plain = FaceModel(**{**vars(face_model), "mean": face_model.mean + 1})
+    save_face_model(home / "data" / "raw" / "BFM", plain)
+    model, fit, name = preprocess.choose_face_model("auto", raw)
+    assert (fit, name) == (False, str(home / "data" / "raw" / "BFM"))
+    np.testing.assert_allclose(model.mean, plain.mean, atol=0.1)
+
+
+def test_the_real_samples_by_a_fit(aflw_samples, tmp_path):
+    config = load_config(None, [f"data.raw={aflw_samples}", f"data.store={tmp_path / 'real'}", "data.workers=1"])
+    store = Store(build_store(config))
+    assert len(store) == 8
+    assert store.manifest["face_model"] == "fit"
+    assert store.manifest["skipped"] == []
+    assert store.manifest["residual_percent_mean"] < 2
+    assert store.table["residual_percent"].max() < 3
+    found = np.stack([store.template.landmarks(store.truth_px(k)) for k in range(8)])
+    assert nme68_2d(found, store.table["landmarks_px"]).mean() < 2.5
+    assert store.crop(0).std() > 20
+
+
+def test_a_sample_of_another_kind_of_picture(tiny_settings, raw, tmp_path):
+    """A .png is read as well as a .jpg, and its crop kept as JPEG."""
+    from PIL import Image
+
+    (raw / "image00001.jpg").unlink()
+    Image.fromarray(photo(SET_PX, SET_PX)).save(raw / "image00001.png")
+    store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    assert len(store) == SET_COUNT
+    assert bytes(store.blob[:2]) == b"\xff\xd8"
+
+
+@pytest.mark.parametrize("change", ["template.kind=ellipsoid", "template.file=mine.obj"])
+def test_another_template_is_refused_for_faces(tiny_settings, change):
+    with pytest.raises(InputError, match="template: faces are registered on the semi-sphere"):
+        build_store(load_config(None, ["name=a", *tiny_settings, change]))
+
+
+# --- the box that is cut around ---
+
+
+def shifted(image):
+    """A detector that finds the face a bit off, and another one elsewhere."""
+    return np.array([[0.0, 0, 12, 12], [20, 24, 70, 80]])
+
+
+def test_crops_around_the_detected_face(tiny_settings, raw, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess, "detect_faces", shifted)
+    found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", "data.crop=detected")))
+    table = found.table
+    assert found.manifest["data"]["crop"] == "detected"
+    assert table["detected"].all()
+    assert found.manifest["undetected"] == []
+    np.testing.assert_array_equal(table["box_px"], np.tile([20, 24, 70, 80], (SET_COUNT, 1)))
+    np.testing.assert_allclose(table["crop"][0], crop_matrix(table["box_px"][0], 80, found.margin))
+    image = read_image(raw / "image00003.jpg")
+    expected = crop_image(image, table["crop"][2], 80)
+    assert np.abs(found.crop(2).astype(float) - expected).mean() < 3
+    # the truth is that of the photo, whatever was cut
+    np.testing.assert_allclose(found.truth_px(2), store.truth_px(2), atol=1e-4)
+    assert not np.allclose(table["crop"][2], store.table["crop"][2], atol=1)
+    assert f"cut around the detected face: {SET_COUNT} of {SET_COUNT}" in found.summary()
+    rows = found.rows("all")
+    assert (boxes_from(found, rows), boxes_from(store, rows)) == ("detection", "the truth")
+    scale, shift = mean_face_at_crop(found, rows)
+    mean = found.template.landmarks(found.template.vertices) * [1, -1, 1]
+    np.testing.assert_allclose(box_of(scale[:, None] * mean + shift[:, None]), table["box_px"], atol=1e-3)
+    assert not store.table["detected"].any()
+    np.testing.assert_allclose(store.table["box_px"], box_of(store.table["landmarks_px"]), atol=1e-4)
+
+
+@pytest.mark.parametrize("undetected", ["landmarks", "skip"])
+def test_samples_without_a_detection_are_listed(tiny_settings, raw, tmp_path, monkeypatch, undetected, caplog):
+    """Every third photo has no face found, or only one that is somebody else's."""
+    calls = []
+
+    def detect(image):
+        calls.append(0)
+        return shifted(image)[: len(calls) % 3]
+
+    monkeypatch.setattr(preprocess, "detect_faces", detect)
+    change = ["data.crop=detected", f"data.undetected={undetected}"]
+    found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", *change)))
+    missed = [f"image{k:05d}" for k in range(1, SET_COUNT + 1) if k % 3 != 2]
+    if undetected == "skip":
+        assert len(found) == SET_COUNT - len(missed)
+        assert [line.split(".jpg: ")[0][-10:] for line in found.manifest["skipped"]] == missed
+        assert "no face is found in it (take data.undetected=landmarks)" in found.manifest["skipped"][0]
+    else:
+        assert found.manifest["undetected"] == missed
+        assert found.table["name"][found.table["detected"] == 0].tolist() == missed
+        alone = found.table["detected"] == 0
+        np.testing.assert_allclose(found.table["box_px"][alone], box_of(found.table["landmarks_px"][alone]), atol=1e-4)
+        assert "image00001: no face is found, cut around the landmarks" in found.summary()
+
+
+def test_the_real_detector_finds_most_faces(tiny_settings, synthetic_set, tmp_path):
+    found = Store(build_store(settings(tiny_settings, synthetic_set, tmp_path / "out", "data.crop=detected")))
+    with_box = found.table["detected"] > 0
+    assert with_box.mean() > 0.4  # of 96 px, at any yaw
+    off = found.table["box_px"][with_box] - box_of(found.table["landmarks_px"][with_box])
+    assert 0 < np.abs(off).mean() < 0.2 * SET_PX

@@ -1,0 +1,192 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import trimesh
+from oracles import SOLIDS, as_sets
+from specimens import face_sheet
+
+from p2m_core.errors import InputError
+from p2m_core.geometry import template as tpl
+from p2m_core.geometry.landmarks import MIRROR_68
+from p2m_core.geometry.mesh import boundary_loops, mesh_edges, subdivide
+from p2m_core.geometry.template import Template
+from p2m_core.morphable import registration
+from p2m_core.morphable.model import FaceModel
+
+
+def test_the_registered_levels(registered):
+    template, _ = registered
+    assert template.counts == (127, 469, 1801, 7057)
+    for k, row in enumerate(template.report()):
+        assert row["manifold"], k
+        assert row["winding consistent"], k
+        assert row["components"] == 1, k
+        assert row["boundary loops"] == [36 * 2**k]
+        assert row["mirror symmetric"]
+    for k, pairs in enumerate(template.unpool):  # level k + 1 begins with level k
+        assert pairs.max() < template.counts[k]
+        assert as_sets(template.faces[k + 1]) == as_sets(subdivide(template.faces[k], pairs, template.counts[k]))
+
+
+def test_every_template_vertex_lies_on_the_mean_face(registered, face_model):
+    """Each row of the map is a point of one triangle of the face, or, over eyes, mouth and nostrils, of its lid."""
+    template, operator = registered
+    np.testing.assert_allclose(np.asarray(operator.sum(1)).ravel(), 1, atol=1e-9)
+    assert operator.data.min() > -1e-6
+    np.testing.assert_allclose(operator @ face_model.mean, template.vertices, atol=0.05)  # um
+    faces = as_sets(face_model.triangles)
+    edges = as_sets(mesh_edges(face_model.triangles))
+    mean = face_model.mean.astype(float)
+    outside = registration.facing_outwards(mean, face_model.triangles, registration.inner_point(face_model))
+    rims = [set(loop.tolist()) for loop in boundary_loops(outside)[1:]]
+    on_lids = 0
+    for row in range(operator.shape[0]):
+        entries = slice(operator.indptr[row], operator.indptr[row + 1])
+        used = frozenset(operator.indices[entries][abs(operator.data[entries]) > 1e-9].tolist())
+        if used not in faces and used not in edges and len(used) > 1:
+            assert any(used <= rim for rim in rims), row
+            on_lids += 1
+    assert len(rims) == 5  # two eyes, the mouth, two nostrils
+    assert 0 < on_lids < 0.1 * operator.shape[0]
+
+
+def test_the_template_covers_the_face_and_looks_outwards(registered, face_model):
+    template, _ = registered
+    own = trimesh.triangles.area(template.vertices[template.faces[-1]]).sum()
+    assert 0.85 < own / trimesh.triangles.area(face_model.mean[face_model.triangles]).sum() < 1
+    centre = face_model.mean[face_model.landmark_idx][[0, 16]].mean(0)
+    for faces in template.faces:
+        corners = template.vertices[faces].astype(np.float64)
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        assert ((normals * (corners.mean(1) - centre)).sum(1) > 0).mean() > 0.99
+        assert normals[:, 2].sum() > 0
+
+
+def test_landmarks_lie_on_the_template_within_a_millimetre(registered, face_model):
+    template, _ = registered
+    np.testing.assert_allclose(template.landmark_bary.sum(1), 1, atol=1e-6)
+    assert template.landmark_bary.min() > -1e-6
+    assert as_sets(template.landmark_faces) <= as_sets(template.faces[-1])
+    distance = np.linalg.norm(template.landmarks(template.vertices) - face_model.mean[face_model.landmark_idx], axis=1)
+    assert distance.mean() < 1000
+    assert distance.max() < 5000
+
+
+def test_landmarks_swap_sides_under_the_mirror(registered):
+    template, _ = registered
+    np.testing.assert_array_equal(MIRROR_68[MIRROR_68], np.arange(68))
+    places = template.landmarks(template.vertices)
+    assert np.linalg.norm(places[MIRROR_68] * [-1, 1, 1] - places, axis=1).mean() < 3000
+    assert (places[:8, 0] < 0).all()  # the subject's right, on the picture's left
+
+
+def test_landmarks_take_batches(registered):
+    template, _ = registered
+    many = np.stack([template.vertices, template.vertices * 2])
+    expected = [
+        sum(w * template.vertices[v] for v, w in zip(*corner, strict=True))
+        for corner in zip(template.landmark_faces, template.landmark_bary, strict=True)
+    ]
+    np.testing.assert_allclose(template.landmarks(many)[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(template.landmarks(many)[1], 2 * template.landmarks(many)[0])
+
+
+def test_a_face_that_looks_away_is_refused(face_model):
+    away = FaceModel(**{**vars(face_model), "mean": face_model.mean * np.float32([-1, 1, -1]), "name": "turned"})
+    with pytest.raises(InputError, match=r"turned: mean: .* miss the mean face .*faces \+z"):
+        registration.register(tpl.semi_sphere(2, 1), away)
+
+
+def test_rays_leave_by_the_outermost_surface():
+    """Of two spheres, one inside the other, the outer one is hit, where the ray goes; an open side is missed."""
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    inner, outer = np.asarray(ball.vertices), np.asarray(ball.vertices) * 3
+    above = outer[ball.faces].mean(1)[:, 2] > -2
+    vertices, faces = np.concatenate([inner, outer]), np.concatenate([ball.faces, ball.faces[above] + len(inner)])
+    directions = np.random.default_rng(0).normal(size=(200, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    hit, weights = registration._outermost_hits(np.zeros(3), directions, vertices, faces)
+    assert weights.min() > -1e-6
+    np.testing.assert_allclose(weights.sum(1), 1)
+    points = (vertices[faces[hit]] * weights[..., None]).sum(1)
+    distance = np.linalg.norm(points, axis=1)
+    np.testing.assert_allclose(points / distance[:, None], directions, atol=1e-9)
+    upwards = directions[:, 2] > -0.5
+    assert (distance[upwards] > 2.8).all()
+    downwards = directions[:, 2] < -0.85  # through the hole of the outer one
+    assert (abs(distance[downwards] - 1) < 0.05).all()
+    assert downwards.sum() > 3
+    for candidates in (2, 64):  # a ray that meets none of those tried first is tried with all
+        hit, _ = registration._outermost_hits(np.zeros(3), directions, outer, ball.faces[above], candidates)
+        assert (hit[downwards] == -1).all()
+        assert (hit[upwards] >= 0).all()
+
+
+def test_nearest_points_against_trimesh():
+    mesh, _ = SOLIDS["torus"]
+    points = np.random.default_rng(0).normal(size=(20, 3)) * 2
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    triangle, bary = registration.nearest_points(vertices, faces, points)
+    found = (vertices[faces[triangle]] * bary[..., None]).sum(1)
+    dense = Template.from_mesh(vertices, faces, 5).vertices  # its own points, finely spaced
+    to_dense = np.linalg.norm(points[:, None] - dense, axis=2).min(1)
+    distance = np.linalg.norm(found - points, axis=1)
+    assert (distance <= to_dense + 1e-6).all()
+    np.testing.assert_allclose(distance, to_dense, atol=0.02)
+    assert bary.min() > -1e-9
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def test_the_report_of_our_own_model(face_model):
+    report = registration.registration_report(face_model)
+    assert [row["vertices"] for row in report["levels"]] == [127, 469, 1801, 7057]
+    assert all(row["flipped triangles"] == row["degenerate triangles"] == 0 for row in report["levels"])
+    assert report["mirror_pairs"] == (7057 - 49) // 2  # 48 edges and their ends lie on the midline
+    assert 110 < report["model"]["face_width_mm"] < 160
+    assert report["landmarks_mm"]["mean"] < 1
+    assert report["template_to_face_mm"]["95%"] < 0.02  # floats in float32 steps, but for eyes and mouth
+    assert report["template_to_face_mm"]["max"] > 1
+    assert report["face_to_template_mm"]["mean"] < 0.3
+    assert report["mirror_mm"]["max"] < 0.5
+    assert 0.85 < report["area_ratio"] < 1
+    lines = registration.report_lines(report)
+    assert len(lines) == 10
+    assert not [line for line in lines if "micrometres" in line or "before training" in line]
+
+
+def test_the_report_finds_what_is_amiss():
+    """A sheet in another unit, with a dent that turns triangles to the inside, and one half higher than the other."""
+    sheet = face_sheet()
+    sound = registration.registration_report(sheet, 4, 2)
+    assert sound["levels"][-1]["flipped triangles"] == 0
+    assert sound["mirror_mm"]["max"] < 0.01
+    small = dataclasses.replace(sheet, mean=sheet.mean / 1000, name="metres")
+    assert "not in micrometres" in registration.report_lines(registration.registration_report(small, 4, 2))[-1]
+    tilted = dataclasses.replace(sheet, mean=sheet.mean + np.float32([0, 0, 0.1]) * sheet.mean[:, :1])
+    assert registration.registration_report(tilted, 4, 2)["mirror_mm"]["mean"] > 1
+
+
+def test_flipped_and_degenerate_triangles_are_counted(monkeypatch):
+    sheet = face_sheet()
+    template, operator = registration.face_template(sheet, 4, 2)
+    vertices, faces = template.vertices.copy(), template.faces[-1]
+    vertices[faces[0, 0]] = vertices[faces[0, 1]] * 0.999 + vertices[faces[0, 2]] * 0.001  # flat
+    turned = [*template.faces[:-1], np.concatenate([faces[:-3], faces[-3:, ::-1]])]
+    broken = dataclasses.replace(template, vertices=vertices, faces=turned)
+    monkeypatch.setattr(registration, "face_template", lambda *_: (broken, operator))
+    report = registration.registration_report(sheet, 4, 2)
+    assert report["levels"][-1]["degenerate triangles"] >= 1
+    assert report["levels"][-1]["flipped triangles"] >= 3
+    assert "before training" in registration.report_lines(report)[-1]
+
+
+def test_distance_to_a_surface():
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    points = np.random.default_rng(0).normal(size=(50, 3)) * 2
+    distance = registration.distance_to_surface(points, np.asarray(ball.vertices), np.asarray(ball.faces))
+    np.testing.assert_allclose(distance, abs(np.linalg.norm(points, axis=1) - 1), atol=0.01)
+    exact = [trimesh.triangles.closest_point(ball.triangles, np.tile(p, (len(ball.faces), 1))) - p for p in points]
+    np.testing.assert_allclose(distance, [np.linalg.norm(one, axis=1).min() for one in exact], atol=1e-9)

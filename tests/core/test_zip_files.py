@@ -1,0 +1,183 @@
+"""Sets that stay in their zip."""
+
+import stat
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import zipped
+
+from p2m_core import zip_files as archive
+from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
+from p2m_core.errors import InputError
+from p2m_workbench.cli import main
+
+
+def made(path, content, **changes):
+    """A zip of {name: bytes}; changes are laid on each member's ZipInfo."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in content.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            for key, value in changes.items():
+                setattr(info, key, value)
+            file.writestr(info, data)
+    return path
+
+
+def test_a_path_leads_through_a_zip_as_through_a_folder(tmp_path):
+    tree = {
+        "set/a.txt": b"one",
+        "set/sub/b.txt": b"two",
+        "set/sub/deep/c.txt": b"three",
+        "set/.hidden": b"",
+        "set/d/": b"",
+    }
+    path = made(tmp_path / "x.zip", tree)
+    assert archive.read_bytes(path / "set" / "sub" / "b.txt") == b"two"
+    assert archive.is_file(path / "set" / "a.txt")
+    assert not archive.is_file(path / "set" / "b.txt")
+    assert archive.is_set(path)
+    assert archive.is_set(path / "set")
+    assert archive.top(path) == path / "set"
+    found = [(folder.relative_to(path).as_posix(), names) for folder, names in archive.folders(path / "set")]
+    assert found == [("set", {"a.txt"}), ("set/sub", {"b.txt"})]
+    with zipfile.ZipFile(path) as file:
+        file.extractall(tmp_path / "plain")
+    plain = [(f.relative_to(tmp_path / "plain").as_posix(), n) for f, n in archive.folders(tmp_path / "plain" / "set")]
+    assert [pair for pair in plain if pair[1]] == found
+    assert archive.top(tmp_path / "plain") == tmp_path / "plain" / "set"
+    with pytest.raises(InputError, match=r"x\.zip/set/none: is missing"):
+        archive.read_bytes(path / "set" / "none")
+
+
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
+    path = made(tmp_path / "x.zip", {"a": b"old"})
+    assert archive.read_bytes(path / "a") == b"old"
+    made(path, {"a": b"newer", "b": b""})
+    assert archive.read_bytes(path / "a") == b"newer"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("../out.jpg", {}, r"\.\./out\.jpg: leads out of the zip"),
+        ("a/../../out.jpg", {}, "leads out of the zip"),
+        ("/etc/out.jpg", {}, "leads out of the zip"),
+        ("C:/out.jpg", {}, "leads out of the zip"),
+        ("a\\..\\out.jpg", {}, "leads out of the zip"),
+        ("link.jpg", {"external_attr": (stat.S_IFLNK | 0o777) << 16}, "is a link"),  # ok.jpg is one too
+    ],
+)
+def test_members_that_would_do_harm_are_refused(tmp_path, name, changes, problem):
+    path = made(tmp_path / "bad.zip", {"ok.jpg": b""} | {name: b"/etc/passwd"}, **changes)
+    with pytest.raises(InputError, match=problem) as caught:
+        find_samples(path)
+    assert caught.value.path == str(path)
+    assert caught.value.remedy
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = made(tmp_path / "bomb.zip", {"a.jpg": bytes(20_000_000), "a.mat": b""})
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was read"))
+    with pytest.raises(InputError, match=r"would grow from \d+ to 20000000 bytes, as a zip bomb does"):
+        find_samples(path)
+
+
+def test_a_bomb_that_lies_about_its_size_is_cut_short(tmp_path):
+    """The size in the directory says 10 bytes."""
+    path = made(tmp_path / "bomb.zip", {"a.mat": bytes(20_000_000)})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(struct.pack("<I", 20_000_000), struct.pack("<I", 10)))
+    with pytest.raises(InputError, match=r"a\.mat: is damaged"):
+        archive.read_bytes(path / "a.mat")
+
+
+def test_overlapping_members_are_refused(tmp_path):
+    """A second entry of the directory points at the same bytes, as in bombs without a high ratio."""
+    path = made(tmp_path / "x.zip", {"a.jpg": np.random.default_rng(0).bytes(5000)})
+    content = path.read_bytes()
+    start = content.rindex(b"PK\x01\x02")
+    end = content.rindex(b"PK\x05\x06")
+    entry = content[start:end]
+    tail = bytearray(content[end:])
+    tail[8:12] = struct.pack("<HH", 2, 2)
+    tail[12:16] = struct.pack("<I", 2 * len(entry))
+    path.write_bytes(content[:start] + entry + entry.replace(b"a.jpg", b"b.jpg") + bytes(tail))
+    with pytest.raises(InputError, match=r"overlap|no whole zip"):
+        find_samples(path)
+
+
+def test_an_encrypted_member_is_named(tmp_path):
+    path = made(tmp_path / "x.zip", {"a.jpg": b"123"})
+    content = bytearray(path.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + offset] |= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"a\.jpg: is encrypted \(unpack the zip with its password"):
+        find_samples(path)
+
+
+def test_a_truncated_zip_is_refused(synthetic_set, tmp_path):
+    path = zipped(synthetic_set, tmp_path / "x.zip")
+    content = path.read_bytes()
+    for length in (0, 100, len(content) // 2, len(content) - 10):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"x\.zip: is no whole zip file"):
+            find_samples(path)
+
+
+def test_a_damaged_member_is_named(synthetic_set, tmp_path):
+    path = zipped(synthetic_set / "00000", tmp_path / "x.zip", "set")
+    with zipfile.ZipFile(path) as file:
+        info = file.getinfo("set/image00002.mat")
+    content = bytearray(path.read_bytes())
+    place = info.header_offset + 30 + len(info.filename) + info.compress_size // 2
+    content[place : place + 8] = bytes(8)
+    path.write_bytes(bytes(content))
+    mats = find_samples(path)
+    with pytest.raises(InputError, match=r"x\.zip/set/image00002\.mat: is damaged"):
+        read_sample(mats[1])
+    assert read_sample(mats[0]).name == "image00001"
+
+
+def test_a_zip_gives_the_samples_and_the_store_of_its_folder(synthetic_set, store, tiny_config, tmp_path):
+    path = zipped(synthetic_set, tmp_path / "set.zip", "anything")
+    mats = find_samples(path)
+    assert [m.name for m in mats] == [m.name for m in find_samples(synthetic_set)]
+    np.testing.assert_array_equal(
+        read_image(read_sample(mats[3]).image_path), read_image(find_samples(synthetic_set)[3].with_suffix(".jpg"))
+    )
+    before = sorted(tmp_path.rglob("*"))
+    out = build_store(tiny_config, path, tmp_path / "out")
+    found = Store(out).manifest
+    assert found["sha256"] == store.manifest["sha256"]
+    assert (found["count"], found["face_model"]) == (24, "synthetic")
+    assert build_store(tiny_config, path, out) == out  # is kept
+    assert [p for p in sorted(tmp_path.rglob("*")) if out not in (p, *p.parents)] == before  # nothing unpacked
+
+
+def test_the_commands_read_a_zip(synthetic_set, tiny_settings, tmp_path, capsys):
+    path = zipped(synthetic_set, tmp_path / "faces.zip", "faces")
+    sets = [f"--set={text}" for text in tiny_settings if not text.startswith(("data.raw", "data.store"))]
+    assert main(["preprocess", str(path), "--out", str(tmp_path / "out"), *sets]) == 0
+    assert "24 samples" in capsys.readouterr().out
+    assert main(["doctor", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("24 samples\n24 of 24 samples looked at can be read")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert main(["doctor", str(path)]) == 2
+    assert "no whole zip file" in capsys.readouterr().err
+
+
+def test_two_processes_read_one_zip(synthetic_set, tiny_settings, tmp_path, monkeypatch):
+    from p2m_core.config.loading import load_config
+    from p2m_core.data import preprocess
+
+    monkeypatch.setattr(preprocess, "PART_SIZE", 8)
+    path = zipped(synthetic_set, tmp_path / "set.zip")
+    one, two = (load_config(None, ["name=a", *tiny_settings, f"data.workers={n}"]) for n in (1, 2))
+    a, b = build_store(one, path, tmp_path / "a"), build_store(two, path, tmp_path / "b")
+    assert Store(a).manifest["sha256"] == Store(b).manifest["sha256"]

@@ -1,0 +1,199 @@
+"""What people wear and what stands before them: fit, shares, size, and the same picture for the same seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from p2m_core.geometry.camera import rotation_from_angles
+from p2m_core.geometry.rasterizer import rasterize, vertex_normals
+from p2m_synth.head.head_maps import Skull
+from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.occluders import hand
+from p2m_synth.occluders import things as occluders
+from p2m_synth.wear import accessories, clothes, headwear
+from p2m_synth.wear import style as worn
+
+MM = 1e3
+NOTHING = {"glasses": "none", "headwear": "none", "earrings": "none", "mask": "none"}
+
+
+@pytest.fixture(scope="module")
+def canvas():
+    return load_canvas()
+
+
+def pose_head(canvas, seed: int, yaw_deg: float = 0.0):
+    """A random person's refined vertices in the camera's frame, um, and the rotation."""
+    shape = np.random.default_rng(seed).standard_normal(len(canvas.model.shape_sigma)) * canvas.model.shape_sigma
+    rotation = rotation_from_angles(np.radians([5, yaw_deg, 3]))
+    vertices = canvas.model.vertices(shape, np.zeros(len(canvas.model.expression_sigma)))
+    return np.float32(canvas.refined @ vertices @ rotation.T), rotation
+
+
+def wearing(seed: int, **what):
+    return replace(worn.draw_worn(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
+
+
+def check(surfaces) -> None:
+    """Finite, in range, no triangle without area, below some 6000 triangles a surface."""
+    for surface in surfaces:
+        assert np.isfinite(surface.vertices).all()
+        assert surface.triangles.min() >= 0
+        assert surface.triangles.max() < len(surface.vertices)
+        assert surface.color.shape == surface.vertices.shape
+        assert 0 <= surface.color.min() <= surface.color.max() <= 1.6
+        assert len(surface.triangles) < 6000
+        a, b, c = (surface.vertices[surface.triangles[:, k]].astype(np.float64) for k in range(3))
+        assert np.linalg.norm(np.cross(b - a, c - a), axis=1).min() > 0
+        assert 0 < surface.alpha <= 1
+
+
+@pytest.mark.parametrize("kind", sorted(worn.HEADWEAR))
+def test_hats_stand_outside_the_head(canvas, kind):
+    for seed in range(2):
+        head, rotation = pose_head(canvas, seed, 30)
+        surfaces = accessories.wear(canvas, wearing(seed, headwear=kind), head, rotation, np.random.default_rng(seed))
+        check(surfaces)
+        skull = Skull(canvas, head @ rotation)
+        for surface in surfaces[:1]:
+            reach = surface.vertices @ rotation - skull.centre
+            distance = np.linalg.norm(reach, axis=1)
+            assert (distance > skull.radius(reach / distance[:, None]) - 1 * MM).all()
+
+
+@pytest.mark.parametrize("kind", sorted(worn.HEADWEAR))
+def test_hats_hide_scalp_and_never_the_face(canvas, kind):
+    hidden = headwear.covers(canvas, wearing(0, headwear=kind))
+    assert hidden[canvas.hairline > 0].mean() > (0.15 if kind == "headband" else 0.4)
+    landmarks = canvas.model.face_vertex_idx[canvas.model.landmark_idx]
+    assert not hidden[landmarks[17:]].any()
+    assert not headwear.covers(canvas, wearing(0)).any()
+
+
+@pytest.mark.parametrize("frame", worn.FRAMES)
+def test_glasses_sit_before_the_eyes_and_outside_the_face(canvas, frame):
+    for seed in range(2):
+        head, rotation = pose_head(canvas, seed, -40)
+        worn = wearing(seed, glasses="clear", frame=frame)
+        frames, panes = accessories.wear(canvas, worn, head, rotation, np.random.default_rng(seed))
+        check([frames, panes])
+        assert panes.alpha < 0.2
+        front = panes.vertices @ rotation
+        face = (head @ rotation)[canvas.model.face_vertex_idx]
+        landmarks = face[canvas.model.landmark_idx]
+        for eye, side in ((landmarks[36:42], -1), (landmarks[42:48], 1)):
+            pane = front[front[:, 0] * side > 0]
+            offset = pane.mean(0) - eye.mean(0)
+            assert abs(offset[:2]).max() < 12 * MM
+            assert 5 * MM < offset[2] < 40 * MM
+            # Nothing of the skin round the eye sticks out through the glass.
+            near = face[(abs(face - eye.mean(0))[:, :2] < [14 * MM, 9 * MM]).all(1)]
+            for point in near[::7]:
+                over = pane[np.argmin(((pane - point)[:, :2] ** 2).sum(1))]
+                assert over[2] > point[2] - 1 * MM
+
+
+def test_dark_glasses_hide_the_eyes(canvas):
+    head, rotation = pose_head(canvas, 0)
+    panes = accessories.wear(canvas, wearing(0, glasses="dark"), head, rotation, np.random.default_rng(0))[-1]
+    assert 0.7 < panes.alpha < 1
+
+
+@pytest.mark.parametrize("what", [{"mask": "surgical"}, {"mask": "cloth"}, {"earrings": "stud"}, {"earrings": "ring"},
+                                  {"earrings": "drop"}])  # fmt: skip
+def test_masks_and_earrings(canvas, what):
+    head, rotation = pose_head(canvas, 3, 20)
+    surfaces = accessories.wear(canvas, wearing(3, **what), head, rotation, np.random.default_rng(3))
+    check(surfaces)
+    if "mask" in what:
+        nose, mouth = (head @ rotation)[canvas.model.face_vertex_idx][canvas.model.landmark_idx[[30, 51]]]
+        for point in (nose, mouth):  # seen from the front, the mask is nearer
+            shifted = (surfaces[0].vertices @ rotation - point) / MM + [40, 40, 0]
+            assert rasterize(shifted, surfaces[0].triangles, 81, 81)[2][40, 40] > 0
+
+
+def test_shares():
+    rng = np.random.default_rng(0)
+    people = [worn.draw_worn(rng, k % 2 == 0, rng.random()) for k in range(6000)]
+    assert np.mean([w.glasses != "none" for w in people]) == pytest.approx(0.16, abs=0.03)
+    assert np.mean([w.glasses == "dark" for w in people]) == pytest.approx(0.04, abs=0.015)
+    assert np.mean([w.headwear != "none" for w in people]) == pytest.approx(0.12, abs=0.02)
+    assert np.mean([w.earrings != "none" for w in people[::2]]) == pytest.approx(0.35, abs=0.03)
+    assert np.mean([w.earrings != "none" for w in people[1::2]]) == pytest.approx(0.05, abs=0.02)
+    assert np.mean([w.mask != "none" for w in people]) == pytest.approx(0.015, abs=0.008)
+    assert {w.headwear for w in people} == {"none", *worn.HEADWEAR}
+    assert not any(w.headwear == "headscarf" for w in people[1::2])
+
+
+@pytest.mark.parametrize("kind", sorted(occluders.KINDS))
+def test_occluders_hide_a_part_of_the_face(canvas, kind):
+    for seed in range(3):
+        head, _ = pose_head(canvas, seed, (-40, 0, 40)[seed])
+        face = head[canvas.model.face_vertex_idx]
+        surfaces = occluders.make_occluder(
+            kind, np.random.default_rng(seed), canvas, face, face[canvas.model.landmark_idx], occluders.SKIN
+        )
+        check(surfaces)
+        assert 0 < occluders.covered_share(surfaces, canvas, face) < 0.45
+
+
+def test_share_of_occluders(canvas):
+    head, _ = pose_head(canvas, 0)
+    face = head[canvas.model.face_vertex_idx]
+    landmarks = face[canvas.model.landmark_idx]
+    rng = np.random.default_rng(0)
+    names = [occluders.draw_occluder(rng, canvas, face, landmarks)[0] for _ in range(300)]
+    assert 0.1 < np.mean([name != "none" for name in names]) < 0.26
+    assert set(names) <= {"none", *occluders.KINDS}
+
+
+def test_a_hand_is_closed_and_bends():
+    model = hand.flat_hand()
+    edges = np.sort(
+        np.concatenate([model.triangles[:, [0, 1]], model.triangles[:, [1, 2]], model.triangles[:, [2, 0]]]), 1
+    )
+    assert (np.unique(edges, axis=0, return_counts=True)[1] == 2).all()
+    normals = vertex_normals(model.vertices, model.triangles)
+    inside = model.vertices - 1.0 * normals
+    assert (hand.hand_distance(inside) < 0).mean() > 0.99
+    flat, _, tips = hand.bend_hand(model, np.zeros((5, 3)), np.zeros(5))
+    np.testing.assert_allclose(flat, model.vertices, atol=1e-9)
+    bent = hand.bend_hand(model, np.full((5, 3), 60.0), np.zeros(5))[2]
+    assert (tips[1:, 1] - bent[1:, 1] > 40).all()
+    assert (bent[1:, 2] > tips[1:, 2]).all()  # towards the palm
+
+
+@pytest.mark.parametrize("outfit", sorted(clothes.OUTFITS))
+def test_clothes_stay_below_the_chin(canvas, outfit):
+    for seed in range(2):
+        head, _ = pose_head(canvas, seed)
+        name, surfaces = clothes.dress(canvas, head, np.random.default_rng(seed), True, outfit)
+        assert name == outfit
+        check(surfaces)
+        chin = head[canvas.model.face_vertex_idx[canvas.model.landmark_idx[8]]]
+        for surface in surfaces:
+            before = surface.vertices[abs(surface.vertices[:, 0] - chin[0]) < 30 * MM]
+            before = before[before[:, 2] > chin[2] - 60 * MM]
+            assert len(before) == 0 or before[:, 1].max() < chin[1]
+        hidden = clothes.hides(canvas, outfit)
+        assert hidden.any()
+        assert not hidden[canvas.model.face_vertex_idx].any()
+
+
+def test_same_seed_same_things(canvas):
+    head, rotation = pose_head(canvas, 1, 25)
+    face = head[canvas.model.face_vertex_idx]
+
+    def everything():
+        rng = np.random.default_rng(8)
+        worn = wearing(8, glasses="clear", headwear="beanie", earrings="drop")
+        surfaces = accessories.wear(canvas, worn, head, rotation, rng) + clothes.dress(canvas, head, rng, True)[1]
+        landmarks = face[canvas.model.landmark_idx]
+        return surfaces + occluders.draw_occluder(rng, canvas, face, landmarks, share=1.0)[1]
+
+    for one, other in zip(everything(), everything(), strict=True):
+        np.testing.assert_array_equal(one.vertices, other.vertices)
+        np.testing.assert_array_equal(one.color, other.color)

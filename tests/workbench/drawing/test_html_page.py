@@ -1,0 +1,178 @@
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from specimens import made_up
+
+from p2m_core.errors import InputError
+from p2m_core.face_mesh import FaceMesh, Specimen, to_world
+from p2m_workbench.drawing import html_page as page
+from p2m_workbench.drawing import matcap
+from p2m_workbench.drawing.mesh_images import error_scale
+
+
+@pytest.fixture(scope="module")
+def specimen():
+    return made_up(rings=3, levels=4)
+
+
+def about(text):
+    return json.loads(re.search(r"<script>const about = (.*?);</script>", text, re.S).group(1))
+
+
+def array(text, dtype):
+    return np.frombuffer(base64.b64decode(text), dtype)
+
+
+def points(content, text):
+    return array(text, "<u2").reshape(-1, 3) * content["step"] + content["low"]
+
+
+def test_html_holds_the_specimen(specimen):
+    told = about(page.html_page(specimen))
+    [sample], [topology] = told["samples"], told["topologies"]
+    content, mesh = sample["content"], specimen.mesh
+    step = content["step"]
+    assert step < 0.01
+    for k, level in enumerate(topology):
+        np.testing.assert_allclose(points(content, content["levels"][k]), to_world(mesh.levels[k]), atol=0.51 * step)
+        np.testing.assert_array_equal(array(level["index"], "<u2").reshape(-1, 3), mesh.level_faces[k])
+        assert (level["vertices"], level["faces"]) == (len(mesh.levels[k]), len(mesh.level_faces[k]))
+    for name, true in (
+        ("truth", specimen.truth_px),
+        ("template", mesh.template_px),
+        ("landmarks", mesh.landmarks_px),
+    ):
+        np.testing.assert_allclose(points(content, content[name]), to_world(true), atol=0.51 * step)
+    assert (content["height"], content["width"]) == specimen.photo.shape[:2]
+    assert content["errorMaximum"] == error_scale(specimen.error_percent())
+
+
+def test_html_without_truth_and_template_says_so():
+    bare = made_up(truth=False, rings=2, levels=2)
+    content = about(page.html_page(Specimen("x", replace(bare.mesh, template_px=None), bare.photo)))["samples"][0][
+        "content"
+    ]
+    assert not content.keys() & {"truth", "template", "errorMaximum"}
+
+
+def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):
+    specimen = made_up(name='</script><b title="x">&amp;')
+    assert len(specimen.mesh.vertices_px) == 7057
+    text = page.write_html(tmp_path / "view.html", specimen).read_text(encoding="utf-8")
+    assert len(text.encode()) < 1.2e6
+    assert [p.name for p in tmp_path.iterdir()] == ["view.html"]
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)""", text)
+    assert "default-src 'none'" in text
+    assert not re.search(r"\{\{(title|three|about|css|js)\}\}", text)
+    assert "Permission is hereby granted" in text  # what three.js asks for
+    # The name can neither end the script nor open a tag.
+    assert len(re.findall(r"</script", text)) == 3
+    assert "<b title" not in text
+    assert about(text)["samples"][0]["name"] == specimen.name
+
+
+def test_large_photos_are_scaled_down(specimen):
+    photo = np.zeros((1500, 900, 3), np.uint8)
+    content = about(page.html_page(Specimen("large", specimen.mesh, photo)))["samples"][0]["content"]
+    head, picture = content["photo"].split(",")
+    assert head == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (384, 640)
+
+
+def test_many_vertices_get_wide_indices():
+    vertices = np.zeros((70_000, 3), np.float32)
+    vertices[:, 0] = np.arange(70_000)
+    faces = np.array([[0, 1, 69_999]])
+    mesh = FaceMesh(vertices, faces, (vertices,), (faces,), vertices[:68], np.array([0, 0, 1, 1]))
+    told = about(page.html_page(Specimen("many", mesh, np.zeros((8, 8, 3), np.uint8))))
+    np.testing.assert_array_equal(array(told["topologies"][0][0]["index"], "<u4"), [0, 1, 69_999])
+
+
+def test_a_missing_three_js_is_one_clear_line(tmp_path, monkeypatch, specimen):
+    monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pythreejs: is not installed"):
+        page.write_html(tmp_path / "view.html", specimen)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_mesh_is_one_clear_line(tmp_path, specimen):
+    broken = specimen.mesh.vertices_px.copy()
+    broken[5, 1] = np.nan
+    mesh = replace(specimen.mesh, levels=(*specimen.mesh.levels[:-1], broken))
+    for write in (page.write_html, lambda path, specimen: page.write_gallery(path, [specimen])):
+        with pytest.raises(InputError, match="not finite"):
+            write(tmp_path / "face.html", Specimen("x", mesh, specimen.photo))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- gallery --------------------------------------------------------------------------------------
+
+
+def test_a_gallery_sorts_and_shares(tmp_path, specimen):
+    good = Specimen("good", specimen.mesh, specimen.photo, specimen.mesh.vertices_px + np.float32([1, 0, 0]))
+    unknown, other = Specimen("unknown", specimen.mesh, specimen.photo), made_up("other", rings=2, levels=2)
+    index = page.write_gallery(tmp_path / "g", [unknown, specimen, other, good])
+    told = about(index.read_text(encoding="utf-8"))
+    names, errors = zip(*((s["name"], s.get("error")) for s in told["samples"]), strict=True)
+    assert (names[0], names[-1], errors[-1]) == ("good", "unknown", None)
+    assert list(errors[:3]) == sorted(errors[:3])
+    assert errors[0] == pytest.approx(good.error_percent().mean())
+    assert len(told["topologies"]) == 2  # three of them share one
+    for sample in told["samples"]:
+        script = (index.parent / f"{sample['file']}.js").read_text(encoding="utf-8")
+        number, content = re.fullmatch(r"take\((\d+),(.*)\);\n", script, re.S).groups()
+        assert told["samples"][int(number)] is sample
+        assert json.loads(content)["name"] == sample["name"]
+        with Image.open(index.parent / f"{sample['file']}.jpg") as picture:
+            assert picture.size == (page.THUMBNAIL_PX,) * 2
+    # A smaller one in the same place leaves nothing of the larger one, and nothing of others is touched.
+    (index.parent / "samples" / "mine.js").write_text("")
+    page.write_gallery(tmp_path / "g", iter([good]))
+    assert {p.name for p in (index.parent / "samples").iterdir()} == {"0000.js", "0000.jpg", "mine.js"}
+    with pytest.raises(InputError, match="no specimen"):
+        page.write_gallery(tmp_path / "empty", [])
+
+
+def test_a_thumbnail_shows_the_face():
+    specimen = made_up()
+    picture = np.asarray(Image.open(io.BytesIO(page.thumbnail(specimen, 100)))).astype(int)
+    low, high = specimen.mesh.vertices_px[:, :2].min(0), specimen.mesh.vertices_px[:, :2].max(0)
+    x, y = np.round((low + high) / 2).astype(int)
+    np.testing.assert_allclose(
+        picture[46:54, 46:54].mean((0, 1)), specimen.photo[y - 8 : y + 8, x - 8 : x + 8].mean((0, 1)), atol=14
+    )
+
+
+# --- light ------------------------------------------------------------------------------------------
+
+
+def test_directions_are_the_normals():
+    colors = matcap.directions().astype(float) / 127.5 - 1
+    np.testing.assert_allclose(np.linalg.norm(colors, axis=-1), 1, atol=0.02)
+    np.testing.assert_allclose(colors[128, 128], [0, 0, 1], atol=0.02)
+    assert colors[128, 250, 0] > 0.9  # right is +x
+    assert colors[6, 128, 1] > 0.9  # up is +y
+
+
+def test_clay_is_lit_from_the_upper_left():
+    grey = matcap.clay().mean(-1)
+    upper_left, lower_right = grey[60:90, 60:90].mean(), grey[170:200, 170:200].mean()
+    assert upper_left > lower_right + 60
+    assert (matcap.paper().std(-1) == 0).all()
+
+
+def test_what_the_photo_shows(specimen):
+    height, width = specimen.photo.shape[:2]
+    seen = matcap.seen_from_the_front(specimen.mesh, height, width)
+    assert seen.shape == (256, round(256 * width / height))
+    centre = specimen.mesh.vertices_px[:, :2].mean(0) * 256 / height
+    assert seen[int(centre[1]), int(centre[0])] > 200
+    assert seen[:10].max() == 0  # beside the mesh
+    turned = replace(specimen.mesh, vertices_px=specimen.mesh.vertices_px * [-1, 1, -1] + [width, 0, 0])
+    assert matcap.seen_from_the_front(turned, height, width).max() == 0  # its inside

@@ -1,0 +1,191 @@
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from specimens import made_up
+
+from p2m_core.config.settings import SAVED
+from p2m_core.errors import InputError
+from p2m_core.face_mesh import FaceMesh, Specimen, to_world
+from p2m_workbench.drawing.mesh_images import draw_overlay
+from p2m_workbench.photos import export
+
+
+@pytest.fixture(scope="module")
+def specimen():
+    return made_up(rings=3, levels=4)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb", ".OBJ"])
+@pytest.mark.parametrize("level", [0, -1])
+def test_mesh_files_round_trip(tmp_path, specimen, suffix, level):
+    mesh = specimen.mesh
+    path = export.save_mesh(tmp_path / "deep" / f"face{suffix}", mesh, level)
+    assert [p.name for p in path.parent.iterdir()] == [f"face{suffix}"]
+    with open(path, "rb") as stream:
+        back = trimesh.load(stream, file_type=suffix.lower()[1:], process=False, force="mesh", maintain_order=True)
+    np.testing.assert_allclose(back.vertices, to_world(mesh.levels[level]), atol=1e-4)
+    np.testing.assert_array_equal(back.faces, mesh.level_faces[level])
+    # Outward: seen from the front, y up, the triangles wind counter-clockwise.
+    assert (back.face_normals[:, 2] > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb"])
+def test_vertex_colors_round_trip(tmp_path, specimen, suffix):
+    rng = np.random.default_rng(0)
+    colors = rng.integers(0, 256, (len(specimen.mesh.vertices_px), 3))
+    path = export.save_mesh(tmp_path / f"face{suffix}", specimen.mesh, vertex_colors=colors)
+    back = trimesh.load(path, process=False, force="mesh", maintain_order=True)
+    np.testing.assert_allclose(back.visual.vertex_colors[:, :3].astype(int), colors, atol=1)
+
+
+def test_bad_mesh_files_are_one_clear_line(tmp_path, specimen):
+    with pytest.raises(InputError, match=r"\.stl is not a mesh format"):
+        export.save_mesh(tmp_path / "face.stl", specimen.mesh)
+    mesh = specimen.mesh
+    broken = mesh.vertices_px.copy()
+    broken[5, 1] = np.nan
+    broken = FaceMesh(broken, mesh.faces, (*mesh.levels[:-1], broken), mesh.level_faces, mesh.landmarks_px, mesh.box)
+    with pytest.raises(InputError, match="vertex 5: 1 vertices are not finite"):
+        export.save_mesh(tmp_path / "face.obj", broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overlay_is_the_photo_size(tmp_path, specimen):
+    path = export.save_overlay(tmp_path / "overlay.png", specimen)
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), draw_overlay(specimen))
+        assert picture.size == specimen.photo.shape[1::-1]
+
+
+# --- textures, landmarks, maps, turntables --------------------------------------------------------
+
+
+def texture_at(solid):
+    """The texture's colour at each vertex, nearest pixel."""
+    material = solid.visual.material
+    image = np.asarray((getattr(material, "image", None) or material.baseColorTexture).convert("RGB"))
+    high, wide = image.shape[:2]
+    u, v = solid.visual.uv.T
+    column, row = np.floor(u * wide).clip(0, wide - 1), np.floor((1 - v) * high).clip(0, high - 1)
+    return image[row.astype(int), column.astype(int)]
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".glb"])
+def test_texture_is_the_photo_under_each_vertex(tmp_path, specimen, suffix):
+    rng = np.random.default_rng(0)
+    photo = cv2.resize(rng.integers(0, 256, (18, 16, 3), np.uint8), (400, 450), interpolation=cv2.INTER_CUBIC)
+    mesh = specimen.mesh
+    path = export.save_mesh(tmp_path / f"my face{suffix}", mesh, photo=photo)
+    names = {"my face.obj", "my_face.mtl", "my_face-texture.png"} if suffix == ".obj" else {"my face.glb"}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    back = trimesh.load(path, process=False, force="mesh", maintain_order=True)
+    np.testing.assert_allclose(back.vertices, to_world(mesh.vertices_px), atol=1e-3)
+    np.testing.assert_array_equal(back.faces, mesh.faces)
+    x, y = np.rint(mesh.vertices_px[:, :2]).astype(int).T
+    assert np.abs(texture_at(back).astype(int) - photo[y, x]).mean() < 3
+    ply = trimesh.load(export.save_mesh(tmp_path / "face.ply", mesh, photo=photo), process=False)
+    assert np.abs(ply.visual.vertex_colors[:, :3].astype(int) - photo[y, x]).mean() < 6
+
+
+def test_a_texture_of_a_large_photo_or_of_a_face_beyond_its_edge(tmp_path, specimen):
+    mesh = specimen.mesh
+    moved = tuple(level + np.float32([5000, 0, 0]) for level in mesh.levels)
+    beyond = replace(mesh, vertices_px=moved[-1], levels=moved)
+    path = export.save_mesh(tmp_path / "beyond.glb", beyond, photo=specimen.photo)
+    assert np.isfinite(trimesh.load(path, force="mesh").visual.uv).all()
+    grown = tuple(level * np.float32(9) for level in mesh.levels)
+    export.save_mesh(
+        tmp_path / "x.obj",
+        replace(mesh, vertices_px=grown[-1], levels=grown),
+        photo=np.zeros((4050, 3600, 3), np.uint8),
+    )
+    with Image.open(tmp_path / "x-texture.png") as texture:
+        assert max(texture.size) == export.TEXTURE_PX
+
+
+def test_all_kinds_of_files_whole_or_none(tmp_path, specimen):
+    mesh = replace(specimen.mesh, pose=np.arange(7.0), crop=np.zeros((64, 64, 3), np.uint8), doubt=0.02)
+    whole = replace(specimen, name="face", mesh=mesh)
+    kinds = [kind for kind in SAVED if kind not in ("turntable", "turning-levels")]
+    assert set(export.SAVERS) | {"csv"} == set(SAVED)
+    export.save_specimen(tmp_path / "out", whole, kinds)
+    names = {path.name.removeprefix("face") for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        ".obj", ".mtl", "-texture.png", ".ply", ".glb", ".json", ".pts", ".png", "-crop.png", "-depth.png",
+        "-normals.png", ".html", *(f"-level{k}.obj" for k in (1, 2, 3, 4)),
+    }  # fmt: skip
+    for k, level in enumerate(mesh.levels):
+        read = trimesh.load(tmp_path / f"out/face-level{k + 1}.obj", process=False, maintain_order=True)
+        np.testing.assert_allclose(read.vertices, to_world(level), atol=1e-3)
+    broken = replace(whole, mesh=replace(mesh, levels=(*mesh.levels[:-1], mesh.levels[-1] * np.nan)))
+    with pytest.raises(InputError, match="not finite"):
+        export.save_specimen(tmp_path / "none", broken, ["json", "obj"])
+    assert list((tmp_path / "none").iterdir()) == []
+
+
+def test_landmarks_round_trip(tmp_path, specimen):
+    mesh = replace(specimen.mesh, pose=np.arange(7.0), doubt=0.02)
+    content = json.loads(export.save_landmarks(tmp_path / "x.json", mesh).read_text())
+    np.testing.assert_allclose(content["landmarks_px"], mesh.landmarks_px, rtol=1e-6)
+    assert content["pose"]["yaw_deg"] == 1
+    assert content["doubt"] == 0.02
+    lines = export.save_landmarks(tmp_path / "x.pts", mesh).read_text().splitlines()
+    assert lines[:3] == ["version: 1", "n_points: 68", "{"]
+    assert lines[-1] == "}"
+    # 300-W counts from 1.
+    np.testing.assert_allclose(np.loadtxt(lines[3:-1]) - 1, mesh.landmarks_px[:, :2], atol=1e-3)
+    with pytest.raises(InputError, match="is no landmark format"):
+        export.save_landmarks(tmp_path / "x.txt", mesh)
+
+
+def test_depth_and_normal_maps(tmp_path):
+    """A plane that leans: its depth and its normal are known everywhere."""
+    corners = np.array([[10.0, 20, 5], [50, 20, 25], [50, 60, 25], [10, 60, 5]], np.float32)  # z grows by x / 2
+    faces = np.array([[0, 2, 1], [0, 3, 2]])
+    mesh = FaceMesh(corners, faces, (corners,), (faces,), corners, np.array([10, 20, 50, 60]))
+    plane = Specimen("plane", mesh, np.zeros((80, 90, 3), np.uint8))
+    with Image.open(export.save_depth(tmp_path / "d.png", plane)) as picture:
+        value = np.asarray(picture).astype(float)
+    assert value.shape == (80, 90)
+    z = (value - export.DEPTH_ZERO) / export.DEPTH_STEPS
+    np.testing.assert_allclose(z[40, 11:50], 0.5 * np.arange(11, 50), atol=0.04)
+    assert (value[:20] == 0).all()
+    assert (value[:, 51:] == 0).all()
+    normals = np.asarray(Image.open(export.save_normals(tmp_path / "n.png", plane)))
+    expected = np.array([-0.5, 0, 1]) / np.sqrt(1.25)
+    np.testing.assert_allclose(normals[40, 30] / 127.5 - 1, expected, atol=0.01)
+    assert (normals[:20] == 0).all()
+
+
+def test_overlays_of_large_photos_are_scaled_down(tmp_path, specimen):
+    half = export.scaled(specimen, 225)
+    assert half.photo.shape == (225, 200, 3)
+    # A px's centre c comes to lie at (c + 0.5) / 2 - 0.5.
+    np.testing.assert_allclose(
+        half.mesh.vertices_px[:, :2], (specimen.mesh.vertices_px[:, :2] + 0.5) / 2 - 0.5, atol=1e-4
+    )
+    np.testing.assert_allclose(half.mesh.vertices_px[:, 2], specimen.mesh.vertices_px[:, 2] / 2, atol=1e-4)
+    np.testing.assert_allclose(half.truth_px[:, 2], specimen.truth_px[:, 2] / 2, atol=1e-4)
+    assert export.scaled(specimen, 450) is specimen
+
+
+def test_turntables_turn_and_close(tmp_path, specimen):
+    path = export.save_turntable(tmp_path / "t.gif", specimen, size_px=48, frames=8)
+    levels = export.save_level_turntable(tmp_path / "l.gif", specimen.mesh, size_px=40, frames=4)
+    with Image.open(path) as gif, Image.open(levels) as row:
+        assert (gif.n_frames, gif.size, row.n_frames, row.size) == (8, (96, 48), 4, (160, 40))
+        assert gif.info["loop"] == 0
+        frames = []
+        for k in range(gif.n_frames):
+            gif.seek(k)
+            frames.append(np.asarray(gif.convert("RGB")).astype(int))
+    steps = [np.abs(a - b).mean() for a, b in zip(frames, frames[1:] + frames[:1], strict=True)]
+    assert min(steps) > 0.2
+    # From the last frame to the first is no jump; left and right are the mirrored angles.
+    assert steps[-1] < 2 * np.mean(steps)
+    assert np.abs(frames[2] - frames[6]).mean() > max(steps) / 2

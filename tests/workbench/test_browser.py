@@ -1,0 +1,221 @@
+"""The HTML exports as a user sees them: in Chromium, without a network, by their pixels."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from browser import changed, open_page, pixels, run_notebook_and_move_slider, save, settled
+from specimens import made_up
+
+from p2m_workbench.drawing.html_page import write_gallery, write_html
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def html_file(tmp_path_factory):
+    return write_html(tmp_path_factory.mktemp("html") / "view.html", made_up("Made-up face </script>"))
+
+
+def open_offline(page, path):
+    """Open a page from the disk, without its hint, which fades by itself."""
+    page.goto(path.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=60_000)
+    page.evaluate("document.getElementById('hint').hidden = true")
+    return page.locator("#view")
+
+
+def test_html_works_offline(html_file):
+    with open_page(1180, 760, offline=True) as page:
+        canvas = open_offline(page, html_file)
+        start = settled(page, canvas)
+        save("html.png", pixels(page))
+        assert len(np.unique(start.reshape(-1, 3), axis=0)) > 500, "the canvas is blank"
+
+        page.click("#surfaces >> text=Error")
+        heat = settled(page, canvas)
+        assert changed(start, heat) > 0.1
+        box, slider = canvas.bounding_box(), page.locator("#level").bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 400)
+        told = re.fullmatch(
+            r"vertex (\d+) · error ([\d.]+)\s%x ([\d.]+), y ([\d.]+), z .* px", page.text_content("#reading")
+        )
+        vertex, error, x, y = (float(number) for number in told.groups())
+        specimen = made_up()
+        assert error == pytest.approx(specimen.error_percent()[int(vertex)], abs=0.006)
+        assert specimen.mesh.vertices_px[int(vertex), :2] == pytest.approx([x, y], abs=0.06)
+        assert changed(heat, settled(page, canvas)) > 0  # the ring
+        save("html-error.png", pixels(page))
+        page.mouse.click(box["x"] + 20, box["y"] + 20)
+        assert "Click on the mesh" in page.text_content("#reading")
+        # Drag the slider from the finest level to the middle between the first two.
+        at = slider["y"] + slider["height"] / 2
+        page.mouse.move(slider["x"] + slider["width"] - 9, at)
+        page.mouse.down()
+        page.mouse.move(slider["x"] + 0.375 * slider["width"], at, steps=6)
+        page.mouse.up()
+        between = settled(page, canvas)
+        assert float(page.input_value("#level")) == pytest.approx(1.5, abs=0.2)
+        assert changed(heat, between) > 0.02
+        page.locator("#level").press("Home")
+        template = settled(page, canvas, pause_ms=600)
+        assert page.input_value("#level") == "0"
+        assert "template" in page.text_content("#counts")
+        assert changed(between, template) > 0.02
+        page.click("#styles >> text=Edges")
+        assert changed(template, settled(page, canvas)) > 0.02
+        page.click("#jumps >> text=2")
+        page.wait_for_selector("body[data-stage='2']")
+        settled(page, canvas)
+        save("html-edges.png", pixels(page))
+        page.click("#styles >> text=Solid")
+        page.locator("#level").press("End")
+        page.click("#surfaces >> text=Clay")
+        page.wait_for_selector("body[data-stage='4']")
+        assert changed(start, settled(page, canvas)) == 0, "back at the first settings, but another picture"
+
+        for surface in ("Photo", "Normals"):
+            page.click(f"#surfaces >> text={surface}")
+            assert changed(start, settled(page, canvas)) > 0.05
+        page.click("#surfaces >> text=Clay")
+        for truth in ("Alone", "Over", "Beside"):
+            page.click(f"#truths >> text={truth}")
+            assert changed(start, settled(page, canvas)) > 0.02
+        save("html-beside.png", pixels(page))
+        page.click("#truths >> text=Off")
+        page.check("#turntable")
+        page.wait_for_timeout(400)
+        assert changed(start, pixels(canvas)) > 0.02
+        page.uncheck("#turntable")
+        page.uncheck("#photo")
+        bare = settled(page, canvas)
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2 + 150, box["y"] + box["height"] / 2 + 20, steps=4)
+        page.mouse.up()
+        turned = settled(page, canvas)
+        assert changed(bare, turned) > 0.05
+        assert "Click on the mesh" in page.text_content("#reading")  # a drag is no click
+        page.click("#reset")
+        assert changed(bare, settled(page, canvas, pause_ms=600)) == 0, "Front does not lead back"
+        page.mouse.move(box["x"] + 330, box["y"] + 300)
+        page.mouse.wheel(0, -400)
+        near = settled(page, canvas)
+        assert changed(bare, near) > 0.05
+        # What lies under the pointer stays there.
+        np.testing.assert_allclose(near[300, 330].astype(int), bare[300, 330], atol=3)
+        page.locator("#view").dblclick(position={"x": 20, "y": 20})
+        assert changed(bare, settled(page, canvas, pause_ms=600)) == 0, "a double click does not lead back"
+        assert page.problems == []
+
+
+def test_a_gallery_loads_what_is_looked_at(tmp_path):
+    specimens = [made_up("first"), made_up("second", truth=False, rings=5, levels=3, height=300)]
+    index = write_gallery(tmp_path / "gallery", [*specimens, made_up("third", rings=4)])
+    with open_page(1180, 760, offline=True) as page:
+        scripts = []
+        page.on("request", lambda request: scripts.append(request.url) if request.url.endswith(".js") else None)
+        canvas = open_offline(page, index)
+        settled(page, canvas)
+        page.click("#surfaces >> text=Error")
+        heat = settled(page, canvas)
+        page.click("#surfaces >> text=Clay")
+        first = settled(page, canvas)  # a page's very first picture may have parts that are not painted yet
+        assert changed(first, heat) > 0.1
+        assert [url.rsplit("/", 1)[1] for url in scripts] == ["0000.js"]
+        captions = page.locator("#gallery button").all_text_contents()
+        assert captions == sorted(captions, key=lambda text: text or "~")
+        assert page.evaluate("[...document.querySelectorAll('#gallery img')].every(i => i.naturalWidth > 0)")
+        page.click("#surfaces >> text=Error")
+        settled(page, canvas)
+        save("gallery.png", pixels(page))
+        page.locator("#gallery button").nth(2).click()  # without a ground truth
+        page.wait_for_selector("body[data-sample='2']")
+        assert page.text_content("#name") == "second"
+        second = settled(page, canvas)
+        assert changed(first, second) > 0.1
+        assert not page.is_visible("#withTruth")
+        page.locator("#gallery button").nth(0).click()
+        page.wait_for_selector("body[data-sample='0']")
+        page.click("#surfaces >> text=Clay")
+        page.mouse.click(640, 400)
+        assert "vertex" in page.text_content("#reading")
+        page.mouse.click(140, 740)
+        assert changed(first, settled(page, canvas)) == 0
+        assert len(scripts) == 2  # what was there is not fetched again
+        assert page.problems == []
+
+
+def test_html_mesh_lies_on_its_pixels(html_file):
+    """From the front each vertex is drawn where the photo has it: the mesh's box on the page is the box in px."""
+    specimen = made_up()
+    height, width = specimen.photo.shape[:2]
+    with open_page(1180, 760, offline=True) as page:
+        canvas = open_offline(page, html_file)
+        box = canvas.bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.wheel(0, 150)  # so that all of the photo is in the picture
+        full = settled(page, canvas)
+        page.uncheck("#photo")
+        bare = settled(page, canvas)
+        page.fill("#opacity", "10")
+        faint = settled(page, canvas)
+    photo = np.abs(full.astype(int) - bare).max(-1) > 8  # the photo where the mesh does not hide it
+    mesh = np.abs(bare.astype(int) - faint).max(-1) > 2
+    columns, rows = np.flatnonzero((photo | mesh).any(0)), np.flatnonzero((photo | mesh).any(1))
+    scale = (columns[-1] - columns[0] + 1) / width
+    assert scale == pytest.approx((rows[-1] - rows[0] + 1) / height, rel=0.01)
+    found = np.array(
+        [np.flatnonzero(mesh.any(0))[[0, -1]] - columns[0], np.flatnonzero(mesh.any(1))[[0, -1]] - rows[0]]
+    )
+    vertices = specimen.mesh.vertices_px[:, :2]
+    expected = np.stack([vertices.min(0), vertices.max(0)], 1) + 0.5
+    np.testing.assert_allclose((found + [0, 1]) / scale, expected, atol=0.6)  # a pixel has two edges
+
+
+def test_html_fits_a_phone(html_file):
+    with open_page(390, 844, offline=True) as page:
+        page.goto(html_file.as_uri())
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        picture = settled(page, page.locator("#view"))
+        save("html-phone.png", pixels(page))
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
+        assert page.problems == []
+
+
+EXPLORE = """
+from p2m_core.config.loading import load_config
+from p2m_core.data.preprocess import build_store
+from p2m_core.data.store import Store
+from p2m_workbench.viewing.store_explorer import explore
+config = load_config("base", {overrides!r})
+explore(Store(build_store(config)), config)
+"""
+
+
+def test_explorer_in_jupyterlab(tiny_settings, tmp_path):
+    """A move of the input margin's slider moves the box in the photo, and narrows what augmentation begins with."""
+    cell = nbformat.v4.new_code_cell(EXPLORE.format(overrides=list(tiny_settings)).strip())
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "explore.ipynb")
+    sheets = []
+
+    def look_at_the_sheet(page, _):
+        page.locator(".p2m-sheet").first.scroll_into_view_if_needed()
+        save("explorer-sheet.png", pixels(page))
+        sheets.append(pixels(page.locator(".p2m-sheet").first))
+
+    run = run_notebook_and_move_slider(
+        tmp_path / "explore.ipynb",
+        keys=["PageUp"] * 3,
+        slider=".p2m-margin .noUi-handle",
+        view=".p2m-picture",
+        picture="explorer.png",
+        then=look_at_the_sheet,
+    )
+    assert 0.005 < run.changed < 0.5  # the box's lines, and no other photo
+    assert len(np.unique(sheets[0].reshape(-1, 3), axis=0)) > 500

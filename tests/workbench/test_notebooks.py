@@ -1,0 +1,253 @@
+"""The notebooks as users run them: in order by `p2m run`, alone by bare papermill, in JupyterLab."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import trimesh
+from browser import changed, pixels, save, settled
+from conftest import ROOT
+
+from p2m_core.config.loading import load_config
+
+NAMES = ["01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict"]
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "P2M_HOME": str(home), "OMP_NUM_THREADS": "2"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, head) -> Path:
+    """A project root of its own in which `p2m run -c tiny` has run."""
+    home = tmp_path_factory.mktemp("project")
+    for folder in ("notebooks", "configs"):
+        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "data/processed/face_model", home / "data/processed/face_model")
+    command = [sys.executable, "-m", "p2m_workbench", "run", "-c", "tiny", "--timeout", "300"]
+    run = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return home
+
+
+def test_all_run_and_report(home):
+    report = json.loads((home / "outputs/tiny/run.json").read_text())
+    assert [(entry["name"], entry["status"]) for entry in report["notebooks"]] == [(name, "ok") for name in NAMES]
+    for name in NAMES:
+        notebook = nbformat.read(home / f"outputs/tiny/notebooks/{name}.ipynb", as_version=4)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if output.output_type == "error"]
+        # Every notebook that shows a face leaves a static picture of it in its copy.
+        assert any("image/png" in output.get("data", {}) for output in outputs), name
+
+
+def test_what_the_demo_promises_is_there(home):
+    run = home / "outputs/tiny"
+    metrics = json.loads((run / "evaluation/tiny-test/metrics.json").read_text())
+    scores = {name: row["plain"] for name, row in metrics["nme68_2d"].items()}
+    assert scores["mean face, true pose (floor)"] < scores["mean face in the box"]
+    assert metrics["about"]["samples"] > 0
+    page = (run / "inspect.html").read_text()
+    assert "<canvas" in page
+    assert "https://" not in page.split("<script", 1)[0]
+    assert len(list((run / "gallery/samples").glob("*.js"))) == min(8, metrics["about"]["samples"])
+    mesh = trimesh.load(run / "predictions/grace_hopper.obj", process=False)
+    assert mesh.vertices.shape == (7057, 3)
+    assert np.isfinite(mesh.vertices).all()
+    for suffix in (".ply", ".glb", ".png", ".html", ".json"):
+        assert (run / f"predictions/grace_hopper{suffix}").stat().st_size > 100
+
+
+def test_the_object_version_runs_and_prints_its_table(home):
+    weights = home / "outputs/object-tiny/weights.safetensors"
+    command = [sys.executable, "-m", "p2m_workbench", "run", "-c", "object-tiny", "--timeout", "300"]
+    run = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    shown = run.stdout
+    for words in ("06_objects       ok", "cd-f1@p2m", "mean of categories", "weighted by samples", "template as it is"):
+        assert words in shown
+    # Other weights beside the run's; what is there already is neither made nor trained again.
+    shutil.copy(weights, home / "other.safetensors")
+    trained = weights.stat().st_mtime_ns
+    command += ["-p", "checkpoints=[other.safetensors, run]"]
+    run = subprocess.run(command, env=environment(home), cwd=home, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert weights.stat().st_mtime_ns == trained
+    [report] = json.loads((home / "outputs/object-tiny/run.json").read_text())["notebooks"]
+    assert report["report"] in run.stdout
+    assert "\nother.safetensors" in report["report"]
+    notebook = nbformat.read(home / "outputs/object-tiny/notebooks/06_objects.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+
+
+@pytest.mark.slow
+def test_bare_papermill_from_another_folder(home, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in (home / "outputs/tiny/evaluation").rglob("*.csv")}
+    command = [sys.executable, "-m", "papermill", home / "notebooks/03_evaluate.ipynb", "copy.ipynb"]
+    run = subprocess.run(
+        [*command, "-p", "config", "tiny"], env=environment(home), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / "copy.ipynb").exists()
+    after = {path: path.stat().st_mtime_ns for path in (home / "outputs/tiny/evaluation").rglob("*.csv")}
+    assert after.keys() == before.keys()
+    assert all(after[path] > before[path] for path in before)
+    assert {path.name for path in tmp_path.iterdir()} == {"copy.ipynb"}
+
+
+def test_training_in_a_process_of_its_own(home, monkeypatch):
+    from p2m_workbench.viewing import watch_training as training
+
+    monkeypatch.setenv("P2M_HOME", str(home))
+    monkeypatch.setenv("P2M_HOME", str(home))
+    monkeypatch.setenv("P2M_HOME", str(home))
+    monkeypatch.setattr(training, "display", lambda widget: None)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    config = load_config("tiny", ["name=alone"])
+    assert "is finished" in training.watch_training(config, detach=True, every_s=0.3)
+    folder = home / "outputs/alone"
+    assert json.loads((folder / "finished.json").read_text())["steps"] > 0
+    assert not training.is_training(folder)
+    # Attaching to a run that has ended starts nothing.
+    log = (folder / "train.log").read_bytes()
+    assert "is finished" in training.watch_training(config, detach=True, every_s=0.3)
+    assert (folder / "train.log").read_bytes() == log
+
+
+@pytest.mark.slow
+def test_training_in_two_processes_streams_back_into_the_notebook(home):
+    words = "run -c tiny --set name=pair --timeout 600 02_train -p processes=2".split()
+    run = subprocess.run(
+        [sys.executable, "-m", "p2m_workbench", *words], env=environment(home), cwd=home, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    folder = home / "outputs/pair"
+    assert json.loads((folder / "finished.json").read_text())["steps"] > 0
+    assert len({path.parent.name for path in (folder / "ranks").rglob("stderr.log")}) == 2
+    notebook = nbformat.read(folder / "notebooks/02_train.ipynb", as_version=4)
+    [cell] = [cell for cell in notebook.cells if "watch_training(settings" in cell.source]
+    text = "".join(output.get("text", "") for output in cell.outputs)
+    assert "pair 100%" in text  # the first process's bar
+    assert "pair is finished" in text
+
+
+@pytest.fixture
+def moved_in_lab(home, monkeypatch):
+    """What a slider of a notebook changes, after JupyterLab has run it with the tiny config."""
+    from browser import run_notebook_and_move_slider
+
+    def run(name: str, **where):
+        for key, value in environment(home).items():
+            monkeypatch.setenv(key, value)
+        path = home / f"notebooks/{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+        cell.source = cell.source.replace('"face-lite"', '"tiny"')
+        nbformat.write(notebook, path)
+        run = run_notebook_and_move_slider(path, root_dir=home, picture=f"{name}.png", **where)
+        assert len(np.unique(run.before.reshape(-1, 3), axis=0)) > 500, "the view is blank"
+        return run
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_generator_in_jupyterlab(moved_in_lab):
+    keys = ["PageUp"] * 4
+    run = moved_in_lab("01_preprocess", keys=keys, slider=".p2m-yaw .noUi-handle", view="img.p2m-face")
+    assert run.changed > 0.05
+    assert run.before.shape[0] == pytest.approx(run.before.shape[1], abs=1)  # pictures are square, not squeezed
+    assert run.problems == []  # nothing in the browser's console
+
+
+# From the mouse's movement to the next frame, seen by the page itself.
+FRAME_TIMES = """() => {
+    let moved = null;
+    window.frameTimes = [];
+    document.addEventListener('pointermove', () => { moved = moved ?? performance.now(); }, true);
+    for (const kind of [WebGLRenderingContext, WebGL2RenderingContext]) {
+        const draw = kind.prototype.drawElements;
+        kind.prototype.drawElements = function (...args) {
+            if (moved !== null) { window.frameTimes.push(performance.now() - moved); moved = null; }
+            return draw.apply(this, args);
+        };
+    }
+}"""
+
+
+@pytest.mark.browser
+def test_inspect_in_jupyterlab(moved_in_lab):
+    seen, told = {}, {}
+
+    def use(page, canvas):
+        inspector = page.locator(".p2m-inspector")
+
+        def button(name):
+            inspector.get_by_role("button", name=name, exact=True).first.click()
+
+        def note(what, act, least=0.002):
+            before = settled(page, canvas)
+            act()
+            end = time.monotonic() + 20
+            after = settled(page, canvas)
+            while changed(before, after) <= least and time.monotonic() < end:  # the kernel answers when it can
+                after = settled(page, canvas)
+            seen[what] = changed(before, after)
+
+        def drag_slider():
+            at = inspector.locator(".p2m-level .noUi-handle").first.bounding_box()
+            x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+            page.evaluate(FRAME_TIMES)
+            page.mouse.move(x, y)
+            page.mouse.down()
+            for k in range(1, 9):  # one at a time, so that each has its frame
+                page.mouse.move(x - 9 * k, y)
+                page.wait_for_timeout(350)
+            page.mouse.up()
+
+        note("drag of the slider", drag_slider)
+        told["levels"] = inspector.inner_text()
+        times = page.evaluate("window.frameTimes")
+        print(f"slider to frame: median {np.median(times):.0f} ms, {len(times)} frames, 7057 vertices, software WebGL")
+        button("4")
+        page.get_by_text("level 4 ·").wait_for()
+        note("error colours", lambda: button("Error"), 0.05)
+        box = canvas.bounding_box()
+        note("click", lambda: page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]), 0)
+        told["click"] = inspector.inner_text()
+        save("inspector-error.png", pixels(inspector))
+        button("Clay")
+        note("edges", lambda: button("Edges"))
+        button("2")
+        page.get_by_text("level 2 ·").wait_for()
+        settled(page, canvas)
+        save("inspector-edges.png", pixels(inspector))
+        button("4")
+        button("Solid")
+        note("photo on the mesh", lambda: button("Photo"))
+        note("side", lambda: button("Side"), 0.05)
+        save("inspector-side.png", pixels(inspector))
+        note("beside", lambda: inspector.locator(".widget-dropdown select").select_option(label="ground truth"), 0.05)
+        button("Front")
+        button("Error")
+        settled(page, inspector)
+        save("inspector-beside.png", pixels(inspector))
+        note("next sample", lambda: inspector.locator(".p2m-thumb").nth(1).click(), 0.02)
+
+    run = moved_in_lab("04_inspect", keys=["PageDown"] * 8, then=use)
+    assert run.changed > 0.005
+    assert all(share > 0 for share in seen.values()), seen
+    assert "level 4 ·" not in told["levels"]
+    assert re.search(r"vertex \d+ · error [\d.]+ %\s+x [\d.]+, y [\d.]+, z -?[\d.]+ px", told["click"])
+    assert "nme-dense-3d@template" in told["click"]
+    assert run.problems == []

@@ -1,0 +1,649 @@
+import io
+import re
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import pythreejs as three
+from PIL import Image
+from specimens import made_up
+
+from p2m_core.face_mesh import Specimen, Stages, to_world, unpooled
+from p2m_workbench.drawing.mesh_images import error_scale
+from p2m_workbench.viewing import (
+    Look,
+    MeshPreview,
+    SpecimenScene,
+    draw_curves,
+    inspect,
+    inspector,
+)
+from p2m_workbench.viewing import (
+    live_preview as preview,
+)
+from p2m_workbench.viewing import (
+    watch_training as training,
+)
+
+
+@pytest.fixture(scope="module")
+def first():
+    return made_up("first", rings=3, levels=4)
+
+
+@pytest.fixture(scope="module")
+def second():
+    return made_up("second", truth=False, rings=2, levels=3, height=200, width=300)
+
+
+def arrays(geometry):
+    return {name: attribute.array for name, attribute in geometry.attributes.items()}
+
+
+# --- stages ---------------------------------------------------------------------------------------
+
+
+def test_stages_end_at_the_levels_and_start_at_the_stage_before(first):
+    stages, mesh = Stages(first.mesh), first.mesh
+    assert (stages.first, stages.last) == (0, 4)
+    np.testing.assert_allclose(stages.vertices(0), mesh.template_px, atol=1e-4)
+    for k, level in enumerate(mesh.levels):
+        np.testing.assert_array_equal(stages.vertices(k + 1), level)
+        halfway = stages.vertices(k + 0.5)
+        np.testing.assert_allclose(halfway, (stages.starts[k] + level) / 2, atol=1e-4)
+    np.testing.assert_array_equal(stages.vertices(9), mesh.levels[-1])
+    np.testing.assert_allclose(stages.vertices(-1), mesh.template_px, atol=1e-4)
+
+
+def test_a_level_at_the_next_ones_vertices_is_the_same_surface(first):
+    """The specimen's levels are midpoint subdivisions, so new vertices start in the middle of an edge of the coarse
+    level, and each coarse triangle has the area of the four that replace it."""
+
+    def areas(vertices, faces):
+        a, b, c = (vertices[faces[:, k]].astype(float) for k in range(3))
+        return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+
+    mesh = first.mesh
+    for coarse, fine, faces, coarse_faces in zip(
+        mesh.levels, mesh.levels[1:], mesh.level_faces[1:], mesh.level_faces, strict=False
+    ):
+        start = unpooled(coarse, fine, faces)
+        np.testing.assert_array_equal(start[: len(coarse)], coarse)
+        np.testing.assert_allclose(areas(start, faces).reshape(-1, 4).sum(1), areas(coarse, coarse_faces), rtol=1e-3)
+    lonely = np.array([[0, 1, 2]])  # vertex 3 has no neighbour at all
+    np.testing.assert_array_equal(unpooled(np.eye(3), np.arange(12.0).reshape(4, 3), lonely)[3], [9, 10, 11])
+
+
+def test_stages_without_a_template_begin_at_the_first_level(first):
+    stages = Stages(replace(first.mesh, template_px=None))
+    assert stages.first == 1
+    np.testing.assert_array_equal(stages.vertices(0), first.mesh.levels[0])
+
+
+# --- scene ----------------------------------------------------------------------------------------
+
+
+def test_each_level_has_its_own_geometry(first):
+    scene = SpecimenScene(first)
+    seen = set()
+    for k in range(4):
+        scene.show(first, Look(stage=k + 1))
+        geometry = scene.solid.geometry
+        assert scene.wire.geometry is scene.depth.geometry is scene.skin.geometry is geometry
+        seen.add(geometry.model_id)
+        np.testing.assert_array_equal(arrays(geometry)["position"], to_world(first.mesh.levels[k]))
+        np.testing.assert_array_equal(geometry.index.array, first.mesh.level_faces[k].ravel())
+        for array in (*arrays(geometry).values(), geometry.index.array):
+            assert type(array) is np.ndarray
+            assert array.flags.c_contiguous
+            assert array.dtype in (np.float32, np.uint32)
+        np.testing.assert_allclose(np.linalg.norm(arrays(geometry)["normal"], axis=1), 1, atol=1e-5)
+        assert scene.solid.morphTargetInfluences == [0]
+    assert len(seen) == 4
+    scene.show(first, Look(stage=1))
+    assert scene.solid.geometry.model_id in seen  # made once, then kept
+
+
+@pytest.mark.parametrize("stage", [0, 0.25, 1.5, 3.9])
+def test_between_levels_a_number_moves_the_mesh(first, stage):
+    scene = SpecimenScene(first)
+    scene.show(first, Look(stage=stage))
+    geometry, [part] = scene.solid.geometry, scene.solid.morphTargetInfluences
+    start, end = geometry.morphAttributes["position"][0].array, arrays(geometry)["position"]
+    expected = to_world(Stages(first.mesh).vertices(stage))
+    np.testing.assert_allclose(end + part * (start - end), expected, atol=1e-3)
+    for mesh in (scene.depth, scene.skin, scene.wire):
+        assert mesh.morphTargetInfluences == [part]
+    scene.show(first, Look(stage=stage, style="points"))
+    np.testing.assert_allclose(scene.dots.geometry.attributes["position"].array, expected, atol=1e-3)
+
+
+def test_photo_coordinates_find_the_vertex_on_the_photo(second):
+    scene = SpecimenScene(second)
+    u, v = arrays(scene.solid.geometry)["uv"].T
+    height, width = second.photo.shape[:2]
+    np.testing.assert_allclose(u * width - 0.5, second.mesh.vertices_px[:, 0], atol=1e-3)
+    np.testing.assert_allclose((1 - v) * height - 0.5, second.mesh.vertices_px[:, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("stage", [4, 2.5])
+def test_error_colours_are_places_on_the_ramp(first, stage):
+    scene = SpecimenScene(first)
+    scene.show(first, Look(stage=stage, surface="error", maximum=2.0))
+    share = np.clip(first.error_at(stage) / 2.0, 0, 1)
+    u = arrays(scene.solid.geometry)["uv"][:, 0]
+    np.testing.assert_allclose((u * 256 - 0.5) / 255, share, atol=1e-5)
+    assert scene.solid.material is scene.materials["error"]
+    assert scene.depth.geometry is not scene.solid.geometry  # clicks still find the photo's coordinates
+
+
+STYLES_SHOWN = {"solid": (1, 0, 0), "edges": (1, 1, 0), "wire": (0, 1, 0), "points": (0, 0, 1)}
+
+
+@pytest.mark.parametrize("style", STYLES_SHOWN)
+@pytest.mark.parametrize("surface", ["clay", "photo", "normals", "error"])
+def test_what_is_shown(first, second, surface, style):
+    scene = SpecimenScene(first)
+    for specimen in (first, second):
+        known = specimen is first
+        look = Look(surface=surface, style=style, truth=True, landmarks=True, photo=False)
+        scene.show(specimen, look)
+        shown = tuple(part.visible for part in (scene.solid, scene.wire, scene.dots))
+        assert shown == tuple(map(bool, STYLES_SHOWN[style]))
+        assert scene.skin.visible == (surface == "photo" and scene.solid.visible)
+        assert scene.truth.visible == known
+        assert scene.landmarks.visible
+        assert not scene.photo.visible
+        name = {"photo": "clay", "error": "error" if known else "clay"}.get(surface, surface)
+        assert scene.solid.material is scene.materials[name]
+    scene.show(first, Look(stage=2))
+    assert not scene.truth.visible
+    assert scene.photo.visible
+
+
+def test_truth_of_a_coarse_level_is_its_first_rows(first):
+    scene = SpecimenScene(first)
+    scene.show(first, Look(stage=2, truth=True))
+    count = len(first.mesh.levels[1])
+    np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px[:count]))
+
+
+def test_every_mesh_stands_in_the_middle_at_the_same_size(first, second):
+    scene = SpecimenScene(first)
+
+    def placed(points_px):
+        return (to_world(points_px) + np.array(scene.shift.position)) * np.array(scene.root.scale)
+
+    for specimen in (first, second):
+        scene.show(specimen, Look())
+        points = placed(specimen.mesh.vertices_px)
+        np.testing.assert_allclose(points.min(0) + points.max(0), 0, atol=1e-4)
+        assert np.ptp(points, axis=0).max() == pytest.approx(1, abs=1e-4)
+    # In the frame of another specimen the difference in place is seen.
+    scene.show(inspector.truth_of(first), Look(), first)
+    there = placed(first.truth_px)
+    scene.show(first, Look())
+    np.testing.assert_allclose(there, placed(first.truth_px), atol=1e-5)
+
+
+def test_the_photo_plane_holds_the_photo_behind_the_mesh(second):
+    scene = SpecimenScene(second)
+    x, y, z = np.array(scene.photo.position) - np.array(scene.shift.position)
+    # Centre of a 300 x 200 photo, whose first pixel's centre is (0, 0), with y up.
+    np.testing.assert_allclose((x, y), (149.5, -99.5), atol=1e-4)
+    assert (scene.photo.geometry.width, scene.photo.geometry.height) == (300, 200)
+    assert z < min(second.mesh.vertices_px[:, 2].min(), second.mesh.template_px[:, 2].min())
+
+
+# --- inspector ------------------------------------------------------------------------------------
+
+
+def click(scene, specimen, vertex, level=-1):
+    """What the browser tells of a click right beside a vertex."""
+    faces = specimen.mesh.level_faces[level]
+    face = faces[(faces == vertex).any(1)][0]
+    height, width = specimen.photo.shape[:2]
+    x, y = specimen.mesh.levels[level][vertex, :2]
+    scene.picker.set_state(
+        {
+            "face": face.tolist(),
+            "uv": [(x + 0.5) / width, 1 - (y + 0.5) / height],
+            "point": [0.1, 0.2, float(vertex)],
+            "faceIndex": 0,
+        }
+    )
+
+
+def test_inspector_walks_through_samples_and_levels(first, second):
+    widget = inspect([second, first])
+    assert [s.name for s in widget.specimens] == ["first", "second"]  # sorted by error, unknown last
+    assert [b.description for b in widget.thumbnails] == [f"{first.error_percent().mean():.2f} %", ""]
+    view = widget.scene.renderer
+    assert widget.level.value == 400
+    widget.level.value = 200
+    assert len(arrays(widget.scene.solid.geometry)["position"]) == len(first.mesh.levels[1])
+    assert f"{len(first.mesh.levels[1])} vertices" in widget._title.value
+    widget.level.value = 0
+    assert "template" in widget._title.value
+    widget.level.value = 400
+    widget.thumbnails[1].click()
+    assert widget.specimen is second
+    assert (widget.level.value, widget.level.max) == (300, 300)  # the finest stays the finest
+    widget.level.value = 150
+    widget.thumbnails[0].click()
+    assert (widget.level.value, widget.level.max) == (150, 400)
+    assert widget.scene.renderer is view  # one live view, however many samples
+
+
+def test_a_jump_glides_to_its_level(first, monkeypatch):
+    monkeypatch.setattr(inspector.time, "sleep", lambda seconds: None)
+    widget = inspect([first])
+    seen = []
+    widget.level.observe(lambda change: seen.append(change["new"]), "value")
+    [template, *_] = widget._jumps.children
+    template.click()
+    assert template.description == "Template"
+    assert seen[-1] == 0
+    assert len(seen) > 5
+    assert seen == sorted(seen, reverse=True)
+    assert all(value % widget.level.step == 0 for value in seen)  # or the browser sends its own back
+
+
+def test_inspector_without_truth_offers_no_error_colours(first, second):
+    widget = inspect([first, second])
+    widget.surface.value = "error"
+    assert widget.scene.solid.material is widget.scene.materials["error"]
+    assert f"≥ {error_scale(first.error_percent()):g} %" in widget._legend.value
+    assert "nme-dense-3d@template" in widget._legend.value
+    assert f"{first.error_percent().mean():.2f} %" in widget._title.value
+    widget.choose(1)
+    assert widget.truth.disabled
+    assert widget.scene.solid.material is widget.scene.materials["clay"]
+    assert "no ground truth" in widget._title.value
+    assert widget._legend.value == ""
+    widget.choose(0)
+    assert widget.scene.solid.material is widget.scene.materials["error"]
+    assert not widget.truth.disabled
+
+
+def test_inspector_controls_reach_the_scene(first):
+    widget = inspect([first])
+    scene = widget.scene
+    for control, part in ((widget.landmarks, scene.landmarks), (widget.truth, scene.truth)):
+        assert not part.visible
+        control.value = True
+        assert part.visible
+    widget.photo.value = False
+    assert not scene.photo.visible
+    widget.opacity.value = 0.5
+    assert scene.solid.material.opacity == 0.5
+    widget.surface.value = "photo"
+    assert scene.skin.material.opacity == 0.5
+    widget.surface.value = "clay"
+    widget.style_.value = "wire"
+    assert scene.wire.visible
+    assert not scene.solid.visible
+    scene.eye.camera.position = (3.0, 2.0, 1.0)
+    widget.front.click()
+    assert scene.eye.camera.position[:2] == (0, 0)
+    widget.side.click()
+    assert scene.eye.camera.position[0] > 10
+
+
+def test_a_click_tells_vertex_error_and_position(first):
+    widget = inspect([first])
+    x, y, z = first.mesh.vertices_px[321]
+    click(widget.scene, first, 321)
+    told = widget.read_out.value
+    assert "vertex 321" in told
+    assert f"{first.error_percent()[321]:.2f} %" in told
+    assert f"x {x:.1f}, y {y:.1f}, z {z:.1f} px" in told
+    assert widget.scene.mark.visible
+    np.testing.assert_allclose(widget.scene._mark_at.array[0], to_world(first.mesh.vertices_px[321]))
+    widget.surface.value = "error"
+    assert "left:" in widget._legend.value  # the mark on the scale
+    widget.level.value = 100  # which has no vertex 321
+    assert not widget.scene.mark.visible
+    widget.level.value = 400
+    assert "vertex 321" in widget.read_out.value
+    # The end of a drag is a click too, but means nothing.
+    widget.scene.eye.camera.position = (5.0, 0.0, 19.0)
+    click(widget.scene, first, 7)
+    assert "vertex 321" in widget.read_out.value
+
+
+def test_a_click_beside_the_mesh_clears(first):
+    widget = inspect([first])
+    click(widget.scene, first, 12)
+    assert widget.scene.mark.visible
+    widget.scene.picker.set_state({"point": [0.0, 0.0, 0.0], "faceIndex": None})
+    assert not widget.scene.mark.visible
+    assert "Click on the mesh" in widget.read_out.value
+
+
+def test_two_weights_stand_side_by_side(first, second):
+    better = Specimen("first", first.mesh, first.photo, first.mesh.vertices_px + np.float32([0.5, 0, 0]))
+    widget = inspect({"old": [first, second], "new": [better]})
+    assert [label for label, _ in widget.beside.options] == ["nothing", "ground truth", "new", "second"]
+    assert widget.other is None  # no second live view before it is asked for
+    widget.beside.label = "new"
+    assert widget.compared is better
+    assert widget.other.renderer.camera is widget.scene.renderer.camera
+    assert (
+        widget.other.renderer.controls[0] is widget.scene.renderer.controls[0]
+    )  # or one would not turn with the other
+    assert widget.other.root.scale == widget.scene.root.scale
+    assert f"{better.error_percent().mean():.2f} %" in widget._title.value
+    widget.surface.value = "error"
+    assert widget.scene.look.maximum == widget.other.look.maximum == error_scale(first.error_percent())
+    widget.level.value = 250
+    assert widget.other.look.stage == 2.5
+    widget.beside.label = "ground truth"
+    np.testing.assert_array_equal(arrays(widget.other.depth.geometry)["position"][:10], to_world(first.truth_px[:10]))
+    assert widget.other.solid.material is widget.other.materials["clay"]
+    widget.choose(1)
+    assert widget.compared is None  # this one has no truth
+    assert widget.scene.renderer.width == 620
+
+
+def test_the_turntable_turns_both(first, monkeypatch):
+    called = []
+    for name in ("play", "stop"):
+        monkeypatch.setattr(three.AnimationAction, name, lambda self, name=name: called.append(name))
+    widget = inspect([first])
+    widget.beside.label = "ground truth"
+    widget.turntable.value = True
+    assert called == ["play", "play"]
+    widget.turntable.value = False
+    assert called[2:] == ["stop", "stop"]
+
+
+@pytest.mark.parametrize("nothing", [[], {}, {"a": []}])
+def test_inspector_needs_a_specimen(nothing):
+    with pytest.raises(ValueError, match="at least one specimen"):
+        inspect(nothing)
+
+
+# --- preview --------------------------------------------------------------------------------------
+
+
+def picture_of(value):
+    return np.asarray(Image.open(io.BytesIO(value)))
+
+
+def moved(specimen, by_px):
+    """The same photo, faces and truth, another mesh."""
+    points = specimen.mesh.vertices_px + np.float32(by_px)
+    mesh = replace(
+        specimen.mesh, vertices_px=points, levels=(points,), level_faces=(specimen.mesh.faces,), template_px=None
+    )
+    return Specimen(specimen.name, mesh, specimen.photo, specimen.truth_px)
+
+
+def test_preview_moves_its_meshes(first):
+    widget = MeshPreview()
+    assert widget._stage.layout.display == "none"
+    widget.update([moved(first, [0, 0, 0]), moved(first, [5, 0, 0])])
+    assert widget._stage.layout.display is None
+    scenes, cameras = widget.scenes, {scene.renderer.camera for scene in widget.scenes}
+    assert len(scenes) == 2
+    assert len(cameras) == 1
+    later = moved(first, [3, -4, 2])
+    widget.update([later, later])
+    assert widget.scenes is scenes  # moved, not made anew
+    for scene in scenes:
+        geometry = scene.solid.geometry
+        np.testing.assert_array_equal(arrays(geometry)["position"], to_world(later.mesh.vertices_px))
+        u = arrays(scene.skin.geometry)["uv"][:, 0]
+        share = np.clip(later.error_percent() / widget._maximum, 0, 1)
+        np.testing.assert_allclose((u * 256 - 0.5) / 255, share, atol=1e-5)
+        np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px))
+    assert f"{later.error_percent().mean():.1f} %" in widget._legend.value
+    assert widget.curves.layout.display == "none"
+    widget.update(metrics=pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]}))
+    assert widget.curves.layout.display is None
+
+
+def test_preview_without_truth_offers_no_error(second):
+    widget = MeshPreview()
+    widget.update([moved(second, [0, 0, 0])])
+    assert {part: switch.disabled for part, switch in widget.switches.items()} == {
+        "photo": False, "wire": False, "truth": True, "skin": True
+    }  # fmt: skip
+    assert widget._legend.value == ""
+
+
+def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
+    points = np.stack([first.mesh.vertices_px, first.mesh.vertices_px + 1])
+    truth = np.stack([first.truth_px + np.float32([0, 0, 70])] * 2)
+    np.savez(
+        tmp_path / "preview.npz", step=3, photos=np.stack([first.photo] * 2), faces=first.mesh.faces,
+        names=np.array(["a", "b"]), vertices=points, truth=truth,
+    )  # fmt: skip
+    read = training.read_run(tmp_path)
+    specimens, table = read()
+    assert table is None
+    assert [s.name for s in specimens] == ["a", "b"]
+    np.testing.assert_array_equal(specimens[1].mesh.vertices_px, points[1])
+    # Depth is open, so 70 px of it are no error.
+    assert specimens[0].error_percent() == pytest.approx(first.error_percent(), abs=1e-3)
+    assert abs(np.mean(specimens[0].truth_px[:, 2] - points[0][:, 2])) < 1e-3
+    (tmp_path / "metrics.csv").write_text("step,loss,val_error\n1,2.0,\n")
+    specimens, table = read()
+    assert specimens is None
+    assert table["loss"].tolist() == [2.0]
+    assert read() == (None, None)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame(),
+        pd.DataFrame({"step": [1], "loss": [0.5]}),
+        pd.DataFrame(
+            {"step": [0, 1, 2], "loss": [1.0, np.nan, 0.2], "nme": [np.nan, np.inf, 3.0], "name": list("abc")}
+        ),
+        pd.DataFrame({"loss": [0.0, -1.0], "other": [np.nan, np.nan]}),
+    ],
+)
+def test_curves_of_any_frame(frame):
+    assert picture_of(draw_curves(frame, 400, 200)).shape[:2] == (200, 400)
+
+
+def test_curves_change_with_the_metrics():
+    frame = pd.DataFrame({"step": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "nme68_2d": [9.0, 8.0, 5.0]})
+    assert draw_curves(frame) != draw_curves(frame.assign(loss=[3.0, 2.0, 0.1]))
+    assert draw_curves(frame) != draw_curves(frame.assign(nme68_2d=[9.0, 8.0, 1.0]))
+    assert draw_curves(frame) == draw_curves(frame.assign(seconds=[1, 2, 3], lr=[0.1, 0.2, 0.3]))
+
+
+def test_preview_follows_a_run_and_survives_its_errors(caplog, first):
+    widget, calls, third = MeshPreview(), [], threading.Event()
+
+    def read():
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise OSError("half a file")
+        if len(calls) >= 3:
+            third.set()
+        return [moved(first, [len(calls), 0, 0])], None
+
+    finish = widget.follow(read, every_s=0.01)
+    assert third.wait(20)
+    finish()
+    count = len(calls)
+    x = arrays(widget.scenes[0].solid.geometry)["position"][:, 0]
+    np.testing.assert_allclose(x - first.mesh.vertices_px[:, 0], count, atol=1e-3)  # the last state is on show
+    assert "could not be updated" in caplog.text
+    assert not any(thread.name == "mesh-preview" for thread in threading.enumerate())
+    finish()
+    assert len(calls) == count  # nothing after the end
+
+
+def test_preview_shows_four_at_most(first):
+    widget = MeshPreview()
+    widget.update([moved(first, [k, 0, 0]) for k in range(6)])
+    assert len(widget.scenes) == preview.MAX_VIEWS == 4
+
+
+# --- the generator's explorer ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def generator(head):
+    from p2m_core.config.settings import SynthConfig
+    from p2m_workbench.viewing.synth_explorer import GeneratorExplorer
+
+    return GeneratorExplorer(SynthConfig(seed=3), size_px=64)
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [("index", 5), ("seed", 4), ("yaw", -50), ("expression", "shout"), ("hair", "afro"), ("light", "night"),
+     ("landmarks", True), ("mesh", True), ("mask", True)],
+)  # fmt: skip
+def test_every_control_of_the_generator_changes_the_picture(generator, control, value):
+    before, widget = generator.picture.value, getattr(generator, control)
+    old = widget.value
+    widget.value = value
+    assert generator.picture.value != before
+    widget.value = old
+    generator.turn.value = False
+    assert generator.picture.value == before  # the same draw again
+
+
+def test_the_yaw_slider_shows_what_was_drawn_until_it_is_moved(generator):
+    drawn = np.degrees(generator.drawn.pose[1])
+    assert not generator.turn.value
+    assert generator.yaw.value == round(drawn)
+    pictures = []
+    generator.picture.observe(pictures.append, "value")
+    generator.yaw.value = 30
+    assert generator.turn.value
+    assert len(pictures) == 1  # one picture, not one a control
+    assert np.degrees(generator.drawn.pose[1]) == pytest.approx(30)
+    generator.index.value = 1
+    assert generator.yaw.value == 30  # the wish outlasts the face
+    generator.index.value = 0
+    generator.turn.value = False
+    assert generator.yaw.value == round(drawn)
+    generator.picture.unobserve(pictures.append, "value")
+
+
+def test_the_generator_tells_what_it_drew(generator):
+    generator.hair.value, generator.light.value = "bald", "night"
+    for name, value in (("cut", "bald"), ("light", "night")):
+        assert re.search(rf"<td>{name}</td><td[^>]*>{value}</td>", generator.facts.value)
+    assert "none" not in generator.facts.value
+    generator.hair.value = generator.light.value = ""
+
+
+@pytest.mark.parametrize("control", ["expression", "hair", "light"])
+def test_a_wish_can_be_taken_back(generator, control):
+    before, menu = generator.picture.value, getattr(generator, control)
+    menu.index = 2
+    assert generator.picture.value != before
+    menu.index = 0  # as a browser sets it
+    assert (menu.index, menu.label) == (0, "as drawn")
+    assert generator.picture.value == before
+
+
+# --- the explorer of a store -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def explored(tiny_settings):
+    from p2m_core.config.loading import load_config
+    from p2m_core.data.preprocess import build_store
+    from p2m_core.data.store import Store
+    from p2m_workbench.viewing.store_explorer import explore
+
+    config = load_config("base", tiny_settings)
+    return explore(Store(build_store(config)), config)
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "changes"),
+    [("sample", 3, "picture sheet"), ("landmarks", False, "picture"), ("mesh", True, "picture"),
+     ("regions", True, "picture"), ("boxes", False, "picture"), ("margin", 1.9, "picture sheet"),
+     ("store_margin", 1.1, "picture"), ("seed", 7, "sheet"), ("augment.rotate_deg", 55, "sheet"),
+     ("augment.scale", 0.4, "sheet"), ("augment.shift", 0.3, "sheet"), ("augment.flip", 1.0, "sheet"),
+     ("augment.color", 0.0, "sheet"), ("augment.blur", 1.0, "sheet"), ("augment.noise", 1.0, "sheet"),
+     ("augment.jpeg", 1.0, "sheet"), ("augment.occlude", 1.0, "sheet")],
+)  # fmt: skip
+def test_every_control_of_the_explorer_changes_what_it_says(explored, control, value, changes):
+    name, _, field = control.partition(".")
+    widget = explored.augment[field] if field else getattr(explored, name)
+    before, old = {n: getattr(explored, n).value for n in ("picture", "sheet")}, widget.value
+    widget.value = value
+    after = {n: getattr(explored, n).value for n in before}
+    assert {n for n in before if after[n] != before[n]} == set(changes.split())
+    widget.value = old
+    assert {n: getattr(explored, n).value for n in before} == before
+
+
+def test_filters_and_order_choose_the_samples(explored):
+    store = explored.store
+    yaw = np.abs(store.yaw_deg())
+    middle = float(np.median(yaw))
+    whole = explored.yaw.value
+    explored.yaw.value = (middle, whole[1])
+    assert set(explored.chosen) == set(np.flatnonzero(yaw >= middle))
+    explored.order.value = "face size"
+    assert (np.diff(store.face_size_px()[explored.chosen]) <= 0).all()
+    assert str(store.table["name"][explored.index]) in explored.facts.value
+    explored.yaw.value = (whole[1] - 1e-6, whole[1])  # nobody looks there
+    assert "widen the filters" in explored.facts.value
+    explored.yaw.value, explored.order.value = whole, "as stored"
+    assert explored.chosen.tolist() == list(range(len(store)))
+
+
+def test_what_is_kept_is_what_preprocessing_takes(explored, monkeypatch, tmp_path):
+    from p2m_core.config.loading import load_config
+    from p2m_workbench.viewing import store_explorer as explorer
+
+    monkeypatch.setattr(explorer, "run_folder", lambda config: tmp_path)
+    assert explored.settings() == explored.config
+    explored.store_margin.value, explored.augment["blur"].value = 1.8, 0.1
+    explored.save.click()
+    assert "data.store_margin=1.8, augment.blur=0.1" in explored.saved.value
+    kept = load_config(tmp_path / "explored.yaml")
+    assert kept == explored.settings()
+    assert (kept.data.store_margin, kept.augment.blur) == (1.8, 0.1)
+    explored.store_margin.value = explored.config.data.store_margin
+    explored.augment["blur"].value = explored.config.augment.blur
+
+
+def test_without_the_photos_the_stored_crop_is_shown(explored):
+    before, explored.photos = explored.photos, {}
+    photo, matrix = explored.photo(2)
+    explored.photos = before
+    np.testing.assert_array_equal(photo, explored.store.crop(2))
+    store = explored.store
+    there = store.to_crop(store.table["landmarks_px"][2], 2)
+    back = there[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose(back, store.table["landmarks_px"][2][:, :2], atol=1e-3)
+
+
+def test_suspects_are_found_by_each_reason(explored):
+    from types import SimpleNamespace
+
+    from p2m_workbench.doctor.outliers import find_suspects
+
+    store = explored.store
+    table = {name: values.copy() for name, values in store.table.items()}
+    table["residual_percent"][:] = 0.5
+    table["residual_percent"][1] = 7.0
+    table["landmarks_px"][2, :6, 0] = -3.0
+    yaw, size = np.zeros(len(store)), np.full(len(store), 90.0)
+    yaw[3], size[4] = -95.0, 21.0
+    found = find_suspects(SimpleNamespace(table=table, yaw_deg=lambda: yaw, face_size_px=lambda: size))
+    assert found["index"].tolist()[0] == 1  # the worst residual first
+    assert dict(zip(found["index"], found["reason"], strict=True)) == {
+        1: "landmark residual 7.0 %",
+        2: "6 landmarks outside the photo",
+        3: "yaw -95 degrees",
+        4: "face of 21 px",
+    }
