@@ -9,7 +9,7 @@ Prints nme68-2d in percent with the bundled weights and flip averaging, in one p
 baseline of the ratios), with boxes found by each detector (of the faces that it finds, beside the true boxes of the
 same faces) and by the cascades with the network's own search behind them, and with true boxes moved or scaled; then the
 area under the ROC curve of the doubt, faces with detected boxes against crops without a face, the rates at
-predict.DOUBT_LIMIT, and in how many pictures without a face the network's search finds one.
+predict.MAX_FLIP_DISAGREEMENT, and in how many pictures without a face the network's search finds one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from p2m_synth.render.background import draw_background
 from p2m_synth.render.light import PLACES
 from p2m_synth.writer import write_dataset
 from p2m_workbench.photos.detect import DETECTORS, FILES, cascade, detect_faces, landmark_boxes, overlap
-from p2m_workbench.photos.predict import DOUBT_LIMIT, find_meshes, predict, search_face
+from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, predict, search_face
 from p2m_workbench.photos.read import IMAGE_SUFFIXES
 
 
@@ -149,10 +149,10 @@ def main() -> None:
     without = np.array([predict(picture, [box])[0].doubt for picture, box in crops])
     area, rates = (
         area_under_roc(np.array(doubts), without),
-        [100 * np.mean(np.array(x) > DOUBT_LIMIT) for x in (doubts, without)],
+        [100 * np.mean(np.array(x) > MAX_FLIP_DISAGREEMENT) for x in (doubts, without)],
     )
     print(f"doubt: {len(doubts)} faces against {len(without)} crops without, area under ROC {area:.4f}")
-    print(f"above {DOUBT_LIMIT}: {rates[0]:.1f}% of faces, {rates[1]:.1f}% of crops without")
+    print(f"above {MAX_FLIP_DISAGREEMENT}: {rates[0]:.1f}% of faces, {rates[1]:.1f}% of crops without")
     wrong = sum(len(search_face(network, picture)) for picture in pictures)
     print(f"the network's search finds a face in {wrong} of {len(pictures)} pictures without")
 

@@ -26,7 +26,7 @@ from p2m_core.config.settings import AugmentConfig, SynthConfig
 from p2m_core.data.preprocess import build_store
 from p2m_core.data.store import CropDataset, Store
 from p2m_synth.writer import write_dataset
-from p2m_workbench.training.loader import quiet_worker
+from p2m_workbench.training.loader import worker_init
 
 LINES = 45_000
 BATCH = 32
@@ -62,7 +62,7 @@ class Repeated(Dataset):
 def samples_per_s(data: Dataset, workers: int, after: callable = lambda batch: None) -> float:
     """Rate over one pass, from the first batch on, so that starting the workers does not count."""
     loader = DataLoader(
-        data, BATCH, num_workers=workers, worker_init_fn=quiet_worker if workers else None, drop_last=len(data) > BATCH
+        data, BATCH, num_workers=workers, worker_init_fn=worker_init if workers else None, drop_last=len(data) > BATCH
     )
     batches: Iterable = iter(loader)
     next(batches)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from p2m_core.config.settings import ModelConfig
 from p2m_core.geometry.template import ellipsoid
-from p2m_core.network.layers import sample_features
+from p2m_core.network.layers import pool_features
 from p2m_core.network.model import Pixel2Mesh
 
 BATCH = 8
@@ -209,7 +209,7 @@ def sampling(rounds: int, tiny: bool) -> None:
             return F.grid_sample(x, grid.transpose(0, 1)[:, :, None], align_corners=False)[..., 0].permute(2, 0, 1)
 
         def by_bags(x=x, grid=grid) -> torch.Tensor:
-            return sample_features([x], grid, "zeros")
+            return pool_features([x], grid, "zeros")
 
         ms = alternate(
             {"grid": lambda f=by_grid_sample: f().sum().backward(), "bags": lambda f=by_bags: f().sum().backward()},

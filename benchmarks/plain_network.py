@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from p2m_core.network.layers import GraphBottleneck, GraphConv
-from p2m_core.network.model import Prediction
+from p2m_core.network.model import NetworkOutput
 from p2m_workbench.interop.reference_network import ReferencePixel2Mesh
 
 
@@ -22,7 +22,7 @@ class PlainNetwork(ReferencePixel2Mesh):
         super().__init__(config, template)
         self.matrices = [torch.from_numpy(matrix.toarray()).float().to_sparse() for matrix in template.adjacency]
 
-    def forward(self, images, crop=None) -> Prediction:
+    def forward(self, images, crop=None) -> NetworkOutput:
         self.crop = crop
         maps = self.encoder(self.normalise(images))
         vertices = self.start[: self.template.counts[0]].expand(len(images), -1, -1)
@@ -38,7 +38,7 @@ class PlainNetwork(ReferencePixel2Mesh):
             if k == len(self.stages) - 1 and self.gconv is not None:
                 vertices = self.convolution(F.relu(vertices), self.gconv, self.matrices[k])
             levels.append(vertices)
-        return Prediction(levels, before, self.decoder(maps) if self.decoder is not None else None)
+        return NetworkOutput(levels, before, self.decoder(maps) if self.decoder is not None else None)
 
     def sample(self, maps: list[torch.Tensor], place: torch.Tensor) -> torch.Tensor:
         """Features (B, V, C) at places (B, V, 2) in [-1, 1]."""

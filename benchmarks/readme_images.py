@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from p2m_core.config.paths import project_root
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench.drawing.dataset_figures import contact_sheet
 from p2m_workbench.drawing.mesh_images import static_picture
@@ -31,7 +31,7 @@ def synthetic_faces(count: int, recipe: Recipe = FACES) -> np.ndarray:
 def overview() -> np.ndarray:
     """A photo's mesh, and a row of synthetic faces (H, W, 3)."""
     photo = read_photo(sample_photo())
-    above = static_picture(Specimen("Grace Hopper", predict(photo)[0], photo))
+    above = static_picture(FacePrediction("Grace Hopper", predict(photo)[0], photo))
     below = synthetic_faces(8)
     height = round(below.shape[0] * above.shape[1] / below.shape[1])
     return np.concatenate([above, cv2.resize(below, (above.shape[1], height), interpolation=cv2.INTER_AREA)])

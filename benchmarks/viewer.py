@@ -20,7 +20,7 @@ import ipywidgets
 import numpy as np
 
 from p2m_core.data.aflw2000 import read_image
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_workbench.drawing.html_page import write_html
 from p2m_workbench.photos.predict import predict
 from p2m_workbench.photos.read import sample_photo
@@ -43,9 +43,9 @@ FRAMES = """async places => {
 }"""
 
 
-def kernel_ms(specimen: Specimen, places: list[float]) -> tuple[float, float]:
+def kernel_ms(prediction: FacePrediction, places: list[float]) -> tuple[float, float]:
     """Median ms and kB of a step of the notebook's slider: every changed trait as the widgets send it."""
-    view, sent = inspect([specimen]), [0]
+    view, sent = inspect([prediction]), [0]
     view.surface.value = "error"
 
     def encode(widget: ipywidgets.Widget, change: dict) -> None:
@@ -90,17 +90,19 @@ def main() -> None:
     tiny = options.parse_args().tiny
     photo = read_image(sample_photo())
     [mesh], [other] = predict(photo, flip=False), predict(photo)
-    specimen = Specimen("grace_hopper", mesh, photo, other.vertices_px)  # the other prediction stands for a truth
+    prediction = FacePrediction(
+        "grace_hopper", mesh, photo, other.vertices_px
+    )  # the other prediction stands for a truth
     rounds = 1 if tiny else 20
     ends = {"the coarsest level": 1, "the finest level": len(mesh.levels)}
-    kernel = {name: kernel_ms(specimen, [end - 0.5, end] * rounds) for name, end in ends.items()}
+    kernel = {name: kernel_ms(prediction, [end - 0.5, end] * rounds) for name, end in ends.items()}
     base = kernel["the coarsest level"][0]
     for name, (ms, kilobytes) in kernel.items():
         print(f"kernel, {name}: {ms:.1f} ms and {kilobytes:.0f} kB a step, {ms / base:.1f} times the coarsest")
     if tiny:
         return
     with tempfile.TemporaryDirectory() as folder:
-        page = write_html(Path(folder) / "a.html", dataclasses.replace(specimen))
+        page = write_html(Path(folder) / "a.html", dataclasses.replace(prediction))
         try:
             frames = {name: browser_ms(page, [end - 0.5, end] * rounds) for name, end in ends.items()}
         except ImportError as error:

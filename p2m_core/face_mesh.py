@@ -22,7 +22,8 @@ class FaceMesh:
     pose         (7,) pitch, yaw, roll in degrees with AFLW2000-3D's signs; x, y, z of the template's centroid, px;
                  px per unit of the template. None where nobody has asked for it.
     crop         (S, S, 3) uint8, what the network saw, or None
-    doubt        how little the crop looked like a face to the network, see `predict.DOUBT_LIMIT`; 0 where not measured
+    doubt        flip disagreement: mean distance between the predictions for the crop and its mirror image, in halves
+                 of the crop; large where there is no face, see photos/predict.py; 0 where not measured
     """
 
     vertices_px: np.ndarray
@@ -73,7 +74,7 @@ def unpooled(coarse: np.ndarray, fine: np.ndarray, faces: np.ndarray) -> np.ndar
 
 
 @dataclass(frozen=True)
-class Specimen:
+class FacePrediction:
     """A prediction with the photo, and the ground truth where there is one: what inspector and export show.
 
     photo     (H, W, 3) uint8 RGB

@@ -15,7 +15,7 @@ from p2m_synth.head.identity import Identity, draw_identity
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Overrides:
     """What to take in place of what is drawn: a preset of expression.PRESETS, a cut of hair.CUTS, yaw in degrees, a
     place of light.PLACES; None leaves it to chance."""
 
@@ -46,17 +46,17 @@ class Person:
         return np.array([0.42 * left, 0.35 * up])
 
 
-def draw_person(rng: np.random.Generator, model: HeadModel, wishes: Wishes | None = None) -> Person:
+def draw_person(rng: np.random.Generator, model: HeadModel, overrides: Overrides | None = None) -> Person:
     """A random person with a random expression."""
-    wishes = wishes or Wishes()
+    overrides = overrides or Overrides()
     identity = draw_identity(rng)
     preset, strengths = draw_expression(rng)
     look = draw_appearance(rng, identity)
     [own] = rng.spawn(1)  # what is wished for draws from a stream of its own: the rest stays as it was
-    if wishes.preset is not None:
-        preset, strengths = draw_expression(own, wishes.preset)
-    if wishes.cut is not None:
-        look = replace(look, hair=cut_style(wishes.cut, own))
+    if overrides.preset is not None:
+        preset, strengths = draw_expression(own, overrides.preset)
+    if overrides.cut is not None:
+        look = replace(look, hair=cut_style(overrides.cut, own))
     units = dict(zip(load_asset()["unit_names"].tolist(), strengths.tolist(), strict=True))
     shape, expression = model.shape_of(identity), model.expression_of(strengths)
     return Person(identity, preset, units, look, shape, expression, model.vertices(shape, expression))

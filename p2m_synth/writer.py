@@ -34,7 +34,7 @@ from p2m_core.geometry.similarity import umeyama
 from p2m_core.parallel import map_jobs
 from p2m_synth.head.head_mesh import load_canvas
 from p2m_synth.head.head_model import VERSION as FACE_MODEL_VERSION
-from p2m_synth.person import Person, Wishes, draw_person
+from p2m_synth.person import Overrides, Person, draw_person
 from p2m_synth.recipe import keep_recipe
 from p2m_synth.render.background import own_pictures
 from p2m_synth.render.renderer import FACE_SEEN, Picture, render
@@ -115,13 +115,13 @@ def draw_angles(rng: np.random.Generator, yaw: str) -> np.ndarray:
     return np.radians([pitch, side * turn, roll])
 
 
-def draw_sample(recipe: Recipe, index: int, wishes: Wishes | None = None) -> Draw:
+def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) -> Draw:
     """The draws of sample `index`, the same whatever came before."""
     rng, model = np.random.default_rng([recipe.seed, index]), load_canvas().model
-    person = draw_person(rng, model, wishes)
+    person = draw_person(rng, model, overrides)
     angles = draw_angles(rng, recipe.yaw)
-    if wishes and wishes.yaw_deg is not None:
-        angles[1] = np.radians(wishes.yaw_deg)
+    if overrides and overrides.yaw_deg is not None:
+        angles[1] = np.radians(overrides.yaw_deg)
     distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if recipe.perspective else None
     face = model.face_map @ person.vertices
     pose = place_face(face, angles, recipe.size_px, rng)
@@ -141,9 +141,9 @@ def place_face(face: np.ndarray, angles: np.ndarray, size_px: int, rng: np.rando
     return np.concatenate([angles, place, [0, scale]])
 
 
-def take_picture(draw: Draw, recipe: Recipe, wishes: Wishes | None = None) -> Picture:
+def take_picture(draw: Draw, recipe: Recipe, overrides: Overrides | None = None) -> Picture:
     """The picture of a draw."""
-    return render(load_canvas(), draw.person, draw.camera, draw.rng, recipe.backgrounds, wishes and wishes.place)
+    return render(load_canvas(), draw.person, draw.camera, draw.rng, recipe.backgrounds, overrides and overrides.place)
 
 
 def attributes(recipe: Recipe, index: int, draw: Draw, picture: Picture) -> dict[str, object]:

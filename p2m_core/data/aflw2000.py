@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path
@@ -100,8 +100,8 @@ def scan(root: str | Path) -> Iterator[tuple[Path, Path | None]]:
     Args:    root: a folder or a zip; where it holds one folder and nothing else, that one is meant.
     A folder in `root` without any pair, such as one of code, does not belong to the set.
     """
-    root = archive.top(root)
-    for folder, names in archive.folders(root):
+    root = zip_files.top(root)
+    for folder, names in zip_files.folders(root):
         found = {}
         for mat in sorted(name for name in names if name.endswith(".mat")):
             images = (mat.removesuffix(".mat") + suffix for suffix in IMAGE_SUFFIXES)
@@ -117,7 +117,7 @@ def find_samples(root: str | Path) -> list[Path]:
     Args:    root: a folder or zip with samples, or with folders of them.
     Raises:  InputError if it is missing, holds no sample, or is a zip that must not be trusted.
     """
-    there = archive.is_set(Path(root))
+    there = zip_files.is_set(Path(root))
     found = list(scan(root)) if there else []
     paired = [mat for mat, image in found if image]
     if not paired:
@@ -136,7 +136,7 @@ def unpaired(root: str | Path) -> list[InputError]:
 
 def _image_of(mat_path: Path) -> Path | None:
     candidates = (mat_path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)
-    return next((path for path in candidates if archive.is_file(path)), None)
+    return next((path for path in candidates if zip_files.is_file(path)), None)
 
 
 def _no_image(mat_path: Path) -> InputError:
@@ -237,7 +237,7 @@ def _image_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path, remedy: str) -> Iterator[Image.Image]:
     """A picture whose head was read.   Raises InputError for whatever goes wrong until the block ends."""
-    content = archive.read_bytes(path)
+    content = zip_files.read_bytes(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the stricter limit

@@ -30,7 +30,7 @@ import trimesh
 from pydantic import Field, ValidationError
 from scipy.spatial import cKDTree
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.config.loading import parse_value
 from p2m_core.config.settings import Section
 from p2m_core.data.aflw2000 import MASK_SUFFIX, read_image
@@ -104,7 +104,7 @@ class Camera(Section):
 def read_camera(path: Path) -> Camera:
     """A camera file.   Raises InputError naming the field that is missing or wrong."""
     remedy = "see data/README.md for the form of camera files"
-    content = archive.read_bytes(path)
+    content = zip_files.read_bytes(path)
     try:
         values = parse_value(str(path), content.decode())
         camera = Camera.model_validate_json(json.dumps(values, default=str))
@@ -144,7 +144,7 @@ def read_shape(path: str | Path) -> Shape:
     Raises: InputError if it is damaged, has fewer than four points, or numbers that are not finite.
     """
     path = Path(path)
-    content, suffix = archive.read_bytes(path), path.suffix.lower()
+    content, suffix = zip_files.read_bytes(path), path.suffix.lower()
     remedy = f"give a mesh or points as one of {' '.join(SHAPE_SUFFIXES)}"
     try:
         if suffix in MESH_SUFFIXES:
@@ -199,9 +199,9 @@ class Entry:
 def scan(root: str | Path) -> tuple[list[Entry], list[InputError]]:
     """The samples of a set by folder and name, and an unraised error for each file without its partner."""
     entries, problems = [], []
-    root = archive.top(root)
+    root = zip_files.top(root)
     shared = None
-    for folder, names in archive.folders(root):
+    for folder, names in zip_files.folders(root):
         own = next((folder / f"camera{suffix}" for suffix in CAMERA_SUFFIXES if f"camera{suffix}" in names), None)
         shared = own if folder == root else shared
         images = _by_stem(names, IMAGE_SUFFIXES, MASK_SUFFIX)
@@ -231,8 +231,8 @@ def _by_stem(names: set[str], suffixes: tuple[str, ...], without: str = "\0") ->
 def is_folder_set(root: str | Path) -> bool:
     """Whether a folder or zip looks like such a set: a camera file or a mesh beside a picture, and no .mat."""
     root = Path(root)
-    if not archive.is_set(root) or any(
-        n.endswith(".mat") for _, names in archive.folders(archive.top(root)) for n in names
+    if not zip_files.is_set(root) or any(
+        n.endswith(".mat") for _, names in zip_files.folders(zip_files.top(root)) for n in names
     ):
         return False
     entries, problems = scan(root)
@@ -242,7 +242,7 @@ def is_folder_set(root: str | Path) -> bool:
 
 def find_entries(root: str | Path) -> list[Entry]:
     """The samples of a set; what has no partner is logged.   Raises InputError if there is none."""
-    there = archive.is_set(Path(root))
+    there = zip_files.is_set(Path(root))
     entries, problems = scan(root) if there else ([], [])
     if not entries:
         problem = "has no sample (NAME.jpg with NAME.obj)" if there else "is missing"

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import Config, DataConfig
 from p2m_core.data.aflw2000 import Sample, find_samples, origin, read_image, read_sample, scan, unpaired
@@ -42,7 +42,7 @@ def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]
     """
     bfm = resolve("data/raw/BFM")
     if face_model == "auto":
-        own = archive.is_file(raw / "recipe.json")
+        own = zip_files.is_file(raw / "recipe.json")
         face_model = "synthetic" if own else str(bfm) if find_face_model(bfm) else "fit"
     if face_model in ("synthetic", "fit"):
         return load_head_model().face_model(), face_model == "fit", face_model
@@ -183,7 +183,7 @@ def build_store(config: Config, raw: str | Path | None = None, out: str | Path |
     if config.template.kind != "semi_sphere" or config.template.file:
         problem = "faces are registered on the semi-sphere, which gives its vertices their meaning"
         raise InputError("config", "template", problem, "leave template.kind and template.file as they are")
-    raw, out = archive.top(resolve(raw or data.raw)), resolve(out or data.store)
+    raw, out = zip_files.top(resolve(raw or data.raw)), resolve(out or data.store)
     mats = [mat for mat in find_samples(raw) if is_wanted(mat, data)]
     if not mats:
         problem = f"has no sample in {', '.join(data.subsets)} with flipped={data.flipped}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import Config, DataConfig, ModelConfig
 from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
@@ -116,7 +116,7 @@ def build_folder_store(config: Config, raw: str | Path | None = None, out: str |
     Raises:  InputError if there is no good sample.
     """
     data, model = config.data, config.model
-    raw, out = archive.top(resolve(raw or data.raw)), resolve(out or data.store)
+    raw, out = zip_files.top(resolve(raw or data.raw)), resolve(out or data.store)
     entries, problems = find_entries(raw), [str(error) for error in scan(raw)[1]]
     used = {"store_px", "store_margin", "jpeg_quality", "points", "val_share", "test_share", "split_seed"}
     lens = {"camera", "input_px", "focal_px", "centre_px"}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.files import sha256
 
 
 def store_key(settings: dict, raw: Path, files: list[Path]) -> str:
     """What a store is made of, as a hash: settings, and name, size and time of the raw files."""
-    listing = [(str(path)[len(str(raw)) + 1 :], *archive.state(path)) for path in files]
+    listing = [(str(path)[len(str(raw)) + 1 :], *zip_files.state(path)) for path in files]
     return hashlib.sha256(json.dumps([settings, listing]).encode()).hexdigest()
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, read_npz, write_bytes, write_json
 from p2m_core.morphable.model import FaceModel
@@ -57,9 +57,9 @@ def read_mat(
     Raises:  InputError if the file is missing, is not MATLAB 4 to 7.2, or a field is missing or no such array.
     """
     path = Path(path)
-    if not archive.is_file(path):
+    if not zip_files.is_file(path):
         raise InputError(path, "", "is missing", remedy)
-    source = path if path.is_file() else io.BytesIO(archive.read_bytes(path))
+    source = path if path.is_file() else io.BytesIO(zip_files.read_bytes(path))
     try:
         content = scipy.io.loadmat(source, variable_names=(struct,) if struct else (*fields, *optional))
     except NotImplementedError as error:  # scipy's word for HDF5

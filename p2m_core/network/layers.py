@@ -196,7 +196,7 @@ class Unpooling(nn.Module):
 # --- image features at the vertices ---------------------------------------------------------------
 
 
-def sample_features(
+def pool_features(
     maps: list[Float[torch.Tensor, "b _ _ _"]], grid: Float[torch.Tensor, "v b 2"], padding: str
 ) -> Float[torch.Tensor, "v b c"]:
     """Image features at the vertices' places, bilinear, as grid_sample(align_corners=False) has them.

@@ -16,7 +16,7 @@ from p2m_core.config.settings import LossConfig
 from p2m_core.errors import InputError
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import Template
-from p2m_core.network.layers import SparseMap, sample_features
+from p2m_core.network.layers import SparseMap, pool_features
 from p2m_core.network.mesh_ops import (
     edge_differences,
     face_cross,
@@ -27,7 +27,7 @@ from p2m_core.network.mesh_ops import (
     smooth_l1,
     squared_norm,
 )
-from p2m_core.network.model import Prediction, unit_template
+from p2m_core.network.model import NetworkOutput, unit_template
 from p2m_core.targets import Truth
 
 SURFACE_LEVEL = 2  # whose vertices teach the surface map: about two to a pixel of it
@@ -70,7 +70,7 @@ class MeshLoss(nn.Module):
         self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
         self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
 
-    def forward(self, prediction: Prediction, truth: Truth) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, prediction: NetworkOutput, truth: Truth) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         config, levels = self.config, range(len(self.counts))
         terms: dict[str, torch.Tensor] = {}
         if config.vertex:
@@ -102,7 +102,7 @@ class MeshLoss(nn.Module):
 
     # --- with known correspondences ---
 
-    def vertex(self, prediction: Prediction, truth: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, ""]:
+    def vertex(self, prediction: NetworkOutput, truth: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, ""]:
         """Smooth L1 to the true place of every vertex, at every level and of the placed template; depth counts half."""
         weight = truth.new_tensor([1.0, 1.0, 0.5])
         total = 0.5 * smooth_l1(prediction.before[0], truth[:, : self.counts[0]], weight)
@@ -127,13 +127,13 @@ class MeshLoss(nn.Module):
         places = truth[..., :2].transpose(0, 1)
         # With y down, triangles that face the viewer have their normals away from it.
         seen = (normals[..., 2] < 0) & (places.abs() < 1).all(-1)
-        away = sample_features([surface], places, "border") - self.start[:, None]
+        away = pool_features([surface], places, "border") - self.start[:, None]
         return (away.norm(dim=-1) * seen).sum() / seen.sum().clamp(min=1)
 
     # --- Pixel2Mesh's ---
 
     def to_the_surface(
-        self, prediction: Prediction, truth: Truth, edges: list[Float[torch.Tensor, "_ b 3"]]
+        self, prediction: NetworkOutput, truth: Truth, edges: list[Float[torch.Tensor, "_ b 3"]]
     ) -> dict[str, torch.Tensor]:
         """chamfer: sum over levels of w_k (mean d2(truth -> pred) + o mean d2(pred -> truth)).
 
@@ -177,7 +177,7 @@ class MeshLoss(nn.Module):
         """The reference's mean: over both directions of each edge, and a zero for each vertex' own loop."""
         return 2 * values.sum(0).mean() / (2 * len(values) + self.counts[level])
 
-    def laplace(self, level: int, prediction: Prediction) -> Float[torch.Tensor, ""]:
+    def laplace(self, level: int, prediction: NetworkOutput) -> Float[torch.Tensor, ""]:
         """Mean squared change of the Laplacian coordinates across a stage."""
         change = (prediction.levels[level] - prediction.before[level]).transpose(0, 1)
         return squared_norm(change - self.neighbour_mean[level](change))

@@ -32,7 +32,7 @@ from p2m_core.geometry.camera import project_perspective
 from p2m_core.geometry.mesh import undirected
 from p2m_core.geometry.template import Template
 from p2m_core.network.encoders import Decoder, Normalise, build_backbone
-from p2m_core.network.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, sample_features
+from p2m_core.network.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, pool_features
 
 SHAPE_LEVEL = 1  # whose vertices the shape modes move; finer ones follow by unpooling
 SHAPE_SCALE = 0.02  # of the unit template: what a coefficient of 1 moves its vertices by, root mean square
@@ -40,7 +40,7 @@ PLACED_SCALE = 0.55  # of the unit template in a crop of the usual margin, where
 
 
 @dataclass
-class Prediction:
+class NetworkOutput:
     """Vertices of each level after its stage, `levels` L x (B, n_k, 3), and before it, `before` L x (B, n_k, 3);
     image: what the decoder draws, (B, 3, S, S), if there is one.   surface: where on the unit template lies what each
     pixel of the finest feature map shows, (B, 3, h, w), if the network says so."""
@@ -52,7 +52,7 @@ class Prediction:
 
 
 class Pixel2Mesh(nn.Module):
-    """The network. Input (B, 3, S, S) RGB in [0, 1]; output a `Prediction`."""
+    """The network. Input (B, 3, S, S) RGB in [0, 1]; output a `NetworkOutput`."""
 
     def __init__(self, config: ModelConfig, template: Template):
         super().__init__()
@@ -120,7 +120,7 @@ class Pixel2Mesh(nn.Module):
         start = unit_template(template) if config.camera == "crop" else np.float32(template.vertices)
         self.register_buffer("start", torch.from_numpy(start), persistent=False)
 
-    def forward(self, images: Float[torch.Tensor, "b 3 s s"]) -> Prediction:
+    def forward(self, images: Float[torch.Tensor, "b 3 s s"]) -> NetworkOutput:
         # Convolutions and the sampling of their maps are fastest where a pixel's channels lie side by side.
         maps = self.encoder(self.normalise(images).contiguous(memory_format=torch.channels_last))
         image = self.decoder(maps) if self.decoder is not None else None
@@ -133,7 +133,7 @@ class Pixel2Mesh(nn.Module):
         with torch.autocast(images.device.type, enabled=False):  # coordinates need all their digits
             surface = None if self.to_surface is None else self.to_surface(maps[0])
             levels, before = self.deform(maps, pooled, self.shaped(means), low, surface)
-        return Prediction([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image, surface)
+        return NetworkOutput([x.transpose(0, 1) for x in levels], [x.transpose(0, 1) for x in before], image, surface)
 
     def merge(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b c h w"]:
         """All maps reduced to the same channels and added at the finest map's size."""
@@ -167,7 +167,7 @@ class Pixel2Mesh(nn.Module):
             # vertices, then unpooled.
             weights = stage.conv1.both_weights()
             of_place, of_image, of_hidden, of_all, of_vertex, of_away = weights.split(self.columns(k))
-            product = vertices @ of_place + self.image_product(maps, of_image, vertices)
+            product = vertices @ of_place + self.pooled_product(maps, of_image, vertices)
             if k:
                 product = product + hidden @ of_hidden
             if self.to_global is not None:
@@ -184,7 +184,7 @@ class Pixel2Mesh(nn.Module):
                 product = product + start[: counts[k]] @ of_vertex
             if self.reads_surface(k):
                 # From what the vertex' pixel shows to the vertex itself, on the template: the way it should move.
-                away = start[: counts[k]] - sample_features([surface], vertices[..., :2], "border")
+                away = start[: counts[k]] - pool_features([surface], vertices[..., :2], "border")
                 product = product + away @ of_away
             before.append(vertices)
             with torch.autocast(vertices.device.type, enabled=low):
@@ -227,7 +227,7 @@ class Pixel2Mesh(nn.Module):
         """Whether a stage is told what the surface map says of its vertices: while they are no more than its pixels."""
         return self.config.surface and self.template.counts[level] <= (self.config.input_px // 4) ** 2
 
-    def image_product(
+    def pooled_product(
         self,
         maps: list[Float[torch.Tensor, "b _ _ _"]],
         weights: Float[torch.Tensor, "c d"],
@@ -244,10 +244,10 @@ class Pixel2Mesh(nn.Module):
         for x, w in zip(maps, weights.split([x.shape[1] for x in maps]), strict=True):
             if x.shape[2] * x.shape[3] < len(vertices):
                 multiplied = (x.permute(0, 2, 3, 1) @ w).permute(0, 3, 1, 2)
-                product = product + sample_features([multiplied], grid, padding)
+                product = product + pool_features([multiplied], grid, padding)
             else:
                 large.append(x), large_weights.append(w)
-        return product + sample_features(large, grid, padding) @ torch.cat(large_weights) if large else product
+        return product + pool_features(large, grid, padding) @ torch.cat(large_weights) if large else product
 
     def project(self, vertices: Float[torch.Tensor, "v b 3"]) -> Float[torch.Tensor, "v b 2"]:
         """Where vertices fall on the input, x and y in [-1, 1]."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, find_samples, origin, read_image, read_sample, unpaired
@@ -36,7 +36,7 @@ def check(path: str | Path, face_model: str = "auto") -> list[str]:
     Raises:  InputError if there is nothing to check.
     """
     path = Path(path)
-    if (path.is_file() and not archive.is_set(path)) or find_face_model(path):
+    if (path.is_file() and not zip_files.is_set(path)) or find_face_model(path):
         return check_face_model(path)
     if is_folder_set(path):
         return check_folder(path)
@@ -116,7 +116,7 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     lines.append(
         f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
     )
-    model, fit, name = choose_face_model(face_model, archive.top(folder))
+    model, fit, name = choose_face_model(face_model, zip_files.top(folder))
     return lines + (_fitted(samples, model) if fit else check_pose_convention(samples, model, name))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.config.paths import BUNDLED
 from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import scan
@@ -85,7 +85,7 @@ def _data_set(path: Path, name: str, *texts: str) -> Row:
     """The row of a set in a folder, or in a zip of the folder's or the set's name."""
     for place in (path, path.with_name(f"{path.name}.zip"), path.with_name(f"{name}.zip")):
         try:
-            if archive.is_set(place) and (samples := count_samples(place)):
+            if zip_files.is_set(place) and (samples := count_samples(place)):
                 return Row(name, "there", f"{samples} samples", place, *texts)
         except InputError as error:
             return Row(name, "incomplete", str(error), place, *texts)

@@ -13,7 +13,7 @@ SMALL_PX = 40.0  # of face size: fewer than the network's input has
 CUT_OFF = 5  # landmarks outside the photo
 
 
-def find_suspects(store: Store) -> pd.DataFrame:
+def find_outliers(store: Store) -> pd.DataFrame:
     """A row for each reason to doubt a sample: index (into the store), name, reason; worst residuals first.
 
     Reasons: the truth does not sit on the landmarks, the head looks away, the face is small or cut off.

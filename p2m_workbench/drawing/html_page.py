@@ -15,19 +15,19 @@ import numpy as np
 from PIL import Image
 
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import Specimen, to_world
+from p2m_core.face_mesh import FacePrediction, to_world
 from p2m_core.files import write_bytes, write_text
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, encode_picture, error_scale
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
 THUMBNAIL_PX = 144
-GRID = 2**16 - 1  # coordinates are stored in 16 bits over the specimen's largest side: 0.01 px in a photo of 600 px
+GRID = 2**16 - 1  # coordinates are stored in 16 bits over the prediction's largest side: 0.01 px in a photo of 600 px
 
 
-def sort_by_error(specimens: Iterable[Specimen]) -> list[Specimen]:
+def sort_by_error(predictions: Iterable[FacePrediction]) -> list[FacePrediction]:
     """The best first; those without a ground truth last, in their order."""
-    return sorted(specimens, key=lambda s: np.inf if s.truth_px is None else s.error_percent().mean())
+    return sorted(predictions, key=lambda s: np.inf if s.truth_px is None else s.error_percent().mean())
 
 
 def _base64(array: np.ndarray, dtype: str) -> str:
@@ -45,33 +45,33 @@ def photo_uri(photo: np.ndarray, side_px: int = 640) -> str:
     return _jpeg_uri(np.asarray(picture), 88)
 
 
-def thumbnail(specimen: Specimen, side_px: int = THUMBNAIL_PX) -> bytes:
+def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
     """The face on its photo as a square JPEG."""
-    points = specimen.mesh.vertices_px[:, :2]
+    points = prediction.mesh.vertices_px[:, :2]
     low, high = points.min(0), points.max(0)
     scale = side_px / (1.15 * max(float((high - low).max()), 1e-6))
     shift = (side_px - 1) / 2 - scale * (low + high) / 2
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     picture = cv2.warpAffine(
-        specimen.photo, matrix, (side_px, side_px), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
+        prediction.photo, matrix, (side_px, side_px), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
     )
     return encode_picture(picture, "JPEG", quality=84)
 
 
-def _topology(specimen: Specimen) -> list[dict]:
+def _topology(prediction: FacePrediction) -> list[dict]:
     """The faces of every level, little-endian in base64."""
     levels = []
-    for vertices, faces in zip(specimen.mesh.levels, specimen.mesh.level_faces, strict=True):
+    for vertices, faces in zip(prediction.mesh.levels, prediction.mesh.level_faces, strict=True):
         wide = len(vertices) > 2**16
         index = _base64(faces, "<u4" if wide else "<u2")
         levels.append({"vertices": len(vertices), "faces": len(faces), "index": index, "wide": wide})
     return levels
 
 
-def _content(specimen: Specimen, photo_side_px: int) -> dict:
-    """All that the viewer's script reads of a specimen beside its faces; y up, 16 bits a coordinate in base64."""
-    mesh = specimen.mesh
-    points = {"template": mesh.template_px, "landmarks": mesh.landmarks_px, "truth": specimen.truth_px}
+def _content(prediction: FacePrediction, photo_side_px: int) -> dict:
+    """All that the viewer's script reads of a prediction beside its faces; y up, 16 bits a coordinate in base64."""
+    mesh = prediction.mesh
+    points = {"template": mesh.template_px, "landmarks": mesh.landmarks_px, "truth": prediction.truth_px}
     points = {name: to_world(array) for name, array in points.items() if array is not None}
     levels = [to_world(level) for level in mesh.levels]
     everything = np.concatenate([*levels, *points.values()])
@@ -80,29 +80,29 @@ def _content(specimen: Specimen, photo_side_px: int) -> dict:
     def stored(array: np.ndarray) -> str:
         return _base64(np.round((array - low) / step), "<u2")
 
-    height, width = specimen.photo.shape[:2]
+    height, width = prediction.photo.shape[:2]
     content = {
-        "name": specimen.name,
+        "name": prediction.name,
         "width": width,
         "height": height,
-        "photo": photo_uri(specimen.photo, photo_side_px),
+        "photo": photo_uri(prediction.photo, photo_side_px),
         "seen": _jpeg_uri(np.repeat(matcap.seen_from_the_front(mesh, height, width)[..., None], 3, -1), 90),
         "low": [float(x) for x in low],
         "step": step,
         "levels": [stored(level) for level in levels],
         **{name: stored(array) for name, array in points.items()},
     }
-    if specimen.truth_px is not None:
-        content["errorMaximum"] = error_scale(specimen.error_percent())
+    if prediction.truth_px is not None:
+        content["errorMaximum"] = error_scale(prediction.error_percent())
     return content
 
 
-def require_finite(path: str | Path, specimen: Specimen) -> None:
+def require_finite(path: str | Path, prediction: FacePrediction) -> None:
     """Raise InputError if a coordinate is not finite."""
-    mesh = specimen.mesh
-    arrays = [*mesh.levels, mesh.landmarks_px, mesh.template_px, specimen.truth_px]
+    mesh = prediction.mesh
+    arrays = [*mesh.levels, mesh.landmarks_px, mesh.template_px, prediction.truth_px]
     if not all(np.isfinite(array).all() for array in arrays if array is not None):
-        raise InputError(path, specimen.name, "has coordinates that are not finite", "do not export this mesh")
+        raise InputError(path, prediction.name, "has coordinates that are not finite", "do not export this mesh")
 
 
 def _three_js() -> str:
@@ -142,14 +142,14 @@ def _page(title: str, about: dict) -> str:
     return page
 
 
-def html_page(specimen: Specimen, photo_side_px: int = 640) -> str:
+def html_page(prediction: FacePrediction, photo_side_px: int = 640) -> str:
     """The page that `write_html` writes, as text."""
-    sample = {"name": specimen.name, "topology": 0, "content": _content(specimen, photo_side_px)}
-    return _page(specimen.name, {"topologies": [_topology(specimen)], "samples": [sample]})
+    sample = {"name": prediction.name, "topology": 0, "content": _content(prediction, photo_side_px)}
+    return _page(prediction.name, {"topologies": [_topology(prediction)], "samples": [sample]})
 
 
-def write_html(path: str | Path, specimen: Specimen, photo_side_px: int = 640) -> Path:
-    """One self-contained HTML file that shows a specimen in 3D, with no network, in any browser with WebGL.
+def write_html(path: str | Path, prediction: FacePrediction, photo_side_px: int = 640) -> Path:
+    """One self-contained HTML file that shows a prediction in 3D, with no network, in any browser with WebGL.
 
     Orbit, zoom and pan; a slider from the template through the levels; clay, photo, normals and error colours; solid,
     edges, wireframe and points; landmarks; the ground truth in its place, over the mesh or beside it; a click tells
@@ -159,35 +159,35 @@ def write_html(path: str | Path, specimen: Specimen, photo_side_px: int = 640) -
     Returns: the path.
     Raises:  InputError if coordinates are not finite, or three.js is not installed.
     """
-    require_finite(path, specimen)
-    write_text(path, html_page(specimen, photo_side_px))
+    require_finite(path, prediction)
+    write_text(path, html_page(prediction, photo_side_px))
     return Path(path)
 
 
-def write_gallery(folder: str | Path, specimens: Iterable[Specimen], photo_side_px: int = 512) -> Path:
-    """A page of many specimens, the best first, that fetches each from a file beside it when it is looked at.
+def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction], photo_side_px: int = 512) -> Path:
+    """A page of many predictions, the best first, that fetches each from a file beside it when it is looked at.
 
     FOLDER/index.html            the viewer with all thumbnails
-    FOLDER/samples/NNNN.js .jpg  a specimen, some 250 kB at 7000 vertices, and its thumbnail
+    FOLDER/samples/NNNN.js .jpg  a prediction, some 250 kB at 7000 vertices, and its thumbnail
 
-    Args:    specimens: at least one.   photo_side_px: photos are scaled down to this longer side.
+    Args:    predictions: at least one.   photo_side_px: photos are scaled down to this longer side.
     Returns: the path of index.html, which opens from a disk as well as from a server.
     Raises:  InputError if there is none, coordinates are not finite, or three.js is not installed.
     """
     folder = Path(folder)
     samples, topologies = [], {}
-    for number, specimen in enumerate(sort_by_error(specimens)):
-        require_finite(folder, specimen)
-        topology = json.dumps(_topology(specimen))  # samples of one network share it
+    for number, prediction in enumerate(sort_by_error(predictions)):
+        require_finite(folder, prediction)
+        topology = json.dumps(_topology(prediction))  # samples of one network share it
         stem = f"samples/{number:04d}"
-        write_text(folder / f"{stem}.js", f"take({number},{_script(_content(specimen, photo_side_px))});\n")
-        write_bytes(folder / f"{stem}.jpg", thumbnail(specimen))
-        sample = {"name": specimen.name, "file": stem, "topology": topologies.setdefault(topology, len(topologies))}
-        if specimen.truth_px is not None:
-            sample["error"] = float(specimen.error_percent().mean())
+        write_text(folder / f"{stem}.js", f"take({number},{_script(_content(prediction, photo_side_px))});\n")
+        write_bytes(folder / f"{stem}.jpg", thumbnail(prediction))
+        sample = {"name": prediction.name, "file": stem, "topology": topologies.setdefault(topology, len(topologies))}
+        if prediction.truth_px is not None:
+            sample["error"] = float(prediction.error_percent().mean())
         samples.append(sample)
     if not samples:
-        raise InputError(folder, "", "a gallery of no specimen", "give one at least")
+        raise InputError(folder, "", "a gallery of no prediction", "give one at least")
     _remove_others(folder / "samples", samples)
     write_text(
         folder / "index.html", _page("Gallery", {"topologies": [*map(json.loads, topologies)], "samples": samples})

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.rasterizer import draw_mesh
 
 PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone
@@ -177,20 +177,20 @@ def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float 
     return np.asarray(row)
 
 
-def draw_overlay(specimen: Specimen, alpha: float = 0.8, level: int = -1) -> np.ndarray:
+def draw_overlay(prediction: FacePrediction, alpha: float = 0.8, level: int = -1) -> np.ndarray:
     """The mesh on its photo.   Returns: (H, W, 3) uint8, the photo's size."""
-    mesh = specimen.mesh
-    return draw_mesh(specimen.photo, mesh.levels[level], mesh.level_faces[level], alpha=alpha)
+    mesh = prediction.mesh
+    return draw_mesh(prediction.photo, mesh.levels[level], mesh.level_faces[level], alpha=alpha)
 
 
-def static_picture(specimen: Specimen, size_px: int = 320) -> np.ndarray:
+def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray:
     """A row: photo with landmarks, mesh on the photo, mesh, mesh turned by 45 degrees, and, where there is a
     ground truth, its error colours. What a 3D view leaves in a notebook or a report.
 
     Returns: (H, W, 3) uint8, W = 4 or 5 squares of size_px.
     """
-    mesh = specimen.mesh
-    square, scale, offset = _fit_square(specimen.photo, size_px)
+    mesh = prediction.mesh
+    square, scale, offset = _fit_square(prediction.photo, size_px)
     shift = np.array([*offset, 0.0])
     on_photo, landmarks = mesh.levels[-1] * scale + shift, mesh.landmarks_px * scale + shift
     pictures = [
@@ -199,10 +199,10 @@ def static_picture(specimen: Specimen, size_px: int = 320) -> np.ndarray:
         draw_turned(mesh.levels[-1], mesh.faces, 0, size_px),
         draw_turned(mesh.levels[-1], mesh.faces, 45, size_px),
     ]
-    captions = [specimen.name, "mesh on the photo", "mesh", "turned by 45°"]
-    if specimen.truth_px is None:
+    captions = [prediction.name, "mesh on the photo", "mesh", "turned by 45°"]
+    if prediction.truth_px is None:
         return caption_row(pictures, captions, None)
-    error = specimen.error_percent()
+    error = prediction.error_percent()
     maximum = error_scale(error)
     colors = error_colors(error, maximum)
     pictures.append(draw_turned(mesh.levels[-1], mesh.faces, 0, size_px, colors))

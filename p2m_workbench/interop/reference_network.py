@@ -16,7 +16,7 @@ from p2m_core.config.settings import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import Template
 from p2m_core.network.layers import weigh_corners
-from p2m_core.network.model import Pixel2Mesh, Prediction
+from p2m_core.network.model import NetworkOutput, Pixel2Mesh
 from p2m_core.network.weights import load_model
 
 
@@ -34,18 +34,18 @@ class ReferencePixel2Mesh(Pixel2Mesh):
 
     crop: LegacyCrop | None = None
 
-    def forward(self, images: Float[torch.Tensor, "b 3 s s"], crop: LegacyCrop | None = None) -> Prediction:
+    def forward(self, images: Float[torch.Tensor, "b 3 s s"], crop: LegacyCrop | None = None) -> NetworkOutput:
         self.crop = crop
         return super().forward(images)
 
-    def image_product(
+    def pooled_product(
         self,
         maps: list[Float[torch.Tensor, "b _ _ _"]],
         weights: Float[torch.Tensor, "c d"],
         vertices: Float[torch.Tensor, "v b 3"],
     ) -> Float[torch.Tensor, "v b d"]:
         if not self.config.tensorflow_aligned:
-            return super().image_product(maps, weights, vertices)
+            return super().pooled_product(maps, weights, vertices)
         size = self.config.input_px
         half = (size - 1) / 2  # as a place of the input without the division by its half size
         return sample_as_tensorflow(maps, self.project(vertices) * half + half, size) @ weights

@@ -15,7 +15,7 @@ from p2m_core.config.paths import BUNDLED, run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data.store import Store
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.crop import box_of, compose
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.inference import face_mesh, open_network, predict_crops
@@ -189,7 +189,9 @@ def evaluate(
         about=about,
         folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",
     )
-    drawn = {network.name: lambda k, own=meshes: specimen(store, rows[k], own[k]) for network, meshes in networks}
+    drawn = {
+        network.name: lambda k, own=meshes: face_prediction(store, rows[k], own[k]) for network, meshes in networks
+    }
     write_report(result, store, rows, drawn, {peer.name: peer.landmarks_px for peer in peers})
     return result
 
@@ -209,7 +211,7 @@ def noise_note(store: Store, again: np.ndarray | None) -> str:
     return "unknown: no second annotation of these samples is there"
 
 
-def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
+def face_prediction(store: Store, index: int, mesh: FaceMesh) -> FacePrediction:
     """A stored sample with its prediction, over the stored crop instead of the whole photo."""
     matrix = store.table["crop"][index]
     truth = store.to_crop(truth_at_depth(store.truth_px(index), mesh.vertices_px), index)
@@ -220,4 +222,4 @@ def specimen(store: Store, index: int, mesh: FaceMesh) -> Specimen:
         for points in (mesh.landmarks_px, mesh.template_px)
     )
     moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, landmarks, box, template)
-    return Specimen(str(store.table["name"][index]), moved, store.crop(index), np.float32(truth))
+    return FacePrediction(str(store.table["name"][index]), moved, store.crop(index), np.float32(truth))

@@ -19,7 +19,7 @@ from p2m_core.config.settings import Config
 from p2m_core.data import open_store
 from p2m_core.data.shapenet import ObjectStore
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.files import write_json, write_text
 from p2m_core.geometry.crop import box_of
 from p2m_core.metrics import cd_f1
@@ -47,14 +47,14 @@ class ObjectEvaluation:
     table      rows (weights, category), and for each of the weights "mean of categories" and "weighted by samples";
                columns samples, CD x1000, F1 at 1e-4, F1 at 2e-4; the last block is the template, not deformed
     samples    a row a view and checkpoint: weights, name, category, and the three numbers
-    specimens  of each of the weights, some predictions, evenly over the split
+    predictions  of each of the weights, some predictions, evenly over the split
     about      what the numbers stand on
     folder     where tables and pictures lie
     """
 
     table: pd.DataFrame
     samples: pd.DataFrame
-    specimens: dict[str, list[Specimen]]
+    predictions: dict[str, list[FacePrediction]]
     about: dict
     folder: Path
 
@@ -93,14 +93,14 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
     if not len(rows):
         raise InputError(store.folder, "evaluate.split", f"{settings.split} has no view", "take another split")
     chosen = set(rows[np.unique(np.linspace(0, len(rows) - 1, PICTURED).astype(int))].tolist())
-    samples, specimens, facts, floor = [], {}, {}, measure_template(store, rows, config)
+    samples, predictions, facts, floor = [], {}, {}, measure_template(store, rows, config)
     for name, path in sources.items():
         model, about = load_network(path, "cuda" if torch.cuda.is_available() else "cpu")
         if model.config.camera != store.camera:
             problem = f"is {model.config.camera}, but the data want {store.camera}"
             raise InputError(path, "model.camera", problem, "give weights that were trained on such data")
         facts[name] = {key: about.get(key) for key in ("step", "data")}
-        scores, specimens[name] = measure(model, store, rows, config, chosen)
+        scores, predictions[name] = measure(model, store, rows, config, chosen)
         samples.append(scores.assign(weights=name))
     samples = pd.concat([*samples, floor.assign(weights=TEMPLATE)], ignore_index=True)
     result = ObjectEvaluation(
@@ -108,7 +108,7 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
             {name: category_table(part) for name, part in samples.groupby("weights", sort=False)}, names=["weights"]
         ),
         samples=samples[["weights", "name", "category", *COLUMNS.values()]],
-        specimens=specimens,
+        predictions=predictions,
         about={
             "protocol": PROTOCOL.format(unit=store.unit),
             "data": f"{shown(store.folder)}, split {settings.split}",
@@ -125,11 +125,11 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
 @torch.no_grad()
 def measure(
     model: Pixel2Mesh, store: ObjectStore, rows: np.ndarray, config: Config, chosen: set[int]
-) -> tuple[pd.DataFrame, list[Specimen]]:
-    """The scores of a network on some views, a row each, and specimens of the chosen ones."""
+) -> tuple[pd.DataFrame, list[FacePrediction]]:
+    """The scores of a network on some views, a row each, and predictions of the chosen ones."""
     data = store.dataset(rows, config.model_copy(update={"model": model.config}), train=False)
     device = next(model.parameters()).device
-    scores, specimens = [], []
+    scores, predictions = [], []
     for batch in tqdm(DataLoader(data, BATCH, generator=torch.Generator()), desc="views", unit="batch"):
         levels = [x.cpu().numpy() for x in model(batch["image"].to(device)).levels]
         clouds = zip(batch["points"].numpy(), batch["lengths"].tolist(), batch["index"].tolist(), strict=True)
@@ -137,8 +137,10 @@ def measure(
             scores.append(score(store, index, levels[-1][k], points[:count]))
             if index in chosen:
                 caption = f"{store.table['name'][index]}, CD {scores[-1][COLUMNS['cd']]:.2f}"
-                specimens.append(specimen(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels]))
-    return pd.DataFrame(scores), specimens
+                predictions.append(
+                    face_prediction(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels])
+                )
+    return pd.DataFrame(scores), predictions
 
 
 def measure_template(store: ObjectStore, rows: np.ndarray, config: Config) -> pd.DataFrame:
@@ -157,7 +159,9 @@ def score(store: ObjectStore, index: int, vertices: np.ndarray, points: np.ndarr
     return {"name": store.table["name"][index], "category": store.table["category"][index], **values}
 
 
-def specimen(name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray, levels: list[np.ndarray]) -> Specimen:
+def face_prediction(
+    name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray, levels: list[np.ndarray]
+) -> FacePrediction:
     """A prediction over its input.
 
     Args:    image: (3, S, S) in [0, 1].   levels: (n_k, 3) each, object frame.
@@ -167,7 +171,7 @@ def specimen(name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray
     template, *places = (np.float32(store.on_image(level, PHOTO_PX)) for level in (start, *levels))
     faces, nothing = model.template.faces, np.zeros((0, 3), np.float32)
     mesh = FaceMesh(places[-1], faces[-1], tuple(places), faces, nothing, box_of(places[-1]), template)
-    return Specimen(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))
+    return FacePrediction(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))
 
 
 def category_table(samples: pd.DataFrame) -> pd.DataFrame:
@@ -192,8 +196,10 @@ def write_results(result: ObjectEvaluation) -> None:
     write_text(folder / "table.txt", f"{result}\n")
     for old in folder.glob("predictions_*.png"):  # of other checkpoints
         old.unlink()
-    for number, specimens in enumerate(result.specimens.values()):
-        save_picture(folder / f"predictions_{number}.png", np.concatenate([static_picture(s, 224) for s in specimens]))
+    for number, predictions in enumerate(result.predictions.values()):
+        save_picture(
+            folder / f"predictions_{number}.png", np.concatenate([static_picture(s, 224) for s in predictions])
+        )
 
 
 def views_with_points(store: ObjectStore, rows: Sequence[int], size_px: int = 224) -> np.ndarray:

@@ -14,7 +14,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from p2m_core.data.store import Store
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.geometry.template import Template
 from p2m_core.metrics import bootstrap_interval, cumulative_error
@@ -220,7 +220,7 @@ def case_row(
     store: Store,
     rows: np.ndarray,
     k: int,
-    specimens: Mapping[str, Callable[[int], Specimen]],
+    predictions: Mapping[str, Callable[[int], FacePrediction]],
     peers: Mapping[str, np.ndarray],
     size_px: int = 260,
 ) -> np.ndarray:
@@ -235,8 +235,8 @@ def case_row(
 
     pictures = [draw_landmarks(crop, place(store.to_crop(store.table["landmarks_px"][index], index)))]
     captions = [f"{sample['name']}, yaw {sample['yaw_deg']:.0f}°"]
-    for name, specimen in specimens.items():
-        mesh = specimen(k).mesh
+    for name, prediction in predictions.items():
+        mesh = prediction(k).mesh
         pictures.append(draw_mesh(crop, place(mesh.vertices_px), mesh.faces, alpha=0.8))
         captions.append(f"{name}: {sample[name]:.1f} %")
     for name, landmarks in peers.items():

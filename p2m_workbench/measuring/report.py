@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from p2m_core.data.store import Store
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_json, write_text
 from p2m_workbench.drawing.dataset_figures import save_figure
 from p2m_workbench.drawing.mesh_images import static_picture
@@ -89,12 +89,12 @@ def write_report(
     result: Evaluation,
     store: Store,
     rows: np.ndarray,
-    specimens: Mapping[str, Callable[[int], Specimen]],
+    predictions: Mapping[str, Callable[[int], FacePrediction]],
     peers: Mapping[str, np.ndarray],
 ) -> None:
     """Write tables, figures and pictures to the result's folder.
 
-    Args:    specimens: of each network, from a sample's place to its prediction on the stored crop.
+    Args:    predictions: of each network, from a sample's place to its prediction on the stored crop.
              peers: landmarks (N, 68, 2 or 3) px of the photo.
     """
     write_tables(result)
@@ -105,9 +105,9 @@ def write_report(
     for name, draw in figures.items():
         save_figure(result.folder / f"{name}.png", draw(result))
     save_figure(result.folder / "error_maps.png", error_map_figure(result, store.template))
-    first = next(iter(specimens))
+    first = next(iter(predictions))
     order = np.argsort(result.samples[first].to_numpy())
     for name, k in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
-        save_picture(result.folder / f"{name}.png", static_picture(specimens[first](k)))
-    worst = [case_row(result, store, rows, k, specimens, peers) for k in order[::-1][:WORST]]
+        save_picture(result.folder / f"{name}.png", static_picture(predictions[first](k)))
+    worst = [case_row(result, store, rows, k, predictions, peers) for k in order[::-1][:WORST]]
     save_picture(result.folder / "worst_cases.png", np.concatenate(worst))

@@ -18,14 +18,14 @@ import numpy as np
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_text
 from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.network.weights import weights_path
 from p2m_core.parallel import map_jobs
-from p2m_workbench.photos.export import POSE_FIELDS, save_specimen
-from p2m_workbench.photos.predict import DOUBT_LIMIT, find_meshes, is_unlikely, mesh_boxes
+from p2m_workbench.photos.export import POSE_FIELDS, save_prediction
+from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes
 from p2m_workbench.photos.read import find_photos, read_photo
 
 _log = logging.getLogger(__name__)
@@ -35,12 +35,12 @@ _log = logging.getLogger(__name__)
 class Predictions:
     """What came of photos.
 
-    specimens  the faces, unless they were not to be kept     rows      a dict a face or failed photo, as in the CSV
+    predictions  the faces, unless they were not to be kept     rows      a dict a face or failed photo, as in the CSV
     problems   one line for each photo that failed            warnings  one line for each face that looks like none
     seconds    by stage, summed over photos and processes     photos    how many were looked at
     """
 
-    specimens: list[Specimen] = field(default_factory=list)
+    predictions: list[FacePrediction] = field(default_factory=list)
     rows: list[dict] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Predictions:
 
     def add(self, other: Predictions) -> None:
         """Append another's photos to these."""
-        for name in ("specimens", "rows", "problems", "warnings"):
+        for name in ("predictions", "rows", "problems", "warnings"):
             getattr(self, name).extend(getattr(other, name))
         for stage, seconds in other.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -127,7 +127,7 @@ def _follow(look: partial, count: int) -> Iterator[tuple[int, Predictions]]:
     last: list[np.ndarray] = []
     for index in range(count):
         _, result = look(index, boxes=np.stack(last) if last else None)
-        meshes = [specimen.mesh for specimen in result.specimens]
+        meshes = [prediction.mesh for prediction in result.predictions]
         lost = not meshes or any(is_unlikely(mesh) for mesh in meshes)
         last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
         yield index, result
@@ -136,7 +136,7 @@ def _follow(look: partial, count: int) -> Iterator[tuple[int, Predictions]]:
 def _look(
     index: int, paths: list[Path], boxes: np.ndarray | None, settings: PredictConfig, device: str | None
 ) -> tuple[int, Predictions]:
-    """The faces in one photo, as specimens."""
+    """The faces in one photo, as predictions."""
     path, result = paths[index], Predictions(photos=1)
     try:
         taken = {other.stem for other in paths[:index]}
@@ -155,7 +155,7 @@ def _look(
         names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
         if clash := {other.stem for other in paths}.intersection(names[1:]):
             raise InputError(path, "", f"another photo is called {min(clash)}", "predict it into another folder")
-        result.specimens = [Specimen(name, mesh, photo) for name, mesh in zip(names, meshes, strict=True)]
+        result.predictions = [FacePrediction(name, mesh, photo) for name, mesh in zip(names, meshes, strict=True)]
     except InputError as error:
         result.fail(path, error)
     return index, result
@@ -166,34 +166,35 @@ def _write(
 ) -> tuple[int, Predictions]:
     """The files of one photo's faces, and their rows."""
     index, result = looked
-    path, specimens, result.specimens = paths[index], result.specimens, []
+    path, predictions, result.predictions = paths[index], result.predictions, []
     try:
-        for specimen in specimens:
+        for prediction in predictions:
             with result.timed("write files"):
-                save_specimen(out, specimen, kinds)
-            result.rows.append(csv_row(specimen, path))
-            if specimen.mesh.doubt > DOUBT_LIMIT:
-                result.warnings.append(doubt_line(specimen, path))
+                save_prediction(out, prediction, kinds)
+            result.rows.append(csv_row(prediction, path))
+            if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
+                result.warnings.append(doubt_line(prediction, path))
             if keep:
-                result.specimens.append(specimen)
+                result.predictions.append(prediction)
     except InputError as error:
         result.fail(path, error)
     return index, result
 
 
-def doubt_line(specimen: Specimen, path: Path) -> str:
+def doubt_line(prediction: FacePrediction, path: Path) -> str:
     """The warning for a face that looks like none."""
-    box = ",".join(f"{x:.0f}" for x in specimen.mesh.box)
+    box = ",".join(f"{x:.0f}" for x in prediction.mesh.box)
     return (
-        f"{path}: {specimen.name} at {box} may be no face, or its box is wrong: two predictions of it differ by "
-        f"{specimen.mesh.doubt:.3f}, usual is below {DOUBT_LIMIT} (look at the crop, or give a box with --box)"
+        f"{path}: {prediction.name} at {box} may be no face, or its box is wrong: two predictions of it differ by "
+        f"{prediction.mesh.doubt:.3f}, usual is below {MAX_FLIP_DISAGREEMENT} "
+        "(look at the crop, or give a box with --box)"
     )
 
 
-def csv_row(specimen: Specimen, path: Path) -> dict:
+def csv_row(prediction: FacePrediction, path: Path) -> dict:
     """A face's row of predictions.csv."""
-    mesh = specimen.mesh
-    row = {"name": specimen.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
+    mesh = prediction.mesh
+    row = {"name": prediction.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
     row |= {name: round(float(value), 2) for name, value in zip(("x0", "y0", "x1", "y1"), mesh.box, strict=True)}
     return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
 

@@ -17,7 +17,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, Specimen, to_world
+from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
 from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.geometry.rasterizer import depth_and_normals, photo_colors, window
 from p2m_workbench.drawing.html_page import write_html
@@ -130,29 +130,29 @@ def save_picture(path: str | Path, picture: np.ndarray) -> Path:
     return Path(path)
 
 
-def save_overlay(path: str | Path, specimen: Specimen) -> Path:
+def save_overlay(path: str | Path, prediction: FacePrediction) -> Path:
     """The mesh drawn on its photo, in the photo's size up to OVERLAY_PX.   Returns: the path."""
-    return save_picture(path, draw_overlay(scaled(specimen, OVERLAY_PX)))
+    return save_picture(path, draw_overlay(scaled(prediction, OVERLAY_PX)))
 
 
-def scaled(specimen: Specimen, side_px: int) -> Specimen:
-    """A specimen whose photo is scaled down to a longer side of side_px, with all that lies on it; smaller ones as
+def scaled(prediction: FacePrediction, side_px: int) -> FacePrediction:
+    """A prediction whose photo is scaled down to a longer side of side_px, with all that lies on it; smaller ones as
     they are."""
-    height, width = specimen.photo.shape[:2]
+    height, width = prediction.photo.shape[:2]
     scale = side_px / max(height, width)
     if scale >= 1:
-        return specimen
-    photo = cv2.resize(specimen.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return prediction
+    photo = cv2.resize(prediction.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
     def place(points: np.ndarray) -> np.ndarray:
         return np.float32((points + np.array([0.5, 0.5, 0])) * scale - np.array([0.5, 0.5, 0]))
 
-    mesh = specimen.mesh
+    mesh = prediction.mesh
     levels = tuple(place(level) for level in mesh.levels)
     box = np.float32((mesh.box + 0.5) * scale - 0.5)
     moved = replace(mesh, vertices_px=levels[-1], levels=levels, landmarks_px=place(mesh.landmarks_px), box=box)
-    truth = place(specimen.truth_px) if specimen.truth_px is not None else None
-    return replace(specimen, mesh=moved, photo=photo, truth_px=truth)
+    truth = place(prediction.truth_px) if prediction.truth_px is not None else None
+    return replace(prediction, mesh=moved, photo=photo, truth_px=truth)
 
 
 def save_crop(path: str | Path, mesh: FaceMesh) -> Path:
@@ -160,33 +160,33 @@ def save_crop(path: str | Path, mesh: FaceMesh) -> Path:
     return save_picture(path, cv2.resize(mesh.crop, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
 
 
-def save_depth(path: str | Path, specimen: Specimen) -> Path:
+def save_depth(path: str | Path, prediction: FacePrediction) -> Path:
     """A depth map in the photo's size, PNG of 16 bits: (value - DEPTH_ZERO) / DEPTH_STEPS is z in px, towards the
     viewer positive; 0 where there is no face.   Returns: the path."""
-    mesh = specimen.mesh
-    depth, _ = depth_and_normals(mesh.vertices_px, mesh.faces, *specimen.photo.shape[:2])
+    mesh = prediction.mesh
+    depth, _ = depth_and_normals(mesh.vertices_px, mesh.faces, *prediction.photo.shape[:2])
     value = np.clip(np.round(depth * DEPTH_STEPS) + DEPTH_ZERO, 1, 65535)
     return save_picture(path, np.where(np.isfinite(depth), value, 0).astype(np.uint16))
 
 
-def save_normals(path: str | Path, specimen: Specimen) -> Path:
+def save_normals(path: str | Path, prediction: FacePrediction) -> Path:
     """A normal map in the photo's size: RGB / 127.5 - 1 is x right, y up, z towards the viewer; black where there is no
     face.   Returns: the path."""
-    mesh = specimen.mesh
-    _, normals = depth_and_normals(mesh.vertices_px, mesh.faces, *specimen.photo.shape[:2])
+    mesh = prediction.mesh
+    _, normals = depth_and_normals(mesh.vertices_px, mesh.faces, *prediction.photo.shape[:2])
     face = normals.any(-1, keepdims=True)
     return save_picture(path, np.where(face, np.round((normals + 1) * 127.5), 0).astype(np.uint8))
 
 
 def save_turntable(
-    path: str | Path, specimen: Specimen, size_px: int = 320, frames: int = 48, reach_deg: float = 70
+    path: str | Path, prediction: FacePrediction, size_px: int = 320, frames: int = 48, reach_deg: float = 70
 ) -> Path:
     """A GIF of the finest level, once in clay and once in the photo's colours, swinging from side to side.
 
     Returns: the path.
     """
-    mesh = specimen.mesh
-    colors = photo_colors(specimen.photo, mesh.vertices_px)
+    mesh = prediction.mesh
+    colors = photo_colors(prediction.photo, mesh.vertices_px)
     return save_gif(
         path,
         [
@@ -219,7 +219,7 @@ def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -
 # --- all of it ------------------------------------------------------------------------------------
 
 # What can be written of a face; `csv`, one table for all faces, is written by `predict.predict_files`.
-SAVERS: dict[str, Callable[[Path, str, Specimen], object]] = {
+SAVERS: dict[str, Callable[[Path, str, FacePrediction], object]] = {
     "obj": lambda folder, name, of: save_mesh(folder / f"{name}.obj", of.mesh, photo=of.photo),
     "ply": lambda folder, name, of: save_mesh(folder / f"{name}.ply", of.mesh, photo=of.photo),
     "glb": lambda folder, name, of: save_mesh(folder / f"{name}.glb", of.mesh, photo=of.photo),
@@ -236,7 +236,7 @@ SAVERS: dict[str, Callable[[Path, str, Specimen], object]] = {
 }
 
 
-def save_specimen(folder: Path, specimen: Specimen, kinds: Sequence[str]) -> None:
+def save_prediction(folder: Path, prediction: FacePrediction, kinds: Sequence[str]) -> None:
     """Write the files of one face into a folder, all of them or none.
 
     Args:    kinds: keys of SAVERS; others are left out.
@@ -245,6 +245,6 @@ def save_specimen(folder: Path, specimen: Specimen, kinds: Sequence[str]) -> Non
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder) as temporary:
         for kind in kinds:
             if kind in SAVERS:
-                SAVERS[kind](Path(temporary), specimen.name, specimen)
+                SAVERS[kind](Path(temporary), prediction.name, prediction)
         for path in sorted(Path(temporary).iterdir()):
             os.replace(path, folder / path.name)

@@ -24,10 +24,10 @@ SAME_BOX = 0.85
 # Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
 # not look like a face: 97% of 66 crops without one lie above, of 299 detected synthetic faces 0.3%. Measures of the
 # network's features told them apart less well (Mahalanobis distance: area under the ROC curve 0.985, this: 0.999).
-DOUBT_LIMIT = 0.055
+MAX_FLIP_DISAGREEMENT = 0.055
 # Where a detector was wrong, the passes may stray to something that the network does not doubt: overlap of the box with
 # the prediction's, below that of any box that is off by a fifth of its side and a quarter in size.
-STRAYED = 0.5
+MIN_OVERLAP = 0.5
 # Where the network looks for a face itself: the windows' sides as shares of the photo's shorter side, and how many
 # lie along that.
 WINDOWS = ((0.75, 1), (0.5, 2), (0.34, 3))
@@ -37,9 +37,9 @@ SEARCH_PASSES = 3
 # It takes for a face what it comes back to, with such an overlap, from boxes so far beside, in shares of the side:
 # where there is nothing to come back to, the prediction moves along, which leaves two thirds (benchmarks/boxes.py).
 # That is the better sign: of 74 synthetic faces that the cascades miss it comes back to 66, of 174 other places to
-# none, and hard faces lie above DOUBT_LIMIT. So the doubt need only be below a limit of its own.
-SEARCH_BACK, SEARCH_DOUBT = 0.8, 0.1
-BESIDE = np.array([[-0.2, 0], [0.2, 0], [0, -0.2], [0, 0.2]])
+# none, and hard faces lie above MAX_FLIP_DISAGREEMENT. So the doubt need only be below a limit of its own.
+SEARCH_MIN_IOU, SEARCH_MAX_DISAGREEMENT = 0.8, 0.1
+BOX_OFFSETS = np.array([[-0.2, 0], [0.2, 0], [0, -0.2], [0, 0.2]])
 
 
 def predict(
@@ -101,7 +101,7 @@ def find_meshes(
 
 def is_unlikely(mesh: FaceMesh) -> bool:
     """Whether a mesh is no face by its doubt, or lies elsewhere than the box in which a face was said to be."""
-    return mesh.doubt > DOUBT_LIMIT or overlap(mesh.box, box_of(mesh.landmarks_px)) < STRAYED
+    return mesh.doubt > MAX_FLIP_DISAGREEMENT or overlap(mesh.box, box_of(mesh.landmarks_px)) < MIN_OVERLAP
 
 
 def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool, passes: int) -> list[FaceMesh]:
@@ -156,11 +156,11 @@ def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
     boxes, doubt = np.array(places), np.zeros(len(places))
     for _ in range(SEARCH_PASSES):
         boxes, doubt = look(boxes, True)
-    if not len(boxes) or doubt.min() > SEARCH_DOUBT:
+    if not len(boxes) or doubt.min() > SEARCH_MAX_DISAGREEMENT:
         return nothing
     box = boxes[doubt.argmin()]
-    back, _ = look(box + np.tile(BESIDE, 2) * (box[2:] - box[:2]).max(), False)
-    if len(back) < len(BESIDE) or min(overlap(box, other) for other in back) < SEARCH_BACK:
+    back, _ = look(box + np.tile(BOX_OFFSETS, 2) * (box[2:] - box[:2]).max(), False)
+    if len(back) < len(BOX_OFFSETS) or min(overlap(box, other) for other in back) < SEARCH_MIN_IOU:
         return nothing
     return (box[None] + 0.5) / scale - 0.5
 

@@ -52,7 +52,7 @@ def split(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Te
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """A data worker that is started inside hears no signal until it is up.
 
     Signals go to all processes of a terminal or a job. One that died on its start would leave the parent for ever in
@@ -69,7 +69,7 @@ def unheard() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def quiet_worker(_: int) -> None:
+def worker_init(_: int) -> None:
     """A data worker: one thread, and the parent alone answers Ctrl-C and a cluster's signals."""
     for number in set(SIGNALS) - {signal.SIGTERM}:  # by SIGTERM the parent ends its workers
         signal.signal(number, signal.SIG_IGN)

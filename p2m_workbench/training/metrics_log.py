@@ -21,7 +21,7 @@ REFRESH_S, REFRESH_LINES_S = 0.2, 10.0  # of the bar: in a terminal or notebook,
 WARM_STEPS = 2  # before those that are profiled
 
 
-class Recorder:
+class MetricsLog:
     """Writes a run's metrics and shows its progress, as a context.
 
     Args: folder: the run's.   title: of the bar.   step: where the run stands; TensorBoard forgets what came later.
@@ -42,7 +42,7 @@ class Recorder:
             self.bar.bar_format = form + "\n"
         self.shown = time.monotonic()
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:

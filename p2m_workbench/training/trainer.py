@@ -28,7 +28,7 @@ from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, explain_full_disk, write_json
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.network.losses import MeshLoss
-from p2m_core.network.model import Prediction, count_parameters
+from p2m_core.network.model import NetworkOutput, count_parameters
 from p2m_core.network.precision import autocast_type, choose_device
 from p2m_core.network.weights import initialise, save_weights
 from p2m_core.signals import StopSignals
@@ -38,8 +38,8 @@ from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
 from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
-from p2m_workbench.training.loader import EpochSampler, on_device, quiet_worker, split, unheard
-from p2m_workbench.training.metrics_log import Profiler, Recorder, trim_metrics
+from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split, worker_init
+from p2m_workbench.training.metrics_log import MetricsLog, Profiler, trim_metrics
 from p2m_workbench.training.optim import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
@@ -150,7 +150,7 @@ class Trainer:
         """
         for left in reversed(range(LOADER_RETRIES + 1)):
             try:
-                with unheard():
+                with block_signals():
                     batches = iter(self.loader())
                 for batch in batches:
                     yield on_device(batch, self.device)
@@ -179,7 +179,7 @@ class Trainer:
             drop_last=True,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if settings.workers else None,
-            worker_init_fn=quiet_worker if settings.workers else None,
+            worker_init_fn=worker_init if settings.workers else None,
             multiprocessing_context="spawn" if settings.workers else None,
             generator=torch.Generator(),  # its own, so that a loader made anew leaves the run's random state alone
         )
@@ -220,7 +220,7 @@ class Trainer:
         self.require_finite(math.isfinite(values["loss"]), f"loss {values}", batch)
         return loss, values
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> Prediction:
+    def forward(self, batch: dict[str, torch.Tensor]) -> NetworkOutput:
         with self.autocast():
             return self.network(batch["image"])
 
@@ -371,8 +371,8 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
         write_json(folder / "provenance.json", provenance(folder) | about)
         if config.train.init_from:
             write_json(folder / "initialised.json", trainer.init_report)
-    with Recorder(folder, config.name, trainer.step, trainer.progress) as recorder:
-        run_steps(trainer, stop, recorder)
+    with MetricsLog(folder, config.name, trainer.step, trainer.progress) as metrics_log:
+        run_steps(trainer, stop, metrics_log)
     summary = {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
@@ -383,8 +383,8 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
     write_json(folder / "finished.json", summary)
 
 
-def run_steps(trainer: Trainer, stop: StopSignals, recorder: Recorder | None) -> None:
-    """Steps until the run's end; the process with the recorder validates and writes, while the others wait for it."""
+def run_steps(trainer: Trainer, stop: StopSignals, metrics_log: MetricsLog | None) -> None:
+    """Steps until the run's end; the process with the log validates and writes, while the others wait for it."""
     settings, ranks = trainer.config.train, trainer.ranks
     trainer.set_training()
     batches, ended = trainer.batches(), False
@@ -392,7 +392,7 @@ def run_steps(trainer: Trainer, stop: StopSignals, recorder: Recorder | None) ->
 
     def record(values: dict[str, float]) -> None:
         epoch = trainer.step // trainer.batches_per_epoch
-        recorder.record(trainer.step, {"epoch": epoch, "seconds": round(trainer.seconds, 1), **values})
+        metrics_log.record(trainer.step, {"epoch": epoch, "seconds": round(trainer.seconds, 1), **values})
 
     def check() -> None:
         trainer.preview()
@@ -420,11 +420,11 @@ def run_steps(trainer: Trainer, stop: StopSignals, recorder: Recorder | None) ->
                 speed = settings.log_steps * settings.batch_size / (now - logged)
                 logged = now
                 text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s"
-                if recorder:
+                if metrics_log:
                     record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
-            if not recorder:
+            if not metrics_log:
                 continue
-            recorder.show(trainer.progress, text)
+            metrics_log.show(trainer.progress, text)
             if trainer.progress >= 1:
                 continue
             if now - last_drawn > 60 * settings.preview_minutes:
@@ -437,7 +437,7 @@ def run_steps(trainer: Trainer, stop: StopSignals, recorder: Recorder | None) ->
                 trainer.save()
                 last_saved = time.monotonic()
     batches.close()
-    if recorder:
+    if metrics_log:
         check() if ended else trainer.save()
     if not ended:
         stop.raise_received(str(trainer.folder))

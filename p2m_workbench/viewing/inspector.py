@@ -11,10 +11,10 @@ from importlib import resources
 import ipywidgets as widgets
 import numpy as np
 
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_workbench.drawing.html_page import PROTOCOL, sort_by_error, thumbnail
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, error_scale
-from p2m_workbench.viewing.scene import STYLES, SURFACES, Look, SpecimenScene
+from p2m_workbench.viewing.scene import STYLES, SURFACES, FaceScene, Look
 
 UNIT = 100  # steps of the level slider from one level to the next
 GLIDE_S, GLIDE_STEPS = 0.4, 12
@@ -34,12 +34,12 @@ def color_bar(maximum: float, at: float | None = None) -> str:
     )
 
 
-def truth_of(specimen: Specimen) -> Specimen:
-    """The ground truth of a specimen as one of its own, without landmarks."""
-    mesh = specimen.mesh
-    levels = tuple(specimen.truth_px[: len(level)] for level in mesh.levels)
+def truth_of(prediction: FacePrediction) -> FacePrediction:
+    """The ground truth of a prediction as one of its own, without landmarks."""
+    mesh = prediction.mesh
+    levels = tuple(prediction.truth_px[: len(level)] for level in mesh.levels)
     truth = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, np.zeros((0, 3), np.float32), mesh.box)
-    return Specimen(TRUTH, truth, specimen.photo)
+    return FacePrediction(TRUTH, truth, prediction.photo)
 
 
 def css(more: str = "") -> widgets.HTML:
@@ -56,19 +56,19 @@ class Inspector(widgets.VBox):
     `stage` is where the level slider stands, `read_out` what the last click told.
     """
 
-    def __init__(self, checkpoints: Mapping[str, Sequence[Specimen]], width_px: int = 620, height_px: int = 560):
+    def __init__(self, checkpoints: Mapping[str, Sequence[FacePrediction]], width_px: int = 620, height_px: int = 560):
         self.size = (width_px, height_px)
-        self.checkpoints = {name: list(specimens) for name, specimens in checkpoints.items()}
+        self.checkpoints = {name: list(predictions) for name, predictions in checkpoints.items()}
         first = next(iter(self.checkpoints), "")
         if not self.checkpoints or not all(self.checkpoints.values()):
-            raise ValueError("inspect needs at least one specimen")
-        self.specimens = sort_by_error(self.checkpoints[first])
+            raise ValueError("inspect needs at least one prediction")
+        self.predictions = sort_by_error(self.checkpoints[first])
         self.first = first
         self.index, self._vertex, self._moved, self._quiet = 0, None, 0.0, False
-        self._truths: dict[int, Specimen] = {}
+        self._truths: dict[int, FacePrediction] = {}
         self._scales: dict[int, float] = {}
-        self.scene = SpecimenScene(self.specimen, width_px, height_px)
-        self.other: SpecimenScene | None = None  # made when it is asked for: live views are few
+        self.scene = FaceScene(self.prediction, width_px, height_px)
+        self.other: FaceScene | None = None  # made when it is asked for: live views are few
         self._build_controls()
         self._captions = [widgets.HTML().add_class("p2m-caption") for _ in range(2)]
         self._views = widgets.HBox([self._view(self.scene, 0)]).add_class("p2m-views")
@@ -80,12 +80,12 @@ class Inspector(widgets.VBox):
         self._listen()
 
     @property
-    def specimen(self) -> Specimen:
+    def prediction(self) -> FacePrediction:
         """The one on show in the left view."""
-        return self.specimens[self.index]
+        return self.predictions[self.index]
 
     @property
-    def compared(self) -> Specimen | None:
+    def compared(self) -> FacePrediction | None:
         """The one on show in the right view."""
         return self._candidates[self.beside.value or 0][1]
 
@@ -99,7 +99,7 @@ class Inspector(widgets.VBox):
     def _build_controls(self) -> None:
         self.thumbnails = [
             widgets.Button(description=self._short_error(s), tooltip=s.name).add_class("p2m-thumb")
-            for s in self.specimens
+            for s in self.predictions
         ]
         for k, button in enumerate(self.thumbnails):
             button.add_class(f"p2m-thumb-{self._uid}-{k}")
@@ -115,7 +115,7 @@ class Inspector(widgets.VBox):
         self.opacity = widgets.FloatSlider(1.0, min=0.1, max=1.0, step=0.05, readout=False, description="Opacity")
         self.opacity.add_class("p2m-opacity")
         self.beside = widgets.Dropdown(options=[(NOTHING, 0)], value=0, description="Beside")
-        self._candidates: list[tuple[str, Specimen | None]] = [(NOTHING, None)]
+        self._candidates: list[tuple[str, FacePrediction | None]] = [(NOTHING, None)]
         self.turntable = widgets.ToggleButton(False, description="Turntable")
         self.front, self.side = widgets.Button(description="Front"), widgets.Button(description="Side")
         self._title, self._legend, self.read_out = widgets.HTML(), widgets.HTML(), widgets.HTML()
@@ -134,11 +134,11 @@ class Inspector(widgets.VBox):
         return widgets.Checkbox(value, description=title, indent=False)
 
     @staticmethod
-    def _short_error(specimen: Specimen) -> str:
-        return "" if specimen.truth_px is None else f"{specimen.error_percent().mean():.2f} %"
+    def _short_error(prediction: FacePrediction) -> str:
+        return "" if prediction.truth_px is None else f"{prediction.error_percent().mean():.2f} %"
 
     def _style(self) -> widgets.HTML:
-        pictures = (base64.b64encode(thumbnail(s)).decode("ascii") for s in self.specimens)
+        pictures = (base64.b64encode(thumbnail(s)).decode("ascii") for s in self.predictions)
         rules = "".join(
             f".p2m-thumb-{self._uid}-{k} {{background-image: url(data:image/jpeg;base64,{picture}) !important}}\n"
             for k, picture in enumerate(pictures)
@@ -168,7 +168,7 @@ class Inspector(widgets.VBox):
         self.scene.eye.camera.observe(self._note_move, "position")
         self._attend(self.scene)
 
-    def _attend(self, scene: SpecimenScene) -> None:
+    def _attend(self, scene: FaceScene) -> None:
         """Listen to a scene's clicks."""
         scene.picker.observe(lambda _: self._pick(scene), ["point", "faceIndex"])
 
@@ -183,7 +183,7 @@ class Inspector(widgets.VBox):
         self.thumbnails[self.index].remove_class("p2m-on")
         self.index = index
         self.thumbnails[index].add_class("p2m-on")
-        was_finest, stages = self.level.value == self.level.max, self.scene.parts_of(self.specimen).stages
+        was_finest, stages = self.level.value == self.level.max, self.scene.parts_of(self.prediction).stages
         self._quiet = True  # one new picture for the sample, not one a control
         try:
             for control in (self.level, self.play):
@@ -191,11 +191,11 @@ class Inspector(widgets.VBox):
                 control.min = UNIT * stages.first
             if was_finest or not self.level.value:
                 self.level.value = self.level.max
-            self.truth.disabled = self.specimen.truth_px is None
+            self.truth.disabled = self.prediction.truth_px is None
             self._set_jumps(stages.first, stages.last)
             chosen, self._candidates = self.beside.label, self._all_beside()
             labels = [label for label, _ in self._candidates]
-            # Numbers as values: the menu compares them, and specimens hold arrays.
+            # Numbers as values: the menu compares them, and predictions hold arrays.
             self.beside.options = [(label, k) for k, label in enumerate(labels)]
             self.beside.value = labels.index(chosen) if chosen in labels else 0
         finally:
@@ -218,17 +218,17 @@ class Inspector(widgets.VBox):
             self.level.value = self.level.step * round(value / self.level.step)
             time.sleep(GLIDE_S / GLIDE_STEPS)
 
-    def _all_beside(self) -> list[tuple[str, Specimen | None]]:
+    def _all_beside(self) -> list[tuple[str, FacePrediction | None]]:
         """What can stand in the right view: the truth, the same sample by other weights, other samples."""
         options = [(NOTHING, None)]
-        if self.specimen.truth_px is not None:
-            if id(self.specimen) not in self._truths:
-                self._truths[id(self.specimen)] = truth_of(self.specimen)
-            options.append((TRUTH, self._truths[id(self.specimen)]))
-        place = next(k for k, s in enumerate(self.checkpoints[self.first]) if s is self.specimen)
+        if self.prediction.truth_px is not None:
+            if id(self.prediction) not in self._truths:
+                self._truths[id(self.prediction)] = truth_of(self.prediction)
+            options.append((TRUTH, self._truths[id(self.prediction)]))
+        place = next(k for k, s in enumerate(self.checkpoints[self.first]) if s is self.prediction)
         others = [(name, s) for name, s in self.checkpoints.items() if name != self.first]
-        options += [(name, specimens[place]) for name, specimens in others if place < len(specimens)]
-        return options + [(s.name, s) for s in self.specimens if s is not self.specimen]
+        options += [(name, predictions[place]) for name, predictions in others if place < len(predictions)]
+        return options + [(s.name, s) for s in self.predictions if s is not self.prediction]
 
     def _set_beside(self, _: object = None) -> None:
         if self._quiet:
@@ -237,7 +237,7 @@ class Inspector(widgets.VBox):
         if shown:
             width = (width - GAP_PX) // 2
             if self.other is None:
-                self.other = SpecimenScene(self.compared, width, height, self.scene.eye)
+                self.other = FaceScene(self.compared, width, height, self.scene.eye)
                 # The same controls in both views: both are drawn while one turns.
                 self._attend(self.other)
         self.scene.resize(width, height)
@@ -250,16 +250,16 @@ class Inspector(widgets.VBox):
         if self.turntable.value:
             self._turn()
 
-    def _scale(self, specimen: Specimen) -> float:
-        if id(specimen) not in self._scales:
-            self._scales[id(specimen)] = error_scale(specimen.error_percent())
-        return self._scales[id(specimen)]
+    def _scale(self, prediction: FacePrediction) -> float:
+        if id(prediction) not in self._scales:
+            self._scales[id(prediction)] = error_scale(prediction.error_percent())
+        return self._scales[id(prediction)]
 
-    def _view(self, scene: SpecimenScene, number: int) -> widgets.VBox:
+    def _view(self, scene: FaceScene, number: int) -> widgets.VBox:
         return widgets.VBox([scene.renderer, self._captions[number]]).add_class("p2m-view")
 
     def _look(self) -> Look:
-        maxima = [self._scale(s) for s in (self.specimen, self.compared) if s is not None and s.truth_px is not None]
+        maxima = [self._scale(s) for s in (self.prediction, self.compared) if s is not None and s.truth_px is not None]
         return Look(
             stage=self.stage, surface=self.surface.value, style=self.style_.value, landmarks=self.landmarks.value,
             photo=self.photo.value, truth=self.truth.value, opacity=self.opacity.value,
@@ -270,30 +270,30 @@ class Inspector(widgets.VBox):
         if self._quiet:
             return
         look, other = self._look(), self.compared
-        self.scene.show(self.specimen, look)
+        self.scene.show(self.prediction, look)
         if other is not None:
-            same_photo = other.photo.shape == self.specimen.photo.shape and np.array_equal(
-                other.photo, self.specimen.photo
+            same_photo = other.photo.shape == self.prediction.photo.shape and np.array_equal(
+                other.photo, self.prediction.photo
             )
-            self.other.show(other, look, self.specimen if same_photo else None)
+            self.other.show(other, look, self.prediction if same_photo else None)
         self._describe(look)
 
     def _describe(self, look: Look) -> None:
         level = max(int(np.ceil(self.stage)), 1)
-        mesh = self.specimen.mesh
+        mesh = self.prediction.mesh
         where = f"level {self.stage:.4g}" if self.stage else "template"
         counts = f"{where} · {len(mesh.levels[level - 1])} vertices · {len(mesh.level_faces[level - 1])} faces"
         error = ""
-        if self.specimen.truth_px is not None:
-            values = self.specimen.error_at(self.stage, self.scene.parts_of(self.specimen).stages)
+        if self.prediction.truth_px is not None:
+            values = self.prediction.error_at(self.stage, self.scene.parts_of(self.prediction).stages)
             error = f"mean error <b>{values.mean():.2f} %</b>, worst {values.max():.1f} %"
             if self.compared is not None and self.compared.truth_px is not None:
                 mean = self.compared.error_at(self.stage, self.other.parts_of(self.compared).stages).mean()
                 error += f"<br>{html.escape(self.beside.label)}: mean <b>{mean:.2f} %</b>"
         elif look.surface == "error":
             error = "no ground truth, so no error"
-        name, beside = html.escape(self.specimen.name), self.compared is not None
-        self._captions[0].value = html.escape(self.first or self.specimen.name) if beside else ""
+        name, beside = html.escape(self.prediction.name), self.compared is not None
+        self._captions[0].value = html.escape(self.first or self.prediction.name) if beside else ""
         self._captions[1].value = html.escape(self.beside.label) if beside else ""
         for button in self._jumps.children:
             at = (button.description == "Template" and not self.stage) or button.description == f"{self.stage:g}"
@@ -303,16 +303,16 @@ class Inspector(widgets.VBox):
 
     # --- clicks ---
 
-    def _pick(self, scene: SpecimenScene) -> None:
+    def _pick(self, scene: FaceScene) -> None:
         if time.monotonic() - self._moved < DRAG_S:
             return
-        shown = self.specimen if scene is self.scene else self.compared
+        shown = self.prediction if scene is self.scene else self.compared
         self._vertex = scene.picked(shown)
         self._tell(self._look())
 
     def _tell(self, look: Look) -> None:
         """The ring around the chosen vertex, its facts, and its place on the error scale."""
-        stages, vertex, error = self.scene.parts_of(self.specimen).stages, self._vertex, None
+        stages, vertex, error = self.scene.parts_of(self.prediction).stages, self._vertex, None
         places = stages.vertices(self.stage)
         if vertex is not None and vertex >= len(places):
             vertex = None  # of a finer level
@@ -325,11 +325,11 @@ class Inspector(widgets.VBox):
         else:
             x, y, z = places[vertex]
             facts = f"<b>vertex {vertex}</b>"
-            if self.specimen.truth_px is not None:
-                error = float(self.specimen.error_at(self.stage, stages)[vertex])
+            if self.prediction.truth_px is not None:
+                error = float(self.prediction.error_at(self.stage, stages)[vertex])
                 facts += f" · error <b>{error:.2f} %</b>"
             self.read_out.value = f'<div>{facts}<br><span class="soft">x {x:.1f}, y {y:.1f}, z {z:.1f} px</span></div>'
-        shown = look.surface == "error" and self.specimen.truth_px is not None
+        shown = look.surface == "error" and self.prediction.truth_px is not None
         self._legend.value = color_bar(look.maximum, error) if shown else ""
 
     def _turn(self, _: object = None) -> None:
@@ -342,16 +342,18 @@ class Inspector(widgets.VBox):
 
 
 def inspect(
-    specimens: Sequence[Specimen] | Mapping[str, Sequence[Specimen]], width_px: int = 620, height_px: int = 560
+    predictions: Sequence[FacePrediction] | Mapping[str, Sequence[FacePrediction]],
+    width_px: int = 620,
+    height_px: int = 560,
 ) -> Inspector:
     """A widget to look at predictions: thumbnails sorted by error, the mesh over its photo, a slider from the template
     through the levels, surfaces and styles, the ground truth over it or beside it, error colours with their scale,
     and what a click on the mesh tells. Two views side by side share a camera.
 
-    Args:    specimens: at least one, or by name a list for each of several weights, with the same samples in the same
+    Args:    predictions: at least one, or by name a list for each of several weights, with the same samples in the same
              order; the first of them is in the left view.
              width_px, height_px: of the view.
-    Raises:  ValueError if there is no specimen.
+    Raises:  ValueError if there is no prediction.
     """
-    checkpoints = specimens if isinstance(specimens, Mapping) else {"": specimens}
+    checkpoints = predictions if isinstance(predictions, Mapping) else {"": predictions}
     return Inspector(checkpoints, width_px, height_px)

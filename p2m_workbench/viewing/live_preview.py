@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_workbench.drawing.mesh_images import error_scale
 from p2m_workbench.viewing.inspector import css, truth_of
-from p2m_workbench.viewing.scene import Eye, Look, SpecimenScene
+from p2m_workbench.viewing.scene import Eye, FaceScene, Look
 
 MAX_VIEWS = 4  # of the 8 that a page may hold
 _COLORS = ("#2b6cb0", "#d9622b", "#2f8f83", "#8a4fa8", "#8a6d1f", "#6b7280")
@@ -74,8 +74,8 @@ class MeshPreview(widgets.VBox):
 
     def __init__(self, width_px: int = 880):
         self.width_px = width_px
-        self.scenes: list[SpecimenScene] = []
-        self.shown: list[Specimen] = []
+        self.scenes: list[FaceScene] = []
+        self.shown: list[FacePrediction] = []
         self._views = widgets.HBox().add_class("p2m-views")
         titles = {"photo": "Photo", "wire": "Edges", "truth": "Ground truth", "skin": "Error colours"}
         self.switches = {
@@ -90,45 +90,48 @@ class MeshPreview(widgets.VBox):
         super().__init__([self._stage, self.curves, self.caption])
 
     def update(
-        self, specimens: Sequence[Specimen] | None = None, metrics: pd.DataFrame | None = None, caption: str = ""
+        self,
+        predictions: Sequence[FacePrediction] | None = None,
+        metrics: pd.DataFrame | None = None,
+        caption: str = "",
     ) -> None:
         """Show new meshes, new curves, or both; what is None stays.
 
-        Args:    specimens: the same photos and faces each time; the first four are shown.
+        Args:    predictions: the same photos and faces each time; the first four are shown.
                  metrics: as in `draw_curves`.   caption: a line of text below.
         """
-        if specimens:
-            self._move(list(specimens[:MAX_VIEWS]))
+        if predictions:
+            self._move(list(predictions[:MAX_VIEWS]))
         if metrics is not None:
             self.curves.value = draw_curves(metrics, self.width_px)
             self.curves.layout.display = None
         if caption:
             self.caption.value = caption
 
-    def _move(self, specimens: list[Specimen]) -> None:
+    def _move(self, predictions: list[FacePrediction]) -> None:
         if not self.scenes:
-            self._build(specimens)
-        for scene, shown, now in zip(self.scenes, self.shown, specimens, strict=False):
+            self._build(predictions)
+        for scene, shown, now in zip(self.scenes, self.shown, predictions, strict=False):
             scene.move(shown, now, self._maximum)
-        if specimens[0].truth_px is not None:
-            errors = ", ".join(f"{s.error_percent().mean():.1f} %" for s in specimens)
+        if predictions[0].truth_px is not None:
+            errors = ", ".join(f"{s.error_percent().mean():.1f} %" for s in predictions)
             self._legend.value = (
                 f'<div class="soft">mean error {errors} (nme-dense-3d@template); '
                 f"colours from 0, blue, to {self._maximum:g} % of the face size, red</div>"
             )
 
-    def _build(self, specimens: list[Specimen]) -> None:
-        """A view a specimen, all with one camera."""
-        side, eye, self.shown = self.width_px // len(specimens) - 4, Eye(), specimens
+    def _build(self, predictions: list[FacePrediction]) -> None:
+        """A view a prediction, all with one camera."""
+        side, eye, self.shown = self.width_px // len(predictions) - 4, Eye(), predictions
         side = min(side, self.width_px // 3)
         eye.fit(side, side)
-        known = all(s.truth_px is not None for s in specimens)
+        known = all(s.truth_px is not None for s in predictions)
         # The first meshes of a training are far off, and would leave later ones all blue.
-        self._maximum = min(5.0, max(error_scale(s.error_percent()) for s in specimens)) if known else 1.0
-        for specimen in specimens:
-            scene = SpecimenScene(specimen, side, side, eye)
-            scene.show(specimen, Look(), truth_of(specimen) if known else None)
-            level = scene.parts_of(specimen).finest
+        self._maximum = min(5.0, max(error_scale(s.error_percent()) for s in predictions)) if known else 1.0
+        for prediction in predictions:
+            scene = FaceScene(prediction, side, side, eye)
+            scene.show(prediction, Look(), truth_of(prediction) if known else None)
+            level = scene.parts_of(prediction).finest
             scene.lines.opacity = 0.14  # thin, or they blacken a small picture
             if known:
                 scene.truth.geometry = level.truth
@@ -143,11 +146,13 @@ class MeshPreview(widgets.VBox):
         self._stage.layout.display = None
 
     def follow(
-        self, read: Callable[[], tuple[Sequence[Specimen] | None, pd.DataFrame | None] | None], every_s: float = 2.0
+        self,
+        read: Callable[[], tuple[Sequence[FacePrediction] | None, pd.DataFrame | None] | None],
+        every_s: float = 2.0,
     ) -> Callable[[], None]:
         """Keep the preview up to date from a thread, for a training run that writes files.
 
-        Args:    read: returns (specimens, metrics), either None where nothing is new, or None for no news at all.
+        Args:    read: returns (predictions, metrics), either None where nothing is new, or None for no news at all.
                  every_s: pause between two calls.
         Returns: a function that reads once more, then ends the thread.
         """

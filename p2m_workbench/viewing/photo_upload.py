@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import Specimen
+from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_bytes
 from p2m_core.inference import open_network
 from p2m_workbench.drawing.mesh_images import encode_picture, static_picture
@@ -28,13 +28,13 @@ class PhotoDesk(widgets.VBox):
     """An upload button; the photo with its boxes; two range sliders that give a box; what came of it.
 
     Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, choice (of the photo), by_hand, across, down,
-    go, message, picture; `specimens` are those of the photo on show.
+    go, message, picture; `predictions` are those of the photo on show.
     """
 
     def __init__(self, folder: str | Path, settings: PredictConfig, device: str | None = None):
         self.folder, self.settings, self.device = Path(folder), settings, device
         self.photos: dict[str, np.ndarray] = {}
-        self.specimens: list[Specimen] = []
+        self.predictions: list[FacePrediction] = []
         self._boxes = np.zeros((0, 4))
         self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="Upload photos")
         self.upload.add_class("p2m-upload")
@@ -82,19 +82,19 @@ class PhotoDesk(widgets.VBox):
     def predict(self) -> None:
         """Predict the photo on show: with the found boxes, or with the one by hand."""
         boxes = self.box()[None] if self.by_hand.value else self._boxes
-        self.specimens, self.picture.value, self.view.children = [], b"", ()
+        self.predictions, self.picture.value, self.view.children = [], b"", ()
         if not len(boxes):
             self.by_hand.value = True
             self._say("no face found: give a box around brows, jaw and chin with the sliders, then press Predict")
             return
         path = self.folder / "photos" / self.choice.value
         result = predict_files([path], self.folder, boxes, self.settings, self.device)
-        self.specimens = result.specimens
-        self._say(*result.problems, *result.warnings, *(f"{item.name}: written" for item in self.specimens))
-        if self.specimens:
-            rows = [static_picture(item, 240) for item in self.specimens]
+        self.predictions = result.predictions
+        self._say(*result.problems, *result.warnings, *(f"{item.name}: written" for item in self.predictions))
+        if self.predictions:
+            rows = [static_picture(item, 240) for item in self.predictions]
             self.picture.value = encode_picture(np.concatenate(rows))
-            self.view.children = (inspect(self.specimens),)
+            self.view.children = (inspect(self.predictions),)
 
     def box(self) -> np.ndarray:
         """The box that the sliders say, (4,) x0 y0 x1 y1."""

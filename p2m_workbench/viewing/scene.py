@@ -1,4 +1,4 @@
-"""The pythreejs scene of a specimen: its photo, its mesh at any stage, and what can be laid over it."""
+"""The pythreejs scene of a prediction: its photo, its mesh at any stage, and what can be laid over it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache, cached_property
 import numpy as np
 import pythreejs as three
 
-from p2m_core.face_mesh import Specimen, Stages, to_world
+from p2m_core.face_mesh import FacePrediction, Stages, to_world
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.html_page import photo_uri
@@ -26,7 +26,7 @@ _DARK, _PALE = "#141c26", "#a9e4d8"
 
 @dataclass(frozen=True)
 class Look:
-    """What of a specimen is shown, and how.
+    """What of a prediction is shown, and how.
 
     stage    0 is the template, 1 the coarsest level, and so on; between them the mesh is on its way
     surface  one of SURFACES; error shows clay where there is no ground truth
@@ -80,13 +80,13 @@ class _Level:
     number moves the mesh; a live geometry cannot change its size."""
 
     def __init__(self, parts: _Parts, level: int):
-        self.specimen, self.faces = parts.specimen, parts.specimen.mesh.level_faces[level]
+        self.prediction, self.faces = parts.prediction, parts.prediction.mesh.level_faces[level]
         self.world, start = (to_world(ends[level]) for ends in (parts.stages.ends, parts.stages.starts))
         here, there = ({"position": x, "normal": vertex_normals(x, self.faces)} for x in (self.world, start))
         self._shared = {name: _attribute(array) for name, array in here.items()}
         self._morphs = {name: (_attribute(array),) for name, array in there.items()}
         self._index = _attribute(self.faces.ravel(), np.uint32)
-        self.photo_uv = self.on_photo(self.world, self.specimen.photo)
+        self.photo_uv = self.on_photo(self.world, self.prediction.photo)
         self.solid = self._geometry(_attribute(self.photo_uv))
         self.shown = {"ramp": None, "places": None}  # what the arrays of that name hold
 
@@ -118,7 +118,7 @@ class _Level:
     @cached_property
     def truth(self) -> three.BufferGeometry:
         """The true vertices of this level."""
-        truth = to_world(self.specimen.truth_px[: len(self.world)])
+        truth = to_world(self.prediction.truth_px[: len(self.world)])
         attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
         return three.BufferGeometry(attributes=attributes, index=self._index)
 
@@ -130,17 +130,19 @@ class _Level:
 
 
 class _Parts:
-    """What of one specimen goes into a scene; made when it is first shown, since all of it travels to the browser."""
+    """What of one prediction goes into a scene; made when it is first shown, since all of it travels to the browser."""
 
-    def __init__(self, specimen: Specimen):
-        self.specimen, self.stages = specimen, Stages(specimen.mesh)
+    def __init__(self, prediction: FacePrediction):
+        self.prediction, self.stages = prediction, Stages(prediction.mesh)
         self._levels: dict[int, _Level] = {}
-        self.landmarks = three.BufferGeometry(attributes={"position": _attribute(to_world(specimen.mesh.landmarks_px))})
-        height, width = specimen.photo.shape[:2]
+        self.landmarks = three.BufferGeometry(
+            attributes={"position": _attribute(to_world(prediction.mesh.landmarks_px))}
+        )
+        height, width = prediction.photo.shape[:2]
         self.photo = three.PlaneBufferGeometry(width, height)
-        self._texture = _texture(photo_uri(specimen.photo))
+        self._texture = _texture(photo_uri(prediction.photo))
         self.backdrop = three.MeshBasicMaterial(map=self._texture, depthWrite=False)
-        world = to_world(specimen.mesh.levels[-1])
+        world = to_world(prediction.mesh.levels[-1])
         low, high = world.min(0), world.max(0)
         self.size = max(float((high - low).max()), 1e-6)
         self.centre = (low + high) / 2
@@ -161,7 +163,7 @@ class _Parts:
     @cached_property
     def skin(self) -> three.MeshMatcapMaterial:
         """The photo, but where the surface turns away from the camera or lies behind another part of it."""
-        seen = matcap.seen_from_the_front(self.specimen.mesh, *self.specimen.photo.shape[:2])
+        seen = matcap.seen_from_the_front(self.prediction.mesh, *self.prediction.photo.shape[:2])
         mask = _texture(data_uri(np.repeat(seen[..., None], 3, -1)))
         return _material(matcap.paper(), map=self._texture, alphaMap=mask, depthWrite=False)
 
@@ -207,19 +209,19 @@ class Eye:
         self.controls.exec_three_obj_method("update")
 
 
-class SpecimenScene:
-    """One live 3D view, `renderer`, that can show any number of specimens one after another.
+class FaceScene:
+    """One live 3D view, `renderer`, that can show any number of predictions one after another.
 
-    A page holds at most 8 live views, so a list of specimens shares one. Each mesh is scaled to the same size, so the
-    camera stays where it is when the specimen changes.
+    A page holds at most 8 live views, so a list of predictions shares one. Each mesh is scaled to the same size, so the
+    camera stays where it is when the prediction changes.
 
-    Args:    specimen: shown first.   width_px, height_px: of the view.   eye: one that other scenes share, or None.
+    Args:    prediction: shown first.   width_px, height_px: of the view.   eye: one that other scenes share, or None.
     """
 
-    def __init__(self, specimen: Specimen, width_px: int = 620, height_px: int = 560, eye: Eye | None = None):
+    def __init__(self, prediction: FacePrediction, width_px: int = 620, height_px: int = 560, eye: Eye | None = None):
         self._parts: dict[int, _Parts] = {}
         self.look = Look()
-        parts = self.parts_of(specimen)
+        parts = self.parts_of(prediction)
         first = parts.finest.solid
         ramp = error_colors(np.linspace(0, 1, _RAMP_PX), 1.0)
         self.materials = {
@@ -262,7 +264,7 @@ class SpecimenScene:
         if eye is None:
             self.eye.fit(width_px, height_px)
         self.turntable = three.AnimationAction(three.AnimationMixer(self.spin), self._round(), self.spin)
-        self.show(specimen, self.look)
+        self.show(prediction, self.look)
 
     @staticmethod
     def _dot_material(size_px: float, ring: bool = False, depthTest: bool = True) -> three.PointsMaterial:
@@ -277,28 +279,28 @@ class SpecimenScene:
         angles = np.linspace(0, 2 * np.pi, 5, dtype=np.float32)
         return three.AnimationClip(tracks=[three.NumberKeyframeTrack(".rotation[y]", times, angles)], duration=TURN_S)
 
-    def parts_of(self, specimen: Specimen) -> _Parts:
-        """What of a specimen goes into the scene; made once."""
-        # The specimen is kept with its parts, or its id could pass to another one.
-        if id(specimen) not in self._parts:
-            self._parts[id(specimen)] = _Parts(specimen)
-        return self._parts[id(specimen)]
+    def parts_of(self, prediction: FacePrediction) -> _Parts:
+        """What of a prediction goes into the scene; made once."""
+        # The prediction is kept with its parts, or its id could pass to another one.
+        if id(prediction) not in self._parts:
+            self._parts[id(prediction)] = _Parts(prediction)
+        return self._parts[id(prediction)]
 
-    def show(self, specimen: Specimen, look: Look, frame: Specimen | None = None) -> None:
-        """Show a specimen.
+    def show(self, prediction: FacePrediction, look: Look, frame: FacePrediction | None = None) -> None:
+        """Show a prediction.
 
         Args:    look: its `truth` and error colours do nothing where there is no ground truth.
-                 frame: another specimen of the same photo, whose place and size count; None for its own.
+                 frame: another prediction of the same photo, whose place and size count; None for its own.
         """
-        parts, place = self.parts_of(specimen), self.parts_of(frame or specimen)
+        parts, place = self.parts_of(prediction), self.parts_of(frame or prediction)
         stages = parts.stages
         stage = min(max(look.stage, stages.first), stages.last)
         number = max(int(np.ceil(stage)), 1)
         level, part = parts.level(number), number - stage
-        known = specimen.truth_px is not None
+        known = prediction.truth_px is not None
         error = look.surface == "error" and known
         if error:
-            self._paint(level, specimen.error_at(stage, stages) / look.maximum)
+            self._paint(level, prediction.error_at(stage, stages) / look.maximum)
         if look.style == "points":
             self._place(level, parts, stage)
         geometry = level.heat if error else level.solid
@@ -345,16 +347,16 @@ class SpecimenScene:
         if level.shown["places"] != stage:
             level.places.array, level.shown["places"] = np.ascontiguousarray(parts.world(stage)), stage
 
-    def move(self, specimen: Specimen, to: Specimen, maximum: float) -> None:
-        """Give a specimen's last level the vertices of another specimen with the same faces, in place.
+    def move(self, prediction: FacePrediction, to: FacePrediction, maximum: float) -> None:
+        """Give a prediction's last level the vertices of another prediction with the same faces, in place.
 
         Args:    maximum: as in `Look`, for the error colours.
         """
-        level, world = self.parts_of(specimen).finest, to_world(to.mesh.vertices_px)
+        level, world = self.parts_of(prediction).finest, to_world(to.mesh.vertices_px)
         arrays = {
             "position": world,
             "normal": np.float32(vertex_normals(world, level.faces)),
-            "uv": level.on_photo(world, specimen.photo),
+            "uv": level.on_photo(world, prediction.photo),
         }
         for name, array in arrays.items():
             level.solid.attributes[name].array = array
@@ -367,16 +369,16 @@ class SpecimenScene:
         if position_px is not None:
             self._mark_at.array = to_world(position_px)[None]
 
-    def picked(self, specimen: Specimen) -> int | None:
+    def picked(self, prediction: FacePrediction) -> int | None:
         """The vertex next to the last click, None beside the mesh."""
         if self.picker.faceIndex is None:
             return None
-        stages = self.parts_of(specimen).stages
+        stages = self.parts_of(prediction).stages
         number = max(int(np.ceil(min(max(self.look.stage, stages.first), stages.last))), 1)
         corners = np.array(self.picker.face, int)
         # By the place on the photo, which stays the same however the mesh is turned.
-        away = self.parts_of(specimen).level(number).photo_uv[corners] - np.array(self.picker.uv)
-        height, width = specimen.photo.shape[:2]
+        away = self.parts_of(prediction).level(number).photo_uv[corners] - np.array(self.picker.uv)
+        height, width = prediction.photo.shape[:2]
         return int(corners[np.hypot(away[:, 0] * width, away[:, 1] * height).argmin()])
 
     def resize(self, width_px: int, height_px: int) -> None:

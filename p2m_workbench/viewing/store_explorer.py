@@ -14,14 +14,14 @@ from p2m_core.config.settings import AugmentConfig, Config
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.store import Store
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.crop import apply_affine, compose, crop_matrix, invert_affine
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.network.mesh_ops import region_density
-from p2m_workbench.doctor.outliers import find_suspects
+from p2m_workbench.doctor.outliers import find_outliers
 from p2m_workbench.drawing.dataset_figures import augmented
 from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors
-from p2m_workbench.viewing.scene import Look, SpecimenScene
+from p2m_workbench.viewing.scene import FaceScene, Look
 
 SIDE_PX = 460  # of the picture
 ORDERS = ("as stored", "residual", "yaw", "face size")
@@ -34,13 +34,13 @@ INPUT_BOX, STORE_BOX = (255, 176, 59), (112, 178, 255)
 class Explorer(widgets.VBox):
     """A picker with filters, a photo with layers, its truth in 3D, and sliders for crop and augmentation.
 
-    Controls are attributes: yaw, size, residual, suspects, order, sample; landmarks, mesh, regions, boxes;
+    Controls are attributes: yaw, size, residual, outliers, order, sample; landmarks, mesh, regions, boxes;
     margin, store_margin, augment (a slider a field), seed.
     """
 
     def __init__(self, store: Store, config: Config):
         self.store, self.config = store, config
-        self.doubts = find_suspects(store)
+        self.doubts = find_outliers(store)
         self.photos: dict[str, Path] | None = None
         wide = {"style": {"description_width": "92px"}, "continuous_update": False, "layout": {"width": "350px"}}
         yaw, size, residual = store.yaw_deg(), store.face_size_px(), store.table["residual_percent"]
@@ -51,7 +51,7 @@ class Explorer(widgets.VBox):
 
         self.yaw, self.size = span(np.abs(yaw), "|yaw|, deg"), span(size, "face, px")
         self.residual = span(residual, "residual, %")
-        self.suspects = widgets.Checkbox(
+        self.outliers = widgets.Checkbox(
             False, description=f"the {self.doubts['index'].nunique()} suspicious ones only"
         )
         self.order = widgets.Dropdown(options=ORDERS, description="order", style=wide["style"])
@@ -80,7 +80,7 @@ class Explorer(widgets.VBox):
         self.picture, self.sheet = widgets.Image(format="png"), widgets.Image(format="png")
         self.picture.add_class("p2m-picture")
         self.sheet.add_class("p2m-sheet")
-        self.scene = SpecimenScene(self.truth(0), SIDE_PX, SIDE_PX)
+        self.scene = FaceScene(self.truth(0), SIDE_PX, SIDE_PX)
         self.save = widgets.Button(description="Keep these settings", button_style="primary")
         self.save.on_click(lambda _: self.write())
         self.doubt = widgets.Select(
@@ -88,7 +88,7 @@ class Explorer(widgets.VBox):
             value=None, rows=6, layout={"width": "350px"},
         )  # fmt: skip
         super().__init__(self._laid_out())
-        for control in (self.yaw, self.size, self.residual, self.suspects, self.order):
+        for control in (self.yaw, self.size, self.residual, self.outliers, self.order):
             control.observe(self._filter, "value")
         for control in (
             self.sample,
@@ -112,7 +112,7 @@ class Explorer(widgets.VBox):
 
         layers = widgets.HBox([self.landmarks, self.mesh, self.regions, self.boxes])
         picker = block(
-            "Which sample?", self.yaw, self.size, self.residual, self.suspects, self.order, self.sample, self.facts
+            "Which sample?", self.yaw, self.size, self.residual, self.outliers, self.order, self.sample, self.facts
         )
         crop = block("Crop", self.margin, self.store_margin)
         doubts = block("Suspicious", self.doubt if len(self.doubts) else widgets.HTML("none"))
@@ -140,7 +140,7 @@ class Explorer(widgets.VBox):
             (self.yaw, np.abs(columns["yaw"])), (self.size, columns["face size"]), (self.residual, columns["residual"])
         ):  # fmt: skip
             kept &= (values >= control.value[0]) & (values <= control.value[1])
-        if self.suspects.value:
+        if self.outliers.value:
             kept &= np.isin(np.arange(len(store)), self.doubts["index"])
         found = np.flatnonzero(kept)
         if not len(found):
@@ -175,7 +175,7 @@ class Explorer(widgets.VBox):
             return read_image(read_sample(path).image_path), np.eye(2, 3)
         return self.store.crop(index), invert_affine(self.store.table["crop"][index])
 
-    def truth(self, index: int) -> Specimen:
+    def truth(self, index: int) -> FacePrediction:
         """The ground truth of a sample as a mesh over its stored crop."""
         store = self.store
         vertices = np.float32(store.to_crop(store.truth_px(index), index))
@@ -183,7 +183,7 @@ class Explorer(widgets.VBox):
         landmarks = np.float32(store.template.landmarks(vertices))
         box = np.array([0, 0, store.size_px, store.size_px], np.float32)
         mesh = FaceMesh(vertices, faces[-1], levels, faces, landmarks, box)
-        return Specimen(str(store.table["name"][index]), mesh, store.crop(index))
+        return FacePrediction(str(store.table["name"][index]), mesh, store.crop(index))
 
     def _show(self, _: object = None) -> None:
         store, index = self.store, self.index

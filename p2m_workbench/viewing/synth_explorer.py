@@ -14,7 +14,7 @@ from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_synth.hair.style import CUTS
 from p2m_synth.head.expression import PRESETS
 from p2m_synth.head.head_mesh import load_canvas
-from p2m_synth.person import Wishes
+from p2m_synth.person import Overrides
 from p2m_synth.render.light import PLACES
 from p2m_synth.render.renderer import FACE_HIDDEN, FACE_SEEN
 from p2m_synth.writer import SHARD_SIZE, Recipe, attributes, draw_sample, take_picture
@@ -86,9 +86,9 @@ class GeneratorExplorer(widgets.HBox):
             self._set_quietly(self.turn, True)
         recipe, index = replace(self.recipe, seed=self.seed.value), self.index.value
         yaw_deg = float(self.yaw.value) if self.turn.value else None
-        wishes = Wishes(self.expression.value or None, self.hair.value or None, yaw_deg, self.light.value or None)
-        self.drawn = draw_sample(recipe, index, wishes)
-        self.taken = take_picture(self.drawn, recipe, wishes)
+        overrides = Overrides(self.expression.value or None, self.hair.value or None, yaw_deg, self.light.value or None)
+        self.drawn = draw_sample(recipe, index, overrides)
+        self.taken = take_picture(self.drawn, recipe, overrides)
         row = attributes(recipe, index, self.drawn, self.taken)
         if yaw_deg is None:
             self._set_quietly(self.yaw, round(row["yaw_deg"]))

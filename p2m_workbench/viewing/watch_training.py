@@ -15,7 +15,7 @@ from IPython.display import display
 from p2m_core.config.loading import save_config
 from p2m_core.config.paths import project_root, run_folder
 from p2m_core.config.settings import Config
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.files import read_npz
 from p2m_workbench.training.distributed import is_training
 from p2m_workbench.training.metrics_log import read_curves
@@ -26,11 +26,11 @@ from p2m_workbench.viewing.live_preview import MeshPreview
 _children: dict[Path, subprocess.Popen] = {}
 
 
-def read_preview(path: Path) -> list[Specimen]:
+def read_preview(path: Path) -> list[FacePrediction]:
     """The meshes of validation photos that a run has left in its preview.npz."""
     content = read_npz(path, "delete it; training writes it again")
     faces, nothing = content["faces"], np.zeros((0, 3), np.float32)
-    specimens = []
+    predictions = []
     for k, (name, photo, vertices) in enumerate(
         zip(content["names"], content["photos"], content["vertices"], strict=True)
     ):
@@ -39,11 +39,11 @@ def read_preview(path: Path) -> list[Specimen]:
         if truth is not None:  # its depth is open
             truth = truth + np.float32([0, 0, (vertices[:, 2] - truth[:, 2]).mean()])
         mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box)
-        specimens.append(Specimen(str(name), mesh, photo, truth))
-    return specimens
+        predictions.append(FacePrediction(str(name), mesh, photo, truth))
+    return predictions
 
 
-def read_run(folder: Path) -> Callable[[], tuple[list[Specimen] | None, pd.DataFrame | None] | None]:
+def read_run(folder: Path) -> Callable[[], tuple[list[FacePrediction] | None, pd.DataFrame | None] | None]:
     """A function for `MeshPreview.follow`: the run's meshes and curves, None for what is not new."""
     seen: dict[Path, float] = {}
 
@@ -53,10 +53,10 @@ def read_run(folder: Path) -> Callable[[], tuple[list[Specimen] | None, pd.DataF
         seen[path] = path.stat().st_mtime
         return True
 
-    def read() -> tuple[list[Specimen] | None, pd.DataFrame | None] | None:
+    def read() -> tuple[list[FacePrediction] | None, pd.DataFrame | None] | None:
         metrics, preview = folder / "metrics.csv", folder / "preview.npz"
-        specimens = read_preview(preview) if changed(preview) else None
-        return specimens, read_curves(folder) if changed(metrics) else None
+        predictions = read_preview(preview) if changed(preview) else None
+        return predictions, read_curves(folder) if changed(metrics) else None
 
     return read
 

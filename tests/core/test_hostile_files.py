@@ -11,8 +11,8 @@ import pytest
 import scipy.io
 import scipy.sparse
 from conftest import zipped
+from example_predictions import FACE_MODEL_WRITERS, face_sheet, write_basel
 from PIL import Image
-from specimens import FACE_MODEL_WRITERS, face_sheet, write_basel
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import ModelConfig

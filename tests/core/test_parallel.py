@@ -10,7 +10,7 @@ from itertools import count, repeat
 import psutil
 import pytest
 
-from p2m_core import parallel as jobs
+from p2m_core import parallel
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.errors import InputError
 from p2m_core.parallel import map_jobs, one_thread_each
@@ -29,8 +29,8 @@ def threads_of_worker(_):
 
 
 @pytest.mark.parametrize("jobs", [[], [4.0], [1.0, 4.0, 9.0]], ids=len)
-def test_one_worker_runs_here_and_in_order(jobs):
-    assert list(map_jobs(math.sqrt, jobs)) == [math.sqrt(job) for job in jobs]
+def test_one_worker_runs_here_and_in_order(parallel):
+    assert list(map_jobs(math.sqrt, parallel)) == [math.sqrt(job) for job in parallel]
 
 
 def test_one_worker_is_lazy():
@@ -105,7 +105,7 @@ def test_endless_jobs_are_taken_a_few_ahead(workers):
     results = map_jobs(math.sqrt, (taken.append(k) or k for k in count()), workers)
     for done in range(1, 60):
         next(results)
-        assert len(taken) <= done + jobs.JOBS_AHEAD * workers
+        assert len(taken) <= done + parallel.JOBS_AHEAD * workers
     results.close()
 
 
@@ -157,7 +157,7 @@ def test_a_cluster_gets_a_few_jobs_ahead(scheduler):
     results = map_jobs(math.sqrt, (taken.append(k) or k for k in count()), scheduler=scheduler)
     for done in range(1, 60):
         next(results)
-        assert len(taken) <= done + 2 * jobs.JOBS_AHEAD
+        assert len(taken) <= done + 2 * parallel.JOBS_AHEAD
     results.close()
     assert list(map_jobs(math.sqrt, [4], scheduler=scheduler)) == [2]  # the one before holds nobody up
 
@@ -170,7 +170,7 @@ def test_an_error_on_a_cluster_ends_the_run_and_keeps_its_parts(scheduler, tmp_p
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
 def test_a_scheduler_that_does_not_answer_is_one_line(address, monkeypatch):
-    monkeypatch.setattr(jobs, "CONNECT_S", 0.3)
+    monkeypatch.setattr(parallel, "CONNECT_S", 0.3)
     problem = rf"--scheduler: {address}: no Dask scheduler answers.*\(start one with `dask scheduler`"
     with pytest.raises(InputError, match=problem):
         list(map_jobs(math.sqrt, [1], scheduler=address))
@@ -185,7 +185,7 @@ def test_without_the_package_the_remedy_is_told(monkeypatch):
 def test_a_scheduler_that_is_lost_is_one_line(monkeypatch):
     from distributed import LocalCluster
 
-    monkeypatch.setattr(jobs, "CONNECT_S", 0.3)
+    monkeypatch.setattr(parallel, "CONNECT_S", 0.3)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         results = map_jobs(time.sleep, repeat(0.1), scheduler=cluster.scheduler_address)
         next(results)

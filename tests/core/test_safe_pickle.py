@@ -8,7 +8,7 @@ from conftest import SHARED
 from golden_networks import GOLDEN
 from oracles import SOLIDS, Bomb, as_sets
 
-from p2m_core import safe_pickle as legacy
+from p2m_core import safe_pickle
 from p2m_core.errors import InputError
 from p2m_core.geometry.mesh import boundary_loops
 from p2m_core.geometry.template import Template
@@ -98,7 +98,7 @@ def test_python_2_pickles_of_arrays_are_read(tmp_path):
     content = [np.arange(6.0).reshape(2, 3), {"a": np.float32(2), "b": [np.array([1, 2])]}]
     for protocol in (0, 2, 5):
         (tmp_path / "a.dat").write_bytes(pickle.dumps(content, protocol=protocol))
-        first, second = legacy.load_arrays(tmp_path / "a.dat")
+        first, second = safe_pickle.load_arrays(tmp_path / "a.dat")
         np.testing.assert_array_equal(first, content[0])
         assert second["a"] == 2
         np.testing.assert_array_equal(second["b"][0], [1, 2])
@@ -144,4 +144,4 @@ def test_an_unpickler_that_is_asked_for_a_class_by_an_attribute():
     """`numpy` as a module holds far more than arrays."""
     stream = b"\x80\x02cnumpy\nload\n."
     with pytest.raises(pickle.UnpicklingError, match=r"it asks for numpy\.load"):
-        legacy._ArraysOnly(io.BytesIO(stream)).load()
+        safe_pickle._ArraysOnly(io.BytesIO(stream)).load()

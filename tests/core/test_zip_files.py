@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import zipped
 
-from p2m_core import zip_files as archive
+from p2m_core import zip_files
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.preprocess import build_store
 from p2m_core.data.store import Store
@@ -37,28 +37,30 @@ def test_a_path_leads_through_a_zip_as_through_a_folder(tmp_path):
         "set/d/": b"",
     }
     path = made(tmp_path / "x.zip", tree)
-    assert archive.read_bytes(path / "set" / "sub" / "b.txt") == b"two"
-    assert archive.is_file(path / "set" / "a.txt")
-    assert not archive.is_file(path / "set" / "b.txt")
-    assert archive.is_set(path)
-    assert archive.is_set(path / "set")
-    assert archive.top(path) == path / "set"
-    found = [(folder.relative_to(path).as_posix(), names) for folder, names in archive.folders(path / "set")]
+    assert zip_files.read_bytes(path / "set" / "sub" / "b.txt") == b"two"
+    assert zip_files.is_file(path / "set" / "a.txt")
+    assert not zip_files.is_file(path / "set" / "b.txt")
+    assert zip_files.is_set(path)
+    assert zip_files.is_set(path / "set")
+    assert zip_files.top(path) == path / "set"
+    found = [(folder.relative_to(path).as_posix(), names) for folder, names in zip_files.folders(path / "set")]
     assert found == [("set", {"a.txt"}), ("set/sub", {"b.txt"})]
     with zipfile.ZipFile(path) as file:
         file.extractall(tmp_path / "plain")
-    plain = [(f.relative_to(tmp_path / "plain").as_posix(), n) for f, n in archive.folders(tmp_path / "plain" / "set")]
+    plain = [
+        (f.relative_to(tmp_path / "plain").as_posix(), n) for f, n in zip_files.folders(tmp_path / "plain" / "set")
+    ]
     assert [pair for pair in plain if pair[1]] == found
-    assert archive.top(tmp_path / "plain") == tmp_path / "plain" / "set"
+    assert zip_files.top(tmp_path / "plain") == tmp_path / "plain" / "set"
     with pytest.raises(InputError, match=r"x\.zip/set/none: is missing"):
-        archive.read_bytes(path / "set" / "none")
+        zip_files.read_bytes(path / "set" / "none")
 
 
 def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
     path = made(tmp_path / "x.zip", {"a": b"old"})
-    assert archive.read_bytes(path / "a") == b"old"
+    assert zip_files.read_bytes(path / "a") == b"old"
     made(path, {"a": b"newer", "b": b""})
-    assert archive.read_bytes(path / "a") == b"newer"
+    assert zip_files.read_bytes(path / "a") == b"newer"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_bomb_that_lies_about_its_size_is_cut_short(tmp_path):
     content = path.read_bytes()
     path.write_bytes(content.replace(struct.pack("<I", 20_000_000), struct.pack("<I", 10)))
     with pytest.raises(InputError, match=r"a\.mat: is damaged"):
-        archive.read_bytes(path / "a.mat")
+        zip_files.read_bytes(path / "a.mat")
 
 
 def test_overlapping_members_are_refused(tmp_path):

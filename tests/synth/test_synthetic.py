@@ -19,8 +19,7 @@ from p2m_synth import writer
 from p2m_synth.appearance import HAIR, HAIR_SHARE, draw_appearance, draw_hair_color
 from p2m_synth.hair.style import CUTS
 from p2m_synth.head import asset as head
-from p2m_synth.head import expression, identity
-from p2m_synth.head import head_model as face_model
+from p2m_synth.head import expression, head_model, identity
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,7 @@ def test_catmull_clark_of_an_open_sheet():
 
 
 def test_the_heads_refinement_is_an_average_everywhere():
-    refined, quads, part = face_model.refinement()
+    refined, quads, part = head_model.refinement()
     asset = head.load_asset()
     np.testing.assert_allclose(np.asarray(refined.sum(1)).ravel(), 1, atol=1e-5)
     half_edges = np.sort(np.stack([asset["quads"], np.roll(asset["quads"], -1, 1)], 2).reshape(-1, 2), 1)
@@ -224,7 +223,7 @@ def test_components_are_orthonormal_and_in_order():
     rng = np.random.default_rng(6)
     offsets = (rng.normal(size=(40, 3)) @ rng.normal(size=(3, 30))).reshape(40, 10, 3).astype(np.float32)
     weight = np.where(np.arange(10) < 6, 1, 0.3).astype(np.float32)
-    basis, sigma = face_model.principal_components(offsets, weight, 3)
+    basis, sigma = head_model.principal_components(offsets, weight, 3)
     weighted = basis * np.repeat(weight, 3)[:, None]
     np.testing.assert_allclose(weighted.T @ weighted, np.eye(3), atol=1e-4)
     assert (np.diff(sigma) < 0).all()
@@ -234,26 +233,26 @@ def test_components_are_orthonormal_and_in_order():
     np.testing.assert_allclose(np.sqrt((coefficients**2).mean(0)), sigma, rtol=1e-3)
 
 
-def test_the_face_model_has_the_layout_of_the_basel_model(head, face_model):
-    assert face_model.shape_basis.shape == (len(face_model.mean), 3, 199)
-    assert face_model.expression_basis.shape == (len(face_model.mean), 3, 29)
-    assert (np.diff(face_model.shape_sigma) <= 0).all()
-    x0, y0, x1, y1 = box_of(face_model.mean)
+def test_the_face_model_has_the_layout_of_the_basel_model(head, head_model):
+    assert head_model.shape_basis.shape == (len(head_model.mean), 3, 199)
+    assert head_model.expression_basis.shape == (len(head_model.mean), 3, 29)
+    assert (np.diff(head_model.shape_sigma) <= 0).all()
+    x0, y0, x1, y1 = box_of(head_model.mean)
     assert 1e5 < x1 - x0 < 2e5  # um
     assert 1.5e5 < y1 - y0 < 2.5e5
     rng = np.random.default_rng(7)
     shape, expression_ = (
-        rng.normal(size=199) * face_model.shape_sigma,
-        rng.normal(size=29) * face_model.expression_sigma,
+        rng.normal(size=199) * head_model.shape_sigma,
+        rng.normal(size=29) * head_model.expression_sigma,
     )
     np.testing.assert_allclose(
-        face_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1
+        head_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1
     )
 
 
-def test_the_face_models_landmarks(face_model):
-    points = face_model.mean[face_model.landmark_idx]
-    assert len(set(face_model.landmark_idx.tolist())) == 68
+def test_the_face_models_landmarks(head_model):
+    points = head_model.mean[head_model.landmark_idx]
+    assert len(set(head_model.landmark_idx.tolist())) == 68
     assert np.linalg.norm(points[MIRROR_68] * [-1, 1, 1] - points, axis=1).max() < 6000
     x, y, z = points.T
     assert np.argmax(z) == 30  # the tip of the nose
@@ -263,33 +262,33 @@ def test_the_face_models_landmarks(face_model):
     assert y[17:27].min() > y[36:48].max() > y[31:36].max() > y[48:68].max()
 
 
-def test_the_kept_model_is_what_users_of_the_basel_model_read(head, face_model):
+def test_the_kept_model_is_what_users_of_the_basel_model_read(head, head_model):
     read = load_face_model(face_model_folder())
-    np.testing.assert_allclose(read.mean, face_model.mean, atol=0.1)
-    np.testing.assert_array_equal(read.landmark_idx, face_model.landmark_idx)
-    np.testing.assert_array_equal(read.triangles, face_model.triangles)
-    np.testing.assert_allclose(read.shape_basis, face_model.shape_basis, atol=1e-6)
+    np.testing.assert_allclose(read.mean, head_model.mean, atol=0.1)
+    np.testing.assert_array_equal(read.landmark_idx, head_model.landmark_idx)
+    np.testing.assert_array_equal(read.triangles, head_model.triangles)
+    np.testing.assert_allclose(read.shape_basis, head_model.shape_basis, atol=1e-6)
 
 
 def face_model_folder():
-    return face_model.default_folder()
+    return head_model.default_folder()
 
 
 def test_the_head_model_does_not_show_how_many_threads_built_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(face_model, "N_PEOPLE", 300)
+    monkeypatch.setattr(head_model, "N_PEOPLE", 300)
     with threadpool_limits(2):
-        found = face_model.load_head_model.__wrapped__(tmp_path)
+        found = head_model.load_head_model.__wrapped__(tmp_path)
     with threadpool_limits(1):
-        expected = face_model.build_head_model()
+        expected = head_model.build_head_model()
     for name, value in vars(expected).items():
         np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
 
 
 def test_who_start_together_build_the_head_model_once(head, tmp_path, monkeypatch):
     built = []
-    monkeypatch.setattr(face_model, "build_head_model", lambda: time.sleep(0.3) or built.append(1) or head)
+    monkeypatch.setattr(head_model, "build_head_model", lambda: time.sleep(0.3) or built.append(1) or head)
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(face_model.load_head_model.__wrapped__, [tmp_path] * 3))
+        found = list(pool.map(head_model.load_head_model.__wrapped__, [tmp_path] * 3))
     assert len(built) == 1
     for model in found:
         np.testing.assert_array_equal(model.shape_basis, head.shape_basis)
@@ -314,9 +313,9 @@ def test_coefficients_describe_people_and_expressions(head):
 # --- the set ---
 
 
-def test_landmarks_of_the_files_are_the_models_under_its_camera(synthetic_set, samples, face_model):
+def test_landmarks_of_the_files_are_the_models_under_its_camera(synthetic_set, samples, head_model):
     for sample in samples:
-        points = model_to_image(face_model.landmarks(sample.shape, sample.expression), sample.pose, SET_PX)
+        points = model_to_image(head_model.landmarks(sample.shape, sample.expression), sample.pose, SET_PX)
         assert abs(points - sample.landmarks_px).max() < 0.01
         for values, content in ((sample.shape, "Shape_Para"), (sample.expression, "Exp_Para")):
             assert (values == values.astype(np.float32)).all(), content  # no digit is lost in a float32 table
@@ -346,4 +345,4 @@ def test_quads_to_triangles_keep_the_area():
     triangles = head.quads_to_triangles(CUBE_QUADS)
     a, b, c = CUBE[triangles].transpose(1, 0, 2)
     assert np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2 == pytest.approx(24)
-    assert isinstance(face_model.refinement()[0], sp.csr_matrix)
+    assert isinstance(head_model.refinement()[0], sp.csr_matrix)

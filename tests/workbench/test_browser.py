@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 from browser import changed, open_page, pixels, run_notebook_and_move_slider, save, settled
-from specimens import made_up
+from example_predictions import made_up
 
 from p2m_workbench.drawing.html_page import write_gallery, write_html
 
@@ -44,9 +44,9 @@ def test_html_works_offline(html_file):
             r"vertex (\d+) · error ([\d.]+)\s%x ([\d.]+), y ([\d.]+), z .* px", page.text_content("#reading")
         )
         vertex, error, x, y = (float(number) for number in told.groups())
-        specimen = made_up()
-        assert error == pytest.approx(specimen.error_percent()[int(vertex)], abs=0.006)
-        assert specimen.mesh.vertices_px[int(vertex), :2] == pytest.approx([x, y], abs=0.06)
+        prediction = made_up()
+        assert error == pytest.approx(prediction.error_percent()[int(vertex)], abs=0.006)
+        assert prediction.mesh.vertices_px[int(vertex), :2] == pytest.approx([x, y], abs=0.06)
         assert changed(heat, settled(page, canvas)) > 0  # the ring
         save("html-error.png", pixels(page))
         page.mouse.click(box["x"] + 20, box["y"] + 20)
@@ -113,8 +113,8 @@ def test_html_works_offline(html_file):
 
 
 def test_a_gallery_loads_what_is_looked_at(tmp_path):
-    specimens = [made_up("first"), made_up("second", truth=False, rings=5, levels=3, height=300)]
-    index = write_gallery(tmp_path / "gallery", [*specimens, made_up("third", rings=4)])
+    predictions = [made_up("first"), made_up("second", truth=False, rings=5, levels=3, height=300)]
+    index = write_gallery(tmp_path / "gallery", [*predictions, made_up("third", rings=4)])
     with open_page(1180, 760, offline=True) as page:
         scripts = []
         page.on("request", lambda request: scripts.append(request.url) if request.url.endswith(".js") else None)
@@ -151,8 +151,8 @@ def test_a_gallery_loads_what_is_looked_at(tmp_path):
 
 def test_html_mesh_lies_on_its_pixels(html_file):
     """From the front each vertex is drawn where the photo has it: the mesh's box on the page is the box in px."""
-    specimen = made_up()
-    height, width = specimen.photo.shape[:2]
+    prediction = made_up()
+    height, width = prediction.photo.shape[:2]
     with open_page(1180, 760, offline=True) as page:
         canvas = open_offline(page, html_file)
         box = canvas.bounding_box()
@@ -171,7 +171,7 @@ def test_html_mesh_lies_on_its_pixels(html_file):
     found = np.array(
         [np.flatnonzero(mesh.any(0))[[0, -1]] - columns[0], np.flatnonzero(mesh.any(1))[[0, -1]] - rows[0]]
     )
-    vertices = specimen.mesh.vertices_px[:, :2]
+    vertices = prediction.mesh.vertices_px[:, :2]
     expected = np.stack([vertices.min(0), vertices.max(0)], 1) + 0.5
     np.testing.assert_allclose((found + [0, 1]) / scale, expected, atol=0.6)  # a pixel has two edges
 

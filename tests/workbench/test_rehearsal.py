@@ -17,7 +17,7 @@ import pytest
 import scipy.io
 import torch
 from conftest import ROOT
-from specimens import shuffled
+from example_predictions import shuffled
 
 from p2m_core.config.loading import load_config
 from p2m_core.data.aflw2000 import find_samples, read_sample
@@ -27,7 +27,7 @@ from p2m_core.geometry.camera import model_to_image
 from p2m_core.metrics import nme68_3d
 from p2m_core.morphable.formats import load_face_model, save_face_model, write_mat
 from p2m_core.morphable.registration import face_template
-from p2m_workbench.doctor import check as doctor
+from p2m_workbench.doctor import check
 
 ORIGINAL_FIELDS = (
     "pt2d",
@@ -77,7 +77,7 @@ def check_truth(store: Store, raw: Path, model_folder: Path, rows: range) -> Non
 def test_the_store_of_a_basel_format_model(tiny_settings, synthetic_set, face_model, home):
     raw, model_folder = as_aflw2000(synthetic_set, home / "data/raw/AFLW2000-3D"), home / "data/raw/BFM"
     save_face_model(model_folder, shuffled(face_model))
-    assert "offset +0.00, +0.00 px" in doctor.check(raw)[-1]
+    assert "offset +0.00, +0.00 px" in check.check(raw)[-1]
     config = load_config(None, [*tiny_settings, f"data.raw={raw}", f"data.store={home / 'store'}"])
     store = Store(build_store(config))
     assert store.manifest["face_model"] == str(model_folder)  # found by itself

@@ -30,7 +30,7 @@ from p2m_core.errors import InputError
 from p2m_core.geometry.camera import project_perspective
 from p2m_core.geometry.crop import ndc_to_px
 from p2m_workbench.cli import main
-from p2m_workbench.doctor import check as doctor
+from p2m_workbench.doctor import check
 from p2m_workbench.doctor.check import facing_share
 
 KINDS = ("image", "orthographic", "perspective", "opencv")
@@ -381,7 +381,7 @@ def test_the_whole_way_by_the_commands(sets, home, tiny_backbone, tmp_path, caps
 
 def test_a_sound_set_has_no_complaint(sets, home):
     for kind in KINDS:
-        lines = doctor.check(sets[kind][0])
+        lines = check.check(sets[kind][0])
         assert lines[0] == "7 samples, a folder set"
         assert lines[1].startswith(f"{sets[kind][0] / 'body02.npz'}: normals: are missing")
         assert lines[2] == "7 of 7 samples looked at can be read"
@@ -413,7 +413,7 @@ def test_the_doctor_finds_what_is_wrong(tmp_path, home, kind):
     spoil(folder, "body04", turn_some)
     shutil.move(folder / "body05.png", tmp_path)
     (folder / "body06.obj").unlink()
-    lines = doctor.check(folder)
+    lines = check.check(folder)
     text = "\n".join(lines)
     assert lines[0] == "6 samples, a folder set"
     for wanted in (
@@ -448,7 +448,7 @@ def test_sets_of_other_kinds_are_not_taken_for_folder_sets(sets, synthetic_set, 
     assert not is_folder_set(tmp_path)
     (tmp_path / "lonely.obj").write_text("v 0 0 0")
     assert is_folder_set(tmp_path)
-    assert "has no picture beside it" in "\n".join(doctor.check(tmp_path))
+    assert "has no picture beside it" in "\n".join(check.check(tmp_path))
     with pytest.raises(InputError, match=r"has no sample \(NAME.jpg with NAME.obj\)"):
         find_entries(tmp_path)
     assert scan(tmp_path)[0] == []

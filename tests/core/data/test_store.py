@@ -7,7 +7,7 @@ import pytest
 import scipy.io
 import torch
 from conftest import SET_COUNT, SET_PX
-from specimens import photo
+from example_predictions import photo
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import AugmentConfig

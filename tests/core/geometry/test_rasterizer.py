@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from specimens import made_up
+from example_predictions import made_up
 
-from p2m_core.geometry import rasterizer as raster
+from p2m_core.geometry import rasterizer
 
 
 @pytest.fixture(scope="module")
-def specimen():
+def prediction():
     return made_up(rings=4, levels=3)
 
 
@@ -26,7 +26,7 @@ def test_rasterize_equals_the_loop():
     rng = np.random.default_rng(3)
     vertices = rng.uniform(-4, 24, (18, 3)).astype(np.float32)
     faces = rng.permutation(18).reshape(6, 3)
-    triangle, bary, depth = raster.rasterize(vertices, faces, 17, 21)
+    triangle, bary, depth = rasterizer.rasterize(vertices, faces, 17, 21)
     for y in range(17):
         for x in range(21):
             best, who = -np.inf, -1
@@ -48,7 +48,7 @@ def test_rasterize_equals_the_loop():
 def test_rasterize_leaves_out_what_is_not_finite():
     vertices = square(2, 2, 9, 9)
     vertices[1, 0] = np.nan  # a corner of the first triangle only
-    triangle, _, _ = raster.rasterize(vertices, SQUARE, 12, 12)
+    triangle, _, _ = rasterizer.rasterize(vertices, SQUARE, 12, 12)
     assert set(np.unique(triangle)) == {-1, 1}
 
 
@@ -59,7 +59,7 @@ def test_normals_of_a_cap_point_away_from_its_centre():
     rim = np.stack([np.sin(tilt + 0.5) * np.cos(turn), np.sin(tilt + 0.5) * np.sin(turn), np.cos(tilt + 0.5)], 1)
     vertices = np.concatenate([[[0, 0, 1]], rim])
     faces = np.array([[0, 1 + k, 1 + (k + 1) % 40] for k in range(40)])
-    normals = raster.vertex_normals(vertices, faces)
+    normals = rasterizer.vertex_normals(vertices, faces)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1)
     assert ((normals * vertices).sum(1) > 0).all()
 
@@ -67,7 +67,7 @@ def test_normals_of_a_cap_point_away_from_its_centre():
 @pytest.mark.parametrize("supersample", [1, 2, 3])
 def test_a_square_on_pixel_borders_covers_them_and_no_other(supersample):
     black = np.zeros((4, 3))
-    picture = raster.draw_mesh(paper(), square(9.5, 4.5, 19.5, 9.5), SQUARE, black, supersample=supersample)
+    picture = rasterizer.draw_mesh(paper(), square(9.5, 4.5, 19.5, 9.5), SQUARE, black, supersample=supersample)
     inside = np.zeros((64, 64), bool)
     inside[5:10, 10:20] = True
     assert (picture[~inside] == 255).all()
@@ -80,18 +80,18 @@ def test_antialiasing_keeps_area():
     c, s = np.cos(0.4), np.sin(0.4)
     corners[:, :2] = corners[:, :2] @ np.array([[c, s], [-s, c]]) + [30.3, 31.8]
     black = np.zeros((4, 3))
-    full = raster.draw_mesh(paper(), corners, SQUARE, black, supersample=4).astype(float)
+    full = rasterizer.draw_mesh(paper(), corners, SQUARE, black, supersample=4).astype(float)
     dark = full[30, 30]
     area = ((255 - full) / (255 - dark)).mean(-1).sum()
     assert area == pytest.approx(19.4**2, rel=0.01)
 
 
-def test_alpha_blends(specimen):
-    mesh, photo = specimen.mesh, specimen.photo
+def test_alpha_blends(prediction):
+    mesh, photo = prediction.mesh, prediction.photo
     kept = photo.copy()
-    opaque = raster.draw_mesh(photo, mesh.vertices_px, mesh.faces).astype(int)
-    half = raster.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0.5).astype(int)
-    np.testing.assert_array_equal(raster.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0), photo)
+    opaque = rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces).astype(int)
+    half = rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0.5).astype(int)
+    np.testing.assert_array_equal(rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0), photo)
     np.testing.assert_array_equal(photo, kept)
     assert np.abs(half - (opaque + photo) / 2).max() <= 1.01
     x0, y0 = np.floor(mesh.vertices_px[:, :2].min(0)).astype(int) - 1
@@ -103,32 +103,32 @@ def test_alpha_blends(specimen):
 
 def test_the_inside_is_darker_than_the_outside():
     corners = square(10, 10, 50, 50)
-    outside = raster.draw_mesh(paper(), corners, SQUARE)[30, 30]
-    inside = raster.draw_mesh(paper(), corners, SQUARE[:, ::-1])[30, 30]
+    outside = rasterizer.draw_mesh(paper(), corners, SQUARE)[30, 30]
+    inside = rasterizer.draw_mesh(paper(), corners, SQUARE[:, ::-1])[30, 30]
     assert (inside < 0.8 * outside).all()
 
 
 def test_wires_lie_on_edges():
     corners = square(10, 10, 50, 50)
-    plain = raster.draw_mesh(paper(), corners, SQUARE).astype(int)
-    wired = raster.draw_mesh(paper(), corners, SQUARE, wire_px=2).astype(int)
+    plain = rasterizer.draw_mesh(paper(), corners, SQUARE).astype(int)
+    wired = rasterizer.draw_mesh(paper(), corners, SQUARE, wire_px=2).astype(int)
     change = (plain != wired).any(-1)
     assert change[30, 30]  # on the diagonal
     assert not change[20, 40]  # in the middle of a triangle
     assert not change[40, 20]
 
 
-def test_a_face_in_a_large_photo_is_drawn_as_in_a_small_one(specimen):
+def test_a_face_in_a_large_photo_is_drawn_as_in_a_small_one(prediction):
     """Only the window about the mesh is drawn; what lies outside stays, and a mesh beyond the photo changes nothing."""
-    photo, mesh = specimen.photo, specimen.mesh
+    photo, mesh = prediction.photo, prediction.mesh
     wide = np.pad(photo, ((30, 50), (70, 20), (0, 0)), mode="edge")
-    drawn = raster.draw_mesh(wide, mesh.vertices_px + np.float32([70, 30, 0]), mesh.faces)
-    small = raster.draw_mesh(photo, mesh.vertices_px, mesh.faces)
+    drawn = rasterizer.draw_mesh(wide, mesh.vertices_px + np.float32([70, 30, 0]), mesh.faces)
+    small = rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces)
     np.testing.assert_allclose(drawn[30:-50, 70:-20].astype(int), small, atol=1)
     np.testing.assert_array_equal(drawn[:30], wide[:30])
     far = mesh.vertices_px + np.float32([9000, 0, 0])
-    np.testing.assert_array_equal(raster.draw_mesh(photo, far, mesh.faces), photo)
-    rows, columns = raster.window(np.array([[3.2, 5.0, 0], [np.nan, 0, 0], [90, 8.5, 0]]), 40, 60, 1)
+    np.testing.assert_array_equal(rasterizer.draw_mesh(photo, far, mesh.faces), photo)
+    rows, columns = rasterizer.window(np.array([[3.2, 5.0, 0], [np.nan, 0, 0], [90, 8.5, 0]]), 40, 60, 1)
     assert (rows, columns) == (slice(4, 11), slice(2, 60))
 
 
@@ -136,4 +136,4 @@ def test_photo_colors_are_bilinear():
     photo = np.zeros((4, 5, 3), np.uint8)
     photo[..., 0] = 10 * np.arange(5)
     points = np.array([[1.5, 2, 0], [0, 0, 9], [-8, 1, 0], [40, 3, 0]])
-    assert raster.photo_colors(photo, points)[:, 0].tolist() == [15, 0, 0, 40]
+    assert rasterizer.photo_colors(photo, points)[:, 0].tolist() == [15, 0, 0, 40]

@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 import scipy.io
+from example_predictions import FACE_MODEL_WRITERS, face_sheet
 from oracles import Bomb
-from specimens import FACE_MODEL_WRITERS, face_sheet
 
 from p2m_core.errors import InputError
 from p2m_core.morphable.formats import convert_face_model, load_face_model, read_mat, save_face_model, write_mat

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 import trimesh
+from example_predictions import face_sheet
 from oracles import SOLIDS, as_sets
-from specimens import face_sheet
 
 from p2m_core.errors import InputError
 from p2m_core.geometry import template as tpl

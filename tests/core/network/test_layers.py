@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from p2m_core.geometry.crop import px_to_ndc
-from p2m_core.network.layers import GraphBlock, GraphBottleneck, GraphConv, SparseMap, Unpooling, sample_features
+from p2m_core.network.layers import GraphBlock, GraphBottleneck, GraphConv, SparseMap, Unpooling, pool_features
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +193,7 @@ def test_features_at_pixel_centres_are_the_pixels():
         size = own.shape[-1]
         row, column = np.mgrid[:size, :size].reshape(2, -1)
         grid = torch.from_numpy(px_to_ndc(np.stack([column, row], 1).astype(float), size)).float()
-        found = sample_features([own, other], grid[:, None].expand(-1, 2, -1), "zeros")
+        found = pool_features([own, other], grid[:, None].expand(-1, 2, -1), "zeros")
         assert found.shape == (size * size, 2, 8)
         expected = torch.stack([own[:, :, r, c] for r, c in zip(row, column, strict=True)])
         torch.testing.assert_close(found[..., : own.shape[1]], expected)
@@ -203,7 +203,7 @@ def test_features_between_pixels_are_bilinear_and_shallow_maps_come_first():
     ramp = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 1, 8, 8)
     coarse = torch.full((1, 2, 2, 2), 7.0)
     grid = torch.tensor([[-0.3, 0.1], [0.25, -0.6]]).view(2, 1, 2)
-    found = sample_features([ramp, coarse], grid, "zeros")
+    found = pool_features([ramp, coarse], grid, "zeros")
     torch.testing.assert_close(found[:, 0, 0], (grid[:, 0, 0] + 1) * 4 - 0.5)
     torch.testing.assert_close(found[:, 0, 1:][0], torch.tensor([7.0, 7.0]))
 
@@ -211,5 +211,5 @@ def test_features_between_pixels_are_bilinear_and_shallow_maps_come_first():
 def test_what_lies_outside():
     bright = [torch.ones(1, 1, 4, 4)]
     grid = torch.tensor([[1.6, 0], [0, -3.0], [0.2, 0.2]]).view(3, 1, 2)
-    assert sample_features(bright, grid, "zeros").flatten().tolist() == [0, 0, 1]
-    assert sample_features(bright, grid, "border").flatten().tolist() == [1, 1, 1]
+    assert pool_features(bright, grid, "zeros").flatten().tolist() == [0, 0, 1]
+    assert pool_features(bright, grid, "border").flatten().tolist() == [1, 1, 1]

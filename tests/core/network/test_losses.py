@@ -14,7 +14,7 @@ from p2m_core.geometry.template import Template
 from p2m_core.network import losses
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.mesh_ops import face_cross, region_density, sample_surface
-from p2m_core.network.model import Prediction, unit_template
+from p2m_core.network.model import NetworkOutput, unit_template
 from p2m_core.targets import Truth
 
 TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move")
@@ -35,11 +35,11 @@ def prediction(small_template, truth):
     """Levels off the truth by a few percent, after stages that moved them a little."""
     torch.manual_seed(1)
     levels = [(truth[:, :n] + 0.02 * torch.randn(2, n, 3)).requires_grad_() for n in small_template.counts]
-    return Prediction(levels, [x.detach() + 0.03 * torch.randn_like(x) for x in levels])
+    return NetworkOutput(levels, [x.detach() + 0.03 * torch.randn_like(x) for x in levels])
 
 
 def exact(template, truth):
-    return Prediction(*([truth[:, :n] for n in template.counts] for _ in range(2)))
+    return NetworkOutput(*([truth[:, :n] for n in template.counts] for _ in range(2)))
 
 
 def terms_of(template, prediction, truth, **weights):
@@ -82,9 +82,9 @@ def test_shape(small_template, prediction, truth):
 
 def test_shape_knows_no_pose(small_template, truth):
     turn = torch.from_numpy(camera.rotation_from_angles(np.radians([20, -35, 10]))).float()
-    moved = Prediction(*([0.7 * x @ turn.T + 0.3 for x in exact(small_template, truth).levels] for _ in range(2)))
+    moved = NetworkOutput(*([0.7 * x @ turn.T + 0.3 for x in exact(small_template, truth).levels] for _ in range(2)))
     assert terms_of(small_template, moved, truth, shape=1)[1]["shape"].item() < 1e-9
-    wider = Prediction(*([x * torch.tensor([1.1, 1, 1]) for x in moved.levels] for _ in range(2)))
+    wider = NetworkOutput(*([x * torch.tensor([1.1, 1, 1]) for x in moved.levels] for _ in range(2)))
     assert terms_of(small_template, wider, truth, shape=1)[1]["shape"].item() > 1e-3
 
 
@@ -222,7 +222,7 @@ def test_padding_of_a_cloud_takes_no_part(small_template, prediction, truth):
     weights = {"chamfer": 1.0, "normal": 1.0}
     _, together = terms_of(small_template, prediction, Truth(points=far, normals=normals, lengths=lengths), **weights)
     for k, n in enumerate(lengths.tolist()):
-        alone = Prediction([x[k : k + 1] for x in prediction.levels], [x[k : k + 1] for x in prediction.before])
+        alone = NetworkOutput([x[k : k + 1] for x in prediction.levels], [x[k : k + 1] for x in prediction.before])
         cloud = Truth(points=points[k : k + 1, :n], normals=normals[k : k + 1, :n])
         losses_apart.append(terms_of(small_template, alone, cloud, **weights)[1])
     for name in weights:
@@ -306,7 +306,7 @@ def test_every_term_pulls_on_the_vertices(small_template, prediction, truth, nam
     with torch.no_grad():
         step = [x if x.grad is None else x - 1e-4 * x.grad / norm for x in prediction.levels]
     torch.manual_seed(5)
-    after, _ = terms_of(small_template, Prediction(step, prediction.before), truth, **{name: 1.0})
+    after, _ = terms_of(small_template, NetworkOutput(step, prediction.before), truth, **{name: 1.0})
     assert after.item() < total.item()
 
 
@@ -315,7 +315,7 @@ def test_depth_counts_half_in_vertex_and_not_in_landmark(small_template, truth):
         shift = torch.zeros(3)
         shift[axis] = 0.1
         levels = [truth[:, :n] + shift for n in small_template.counts]
-        return terms_of(small_template, Prediction(levels, levels), truth, vertex=1, landmark=1)[1]
+        return terms_of(small_template, NetworkOutput(levels, levels), truth, vertex=1, landmark=1)[1]
 
     assert moved(2)["vertex"].item() == pytest.approx(moved(0)["vertex"].item() / 2, rel=1e-4)
     assert moved(2)["landmark"].item() == pytest.approx(0, abs=1e-6)
@@ -325,7 +325,7 @@ def test_depth_counts_half_in_vertex_and_not_in_landmark(small_template, truth):
 def test_a_common_shift_changes_neither_edges_nor_laplacian(small_template, prediction, truth):
     names = {"edge": 1.0, "laplace": 1.0}
     before = terms_of(small_template, prediction, truth, **names)[1]
-    shifted = Prediction([x + torch.tensor([0.3, -0.2, 0.1]) for x in prediction.levels], prediction.before)
+    shifted = NetworkOutput([x + torch.tensor([0.3, -0.2, 0.1]) for x in prediction.levels], prediction.before)
     after = terms_of(small_template, shifted, truth, **names)[1]
     for name in names:
         torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-8)
@@ -339,7 +339,7 @@ def test_edges_in_the_surface_are_at_right_angles_to_its_normals():
     flat = torch.tensor([[[0.0, 0, 0], [1, 0, 0], [1, 1, 0]]])
     upright = torch.tensor([[[0.0, 0, 0], [0, 0, 1], [0, 0, 2.5]]])
     for vertices, expected in ((flat, 0), (upright, 6 / 9)):
-        _, terms = terms_of(triangle, Prediction([vertices], [vertices]), cloud, normal=1)
+        _, terms = terms_of(triangle, NetworkOutput([vertices], [vertices]), cloud, normal=1)
         assert terms["normal"].item() == pytest.approx(expected, abs=1e-6)
 
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from p2m_core.config.settings import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
-from p2m_core.network import encoders as backbones
+from p2m_core.network import encoders
 from p2m_core.network.encoders import build_backbone, fold_batch_norms
-from p2m_core.network.layers import sample_features
+from p2m_core.network.layers import pool_features
 from p2m_core.network.model import (
     PLACED_SCALE,
     SHAPE_SCALE,
@@ -207,7 +207,7 @@ def naive(model, images):
     hidden, levels = None, []
     for k, stage in enumerate(model.stages):
         padding = "zeros" if model.reduce is None else "border"
-        columns = [vertices, sample_features(maps, vertices[..., :2], padding)]
+        columns = [vertices, pool_features(maps, vertices[..., :2], padding)]
         if k:
             columns.append(hidden)
         if config.global_feature:
@@ -223,9 +223,7 @@ def naive(model, images):
             x = torch.cat([x, unit[: template.counts[k]]], -1)
         reads = config.surface and template.counts[k] <= (images.shape[-1] // 4) ** 2
         if reads:
-            away = unit[: template.counts[k]] - sample_features(
-                [model.to_surface(maps[0])], vertices[..., :2], "border"
-            )
+            away = unit[: template.counts[k]] - pool_features([model.to_surface(maps[0])], vertices[..., :2], "border")
             x = torch.cat([x, away], -1)
         x = F.relu(stage.conv1(x, model.adjacency[k]))
         for block in stage.blocks:
@@ -566,4 +564,4 @@ def test_imagenet_weights_are_loaded_where_they_are_there(monkeypatch):
     monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", lambda *args, **kwargs: known)
     encoder = build_backbone("resnet18", pretrained=True)
     torch.testing.assert_close(encoder.state_dict()["layer4.1.conv2.weight"], known["layer4.1.conv2.weight"])
-    assert backbones.IMAGENET_MEAN == (0.485, 0.456, 0.406)
+    assert encoders.IMAGENET_MEAN == (0.485, 0.456, 0.406)

@@ -8,8 +8,7 @@ from scipy.spatial import cKDTree
 
 from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.rasterizer import rasterize, vertex_normals
-from p2m_synth.hair import facial_hair
-from p2m_synth.hair import growth as hair
+from p2m_synth.hair import facial_hair, growth
 from p2m_synth.hair import roots as hair_roots
 from p2m_synth.hair.facial_hair import BeardStyle, draw_beard_style
 from p2m_synth.hair.strands import (
@@ -52,7 +51,7 @@ def some_head(canvas, seed):
 def grow(canvas, cut, head, rotation=UPRIGHT, seed=0, **change):
     rng = np.random.default_rng(seed)
     style = replace(cut_style(cut, rng), **change)
-    return hair.grow_hair(canvas, style, BROWN, head @ rotation.T, rotation, rng)
+    return growth.grow_hair(canvas, style, BROWN, head @ rotation.T, rotation, rng)
 
 
 def to_px(points):
@@ -90,17 +89,17 @@ def test_hair_grows_on_the_scalp_and_stays_outside_the_head(canvas, cut):
     points = strands.points[::7].reshape(-1, 3)
     distance, nearest = tree.query(points)
     outside = ((points - head[nearest]) * normals[nearest]).sum(1)
-    # Ears may stand out of short hair, and the shell is coarse: a little below the skin is hidden by it.
+    # Ears may stand out of short growth, and the shell is coarse: a little below the skin is hidden by it.
     skull = (canvas.masks["ears"][nearest] < 0.05) & (canvas.canonical[nearest, 1] > 6.9)
     assert np.quantile(outside[skull], 0.01) > -0.06e5
 
 
 def test_all_strands_start_at_their_root(canvas, mean_head):
-    roots, _ = hair.choose_roots(canvas, cut_style("crop", np.random.default_rng(0)), np.random.default_rng(0))
+    roots, _ = growth.choose_roots(canvas, cut_style("crop", np.random.default_rng(0)), np.random.default_rng(0))
     place, normal = roots.on(canvas.canonical)
     assert np.allclose(place, roots.place, atol=1e-5)
     assert np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
-    scalp = place - hair.CENTRE_DM
+    scalp = place - growth.CENTRE_DM
     assert ((scalp * normal).sum(1) > 0).mean() > 0.99
 
 
@@ -153,7 +152,7 @@ def test_long_hair_hangs_and_its_ends_are_ragged(canvas, mean_head):
 def test_hair_lies_on_the_shoulders(canvas):
     head = some_head(canvas, 9)
     strands = grow(canvas, "long_straight", head, end=4.7)[0].points / 1e5
-    top = hair.torso_height(np.float32(head / 1e5))
+    top = growth.torso_height(np.float32(head / 1e5))
     column = ((strands[..., 0] - TORSO_LOW[0]) / TORSO_CELL).round().astype(int).clip(0, TORSO_SHAPE[1] - 1)
     row = ((strands[..., 2] - TORSO_LOW[1]) / TORSO_CELL).round().astype(int).clip(0, TORSO_SHAPE[0] - 1)
     low = strands[..., 1] < 6.4
@@ -174,7 +173,7 @@ def test_the_painted_scalp_agrees_with_the_roots(canvas):
         cover = hair_roots.scalp_cover(canvas, style)
         assert cover.shape == (len(canvas.canonical),)
         assert 0 <= cover.min() <= cover.max() <= 1
-        roots, _ = hair.choose_roots(canvas, style, np.random.default_rng(3))
+        roots, _ = growth.choose_roots(canvas, style, np.random.default_rng(3))
         assert roots.value(cover).mean() > 0.6
         assert cover[canvas.canonical[:, 1] < 6].max() == 0
     assert not hair_roots.scalp_cover(canvas, cut_style("bald", np.random.default_rng(0))).any()
@@ -187,7 +186,7 @@ def test_bald_heads_grow_nothing(canvas, mean_head):
 
 def test_a_bald_crown_is_bald(canvas):
     style = replace(cut_style("crown", np.random.default_rng(1)), crown=0.4)
-    roots, _ = hair.choose_roots(canvas, style, np.random.default_rng(1))
+    roots, _ = growth.choose_roots(canvas, style, np.random.default_rng(1))
     assert np.linalg.norm(roots.place - np.float32([0, 8.27, -0.1]), axis=1).min() > 0.2
 
 
@@ -394,8 +393,8 @@ def light(strength=1.0, ambient=0.0):
 
 def fibres(count=2000, seed=0):
     rng = np.random.default_rng(seed)
-    tangent = hair.unit(rng.standard_normal((count, 3)))
-    return rng.uniform(0, 1, (count, 3)), tangent, rng.random(count), hair.unit(rng.standard_normal((count, 3)))
+    tangent = growth.unit(rng.standard_normal((count, 3)))
+    return rng.uniform(0, 1, (count, 3)), tangent, rng.random(count), growth.unit(rng.standard_normal((count, 3)))
 
 
 def test_hair_gives_back_no_more_than_it_gets():
@@ -449,8 +448,8 @@ def test_bulk_normals_point_away_from_the_head():
 def test_the_shell_is_the_skull(canvas):
     head = np.float32(some_head(canvas, 11) / 1e5)
     scalp = np.unique(canvas.scalp)
-    centre = hair.CENTRE_DM + (head[scalp] - canvas.canonical[scalp]).mean(0)
-    shell = hair.skull_shell(head, centre, ears=False)
+    centre = growth.CENTRE_DM + (head[scalp] - canvas.canonical[scalp]).mean(0)
+    shell = growth.skull_shell(head, centre, ears=False)
     assert np.allclose(shell[:, 0], shell[:, -1])
     ray = head[scalp] - centre
     radius = np.linalg.norm(ray, axis=1)

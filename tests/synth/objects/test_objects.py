@@ -10,7 +10,7 @@ from PIL import Image
 
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import perspective_to_px
-from p2m_synth.objects import writer as procedural
+from p2m_synth.objects import writer
 from p2m_synth.objects.sdf_shapes import CATEGORIES, polygon_distance
 from p2m_synth.objects.writer import (
     FOCAL_PX,
@@ -164,7 +164,7 @@ def test_distance_to_a_polygon():
 
 
 def test_rotations_look_from_above():
-    rotation = procedural.view_rotation(30, 20)
+    rotation = writer.view_rotation(30, 20)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
     assert np.linalg.det(rotation) == pytest.approx(1)
     assert rotation[2, 1] == pytest.approx(np.sin(np.radians(20)))  # what points up leans towards the viewer

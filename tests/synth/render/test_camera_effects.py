@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from p2m_synth.render import camera_effects as photo
+from p2m_synth.render import camera_effects
 from p2m_synth.render.camera_effects import LOOKS, compress, develop, expose, lens, record, take_photo, tone_curve
 
 TONES = np.float32([[0.105, 0.055, 0.037], [0.37, 0.205, 0.125], [0.8, 0.57, 0.46]])
@@ -44,9 +44,9 @@ def test_exposure_makes_up_for_the_light_and_keeps_the_order_of_tones(light):
     for tone in TONES:
         image, face = scene(tone, light=light)
         exposed = [expose(image, face, tone, np.random.default_rng(seed)) for seed in range(40)]
-        medians.append(np.median([np.median(e[face] @ photo.LUMINANCE) for e in exposed]))
+        medians.append(np.median([np.median(e[face] @ camera_effects.LUMINANCE) for e in exposed]))
     assert medians[0] < medians[1] < medians[2]
-    reflectance = TONES @ photo.LUMINANCE
+    reflectance = TONES @ camera_effects.LUMINANCE
     assert 2 < medians[2] / medians[0] < 0.7 * reflectance[2] / reflectance[0]  # half made up for
     assert medians[0] > 0.04
     assert medians[2] < 0.7

@@ -9,10 +9,10 @@ from p2m_core.geometry.rasterizer import rasterize
 from p2m_synth.hair.style import cut_style
 from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import load_canvas
-from p2m_synth.person import Person, Wishes, draw_person
+from p2m_synth.person import Overrides, Person, draw_person
 from p2m_synth.render import renderer
 from p2m_synth.render.renderer import place_head, render
-from p2m_synth.scene import elements as scene
+from p2m_synth.scene import elements
 from p2m_synth.scene.elements import Camera, Surface
 from p2m_synth.writer import Recipe, draw_angles, draw_sample, take_picture
 
@@ -60,7 +60,7 @@ def part_picture(monkeypatch, canvas, camera, part, person=None):
     white = PARTS.index(part)
     seen = {}
 
-    def paint_mesh(image, scene, mesh, solid, light, maps, triangle, bary, strand, open_sky, rng):
+    def paint_mesh(image, elements, mesh, solid, light, maps, triangle, bary, strand, open_sky, rng):
         image[:] = 0
         image[(triangle >= 0) & (mesh.part[triangle] == white)] = 1
 
@@ -142,7 +142,7 @@ def test_perspective_from_afar_is_none(canvas):
     nose = canvas.landmarks[30].astype(float) * 1e5
     offset = camera.to_px(nose[None])[0, :2] - (SIZE - 1) / 2
     np.testing.assert_allclose(
-        near.to_px(nose[None])[0, :2] - (SIZE - 1) / 2, offset * 4e5 / (4e5 + scene.HEAD_CENTRE_Z_UM - nose[2]),
+        near.to_px(nose[None])[0, :2] - (SIZE - 1) / 2, offset * 4e5 / (4e5 + elements.HEAD_CENTRE_Z_UM - nose[2]),
         rtol=1e-6,
     )  # fmt: skip
 
@@ -222,16 +222,16 @@ def test_pictures_are_the_draws_alone(head):
 
 def test_wishes_are_granted(head):
     recipe = Recipe(64, 5)
-    wishes = Wishes(preset="shout", cut="bald", yaw_deg=-40.0, place="night")
-    draw = draw_sample(recipe, 2, wishes)
+    overrides = Overrides(preset="shout", cut="bald", yaw_deg=-40.0, place="night")
+    draw = draw_sample(recipe, 2, overrides)
     assert draw.person.preset == "shout"
     assert draw.person.look.hair.cut == "bald"
     assert np.degrees(draw.pose[1]) == pytest.approx(-40)
-    assert take_picture(draw, recipe, wishes).facts["light"] == "night"
+    assert take_picture(draw, recipe, overrides).facts["light"] == "night"
     # what was not wished for stays as it was drawn
     plain = draw_sample(recipe, 2)
     assert plain.person.identity.age == draw.person.identity.age
-    assert draw_sample(recipe, 2, Wishes()).person.preset == plain.person.preset
+    assert draw_sample(recipe, 2, Overrides()).person.preset == plain.person.preset
 
 
 def test_faces_seen_in_perspective_have_the_nearest_pose(head):

@@ -11,10 +11,8 @@ from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.rasterizer import rasterize, vertex_normals
 from p2m_synth.head.head_maps import Skull
 from p2m_synth.head.head_mesh import load_canvas
-from p2m_synth.occluders import hand
-from p2m_synth.occluders import things as occluders
-from p2m_synth.wear import accessories, clothes, headwear
-from p2m_synth.wear import style as worn
+from p2m_synth.occluders import hand, things
+from p2m_synth.wear import accessories, clothes, headwear, style
 
 MM = 1e3
 NOTHING = {"glasses": "none", "headwear": "none", "earrings": "none", "mask": "none"}
@@ -34,7 +32,7 @@ def pose_head(canvas, seed: int, yaw_deg: float = 0.0):
 
 
 def wearing(seed: int, **what):
-    return replace(worn.draw_worn(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
+    return replace(style.draw_worn(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
 
 
 def check(surfaces) -> None:
@@ -51,7 +49,7 @@ def check(surfaces) -> None:
         assert 0 < surface.alpha <= 1
 
 
-@pytest.mark.parametrize("kind", sorted(worn.HEADWEAR))
+@pytest.mark.parametrize("kind", sorted(style.HEADWEAR))
 def test_hats_stand_outside_the_head(canvas, kind):
     for seed in range(2):
         head, rotation = pose_head(canvas, seed, 30)
@@ -64,7 +62,7 @@ def test_hats_stand_outside_the_head(canvas, kind):
             assert (distance > skull.radius(reach / distance[:, None]) - 1 * MM).all()
 
 
-@pytest.mark.parametrize("kind", sorted(worn.HEADWEAR))
+@pytest.mark.parametrize("kind", sorted(style.HEADWEAR))
 def test_hats_hide_scalp_and_never_the_face(canvas, kind):
     hidden = headwear.covers(canvas, wearing(0, headwear=kind))
     assert hidden[canvas.hairline > 0].mean() > (0.15 if kind == "headband" else 0.4)
@@ -73,7 +71,7 @@ def test_hats_hide_scalp_and_never_the_face(canvas, kind):
     assert not headwear.covers(canvas, wearing(0)).any()
 
 
-@pytest.mark.parametrize("frame", worn.FRAMES)
+@pytest.mark.parametrize("frame", style.FRAMES)
 def test_glasses_sit_before_the_eyes_and_outside_the_face(canvas, frame):
     for seed in range(2):
         head, rotation = pose_head(canvas, seed, -40)
@@ -117,27 +115,27 @@ def test_masks_and_earrings(canvas, what):
 
 def test_shares():
     rng = np.random.default_rng(0)
-    people = [worn.draw_worn(rng, k % 2 == 0, rng.random()) for k in range(6000)]
+    people = [style.draw_worn(rng, k % 2 == 0, rng.random()) for k in range(6000)]
     assert np.mean([w.glasses != "none" for w in people]) == pytest.approx(0.16, abs=0.03)
     assert np.mean([w.glasses == "dark" for w in people]) == pytest.approx(0.04, abs=0.015)
     assert np.mean([w.headwear != "none" for w in people]) == pytest.approx(0.12, abs=0.02)
     assert np.mean([w.earrings != "none" for w in people[::2]]) == pytest.approx(0.35, abs=0.03)
     assert np.mean([w.earrings != "none" for w in people[1::2]]) == pytest.approx(0.05, abs=0.02)
     assert np.mean([w.mask != "none" for w in people]) == pytest.approx(0.015, abs=0.008)
-    assert {w.headwear for w in people} == {"none", *worn.HEADWEAR}
+    assert {w.headwear for w in people} == {"none", *style.HEADWEAR}
     assert not any(w.headwear == "headscarf" for w in people[1::2])
 
 
-@pytest.mark.parametrize("kind", sorted(occluders.KINDS))
+@pytest.mark.parametrize("kind", sorted(things.KINDS))
 def test_occluders_hide_a_part_of_the_face(canvas, kind):
     for seed in range(3):
         head, _ = pose_head(canvas, seed, (-40, 0, 40)[seed])
         face = head[canvas.model.face_vertex_idx]
-        surfaces = occluders.make_occluder(
-            kind, np.random.default_rng(seed), canvas, face, face[canvas.model.landmark_idx], occluders.SKIN
+        surfaces = things.make_occluder(
+            kind, np.random.default_rng(seed), canvas, face, face[canvas.model.landmark_idx], things.SKIN
         )
         check(surfaces)
-        assert 0 < occluders.covered_share(surfaces, canvas, face) < 0.45
+        assert 0 < things.covered_share(surfaces, canvas, face) < 0.45
 
 
 def test_share_of_occluders(canvas):
@@ -145,9 +143,9 @@ def test_share_of_occluders(canvas):
     face = head[canvas.model.face_vertex_idx]
     landmarks = face[canvas.model.landmark_idx]
     rng = np.random.default_rng(0)
-    names = [occluders.draw_occluder(rng, canvas, face, landmarks)[0] for _ in range(300)]
+    names = [things.draw_occluder(rng, canvas, face, landmarks)[0] for _ in range(300)]
     assert 0.1 < np.mean([name != "none" for name in names]) < 0.26
-    assert set(names) <= {"none", *occluders.KINDS}
+    assert set(names) <= {"none", *things.KINDS}
 
 
 def test_a_hand_is_closed_and_bends():
@@ -192,7 +190,7 @@ def test_same_seed_same_things(canvas):
         worn = wearing(8, glasses="clear", headwear="beanie", earrings="drop")
         surfaces = accessories.wear(canvas, worn, head, rotation, rng) + clothes.dress(canvas, head, rng, True)[1]
         landmarks = face[canvas.model.landmark_idx]
-        return surfaces + occluders.draw_occluder(rng, canvas, face, landmarks, share=1.0)[1]
+        return surfaces + things.draw_occluder(rng, canvas, face, landmarks, share=1.0)[1]
 
     for one, other in zip(everything(), everything(), strict=True):
         np.testing.assert_array_equal(one.vertices, other.vertices)

@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 import scipy.io
 from conftest import zipped
+from example_predictions import FACE_MODEL_WRITERS
 from folder_sets import write_set
-from specimens import FACE_MODEL_WRITERS
 
 from p2m_core.data.aflw2000 import find_samples
 from p2m_core.morphable.formats import save_face_model, write_mat
 from p2m_core.morphable.model import FaceModel
 from p2m_workbench.cli import main
-from p2m_workbench.doctor import check as doctor
-from p2m_workbench.doctor import inventory
+from p2m_workbench.doctor import check, inventory
 
 RESIDUAL = "pose convention: landmarks rebuilt from coefficients against pt3d_68: nme68-3d "
 SAMPLE_SETS = {"AFLW2000-3D": "AFLW2000-3D", "300W-LP": "300W_LP", "synthetic set": "synthetic"}
@@ -82,7 +81,7 @@ def test_stores_and_weights_are_named(tmp_path, monkeypatch):
 
 
 def test_a_sound_set_has_nothing_to_complain_of(synthetic_set):
-    lines = doctor.check(synthetic_set)
+    lines = check.check(synthetic_set)
     assert lines[:3] == ["24 samples", "24 of 24 samples looked at can be read", "photos of 96 x 96 px"]
     [residual] = lines[3:]
     assert residual.startswith("pose convention: landmarks rebuilt from coefficients against pt3d_68: nme68-3d 0.00 %")
@@ -99,7 +98,7 @@ def test_what_is_wrong_with_a_set_is_named(synthetic_set, tmp_path):
         content = scipy.io.loadmat(mat)
         content["Pose_Para"][0, 1] *= -1
         write_mat(mat, {name: value for name, value in content.items() if not name.startswith("__")})
-    lines = "\n".join(doctor.check(folder))
+    lines = "\n".join(check.check(folder))
     assert "23 samples" in lines
     assert f"{mats[0]}: has no image beside it" in lines
     for name in (mats[1].with_suffix(".jpg").name, mats[2].name):
@@ -109,14 +108,14 @@ def test_what_is_wrong_with_a_set_is_named(synthetic_set, tmp_path):
 
 
 def test_real_samples_are_checked_by_a_fit(aflw_samples):
-    lines = doctor.check(aflw_samples)
+    lines = check.check(aflw_samples)
     assert lines[:3] == ["8 samples", "8 of 8 samples looked at can be read", "photos of 450 x 450 px"]
     assert "our face model fitted to the landmarks" in lines[3]
 
 
 def test_a_face_model_is_checked_with_its_template(face_model, tmp_path):
     save_face_model(tmp_path, face_model)
-    lines = doctor.check(tmp_path)
+    lines = check.check(tmp_path)
     assert "199 shape and 29 expression directions" in lines[0]
     assert len([line for line in lines if line.startswith("template level")]) == 4
     [landmarks] = [line for line in lines if line.startswith("the 68 landmarks")]
@@ -138,12 +137,12 @@ def test_the_pose_convention_with_a_model_of_any_format(synthetic_set, face_mode
         content = scipy.io.loadmat(mat)
         content["pt3d_68"][:2] += 1
         write_mat(mat, {name: value for name, value in content.items() if not name.startswith("__")})
-    assert doctor.check(folder, str(path))[-1].startswith("all landmarks are moved alike")
+    assert check.check(folder, str(path))[-1].startswith("all landmarks are moved alike")
 
 
 def test_another_model_is_told_from_another_origin(synthetic_set, face_model, tmp_path):
     path = FACE_MODEL_WRITERS["face3d"](tmp_path, dataclasses.replace(face_model, mean=face_model.mean + 3e4))
-    assert doctor.check(synthetic_set, str(path))[-1].startswith(
+    assert check.check(synthetic_set, str(path))[-1].startswith(
         "pose, coefficients and landmarks do not belong together"
     )
 
@@ -174,7 +173,7 @@ def test_the_basel_models_own_landmarks_on_real_samples(aflw_samples, tmp_path):
         triangles=np.array([[27, 30, 33]]),
         landmark_idx=np.arange(68),
     )
-    lines = doctor.check(aflw_samples, str(FACE_MODEL_WRITERS["3ddfa_v2"](tmp_path, model)))
+    lines = check.check(aflw_samples, str(FACE_MODEL_WRITERS["3ddfa_v2"](tmp_path, model)))
     assert "of 199 shape and 29 expression coefficients" in lines[-2]
     assert float(lines[-1].removeprefix(RESIDUAL).split(" %")[0]) < 1.5
     assert all(abs(float(x)) < 0.2 for x in lines[-1].split("offset ")[1].removesuffix(" px").split(", "))
@@ -215,7 +214,7 @@ def test_a_set_may_lie_in_its_zip(lp_set, tmp_path):
     assert "is no whole zip file" in found["AFLW2000-3D"].detail
     assert found["more.zip"].detail == "9 samples"
     assert found["mine"].detail == "2 samples"
-    lines = doctor.check(raw / "300W-LP.zip")
+    lines = check.check(raw / "300W-LP.zip")
     assert lines[:2] == [
         "72 samples",
         "300W-LP: AFW 9 of 5207, AFW_Flip 9 of 5207, HELEN 9 of 37676, HELEN_Flip 9 of 37676, "

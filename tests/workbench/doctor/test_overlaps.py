@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from p2m_core.errors import InputError
-from p2m_workbench.doctor import overlaps as auditor
+from p2m_workbench.doctor import overlaps
 from p2m_workbench.doctor.overlaps import audit, perceptual_hash, read_list, sign
 
 
@@ -83,7 +83,7 @@ def test_a_hash_changes_little_with_the_coding_and_much_with_the_picture(tmp_pat
     own = sign(write(tmp_path / "a.jpg", photo(1))).bits
     recoded = sign(write(tmp_path / "b.jpg", photo(1), 30)).bits
     other = sign(write(tmp_path / "c.jpg", photo(2))).bits
-    assert (own != recoded).sum() <= auditor.BITS_APART < 20 < (own != other).sum() < 44
+    assert (own != recoded).sum() <= overlaps.BITS_APART < 20 < (own != other).sum() < 44
     assert own.sum() in range(30, 35)
 
 

@@ -6,18 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from example_predictions import made_up
 from PIL import Image
-from specimens import made_up
 
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, Specimen, to_world
-from p2m_workbench.drawing import html_page as page
-from p2m_workbench.drawing import matcap
+from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
+from p2m_workbench.drawing import html_page, matcap
 from p2m_workbench.drawing.mesh_images import error_scale
 
 
 @pytest.fixture(scope="module")
-def specimen():
+def prediction():
     return made_up(rings=3, levels=4)
 
 
@@ -33,10 +32,10 @@ def points(content, text):
     return array(text, "<u2").reshape(-1, 3) * content["step"] + content["low"]
 
 
-def test_html_holds_the_specimen(specimen):
-    told = about(page.html_page(specimen))
+def test_html_holds_the_prediction(prediction):
+    told = about(html_page.html_page(prediction))
     [sample], [topology] = told["samples"], told["topologies"]
-    content, mesh = sample["content"], specimen.mesh
+    content, mesh = sample["content"], prediction.mesh
     step = content["step"]
     assert step < 0.01
     for k, level in enumerate(topology):
@@ -44,27 +43,27 @@ def test_html_holds_the_specimen(specimen):
         np.testing.assert_array_equal(array(level["index"], "<u2").reshape(-1, 3), mesh.level_faces[k])
         assert (level["vertices"], level["faces"]) == (len(mesh.levels[k]), len(mesh.level_faces[k]))
     for name, true in (
-        ("truth", specimen.truth_px),
+        ("truth", prediction.truth_px),
         ("template", mesh.template_px),
         ("landmarks", mesh.landmarks_px),
     ):
         np.testing.assert_allclose(points(content, content[name]), to_world(true), atol=0.51 * step)
-    assert (content["height"], content["width"]) == specimen.photo.shape[:2]
-    assert content["errorMaximum"] == error_scale(specimen.error_percent())
+    assert (content["height"], content["width"]) == prediction.photo.shape[:2]
+    assert content["errorMaximum"] == error_scale(prediction.error_percent())
 
 
 def test_html_without_truth_and_template_says_so():
     bare = made_up(truth=False, rings=2, levels=2)
-    content = about(page.html_page(Specimen("x", replace(bare.mesh, template_px=None), bare.photo)))["samples"][0][
-        "content"
-    ]
+    content = about(html_page.html_page(FacePrediction("x", replace(bare.mesh, template_px=None), bare.photo)))[
+        "samples"
+    ][0]["content"]
     assert not content.keys() & {"truth", "template", "errorMaximum"}
 
 
 def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):
-    specimen = made_up(name='</script><b title="x">&amp;')
-    assert len(specimen.mesh.vertices_px) == 7057
-    text = page.write_html(tmp_path / "view.html", specimen).read_text(encoding="utf-8")
+    prediction = made_up(name='</script><b title="x">&amp;')
+    assert len(prediction.mesh.vertices_px) == 7057
+    text = html_page.write_html(tmp_path / "view.html", prediction).read_text(encoding="utf-8")
     assert len(text.encode()) < 1.2e6
     assert [p.name for p in tmp_path.iterdir()] == ["view.html"]
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)""", text)
@@ -74,12 +73,12 @@ def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):
     # The name can neither end the script nor open a tag.
     assert len(re.findall(r"</script", text)) == 3
     assert "<b title" not in text
-    assert about(text)["samples"][0]["name"] == specimen.name
+    assert about(text)["samples"][0]["name"] == prediction.name
 
 
-def test_large_photos_are_scaled_down(specimen):
+def test_large_photos_are_scaled_down(prediction):
     photo = np.zeros((1500, 900, 3), np.uint8)
-    content = about(page.html_page(Specimen("large", specimen.mesh, photo)))["samples"][0]["content"]
+    content = about(html_page.html_page(FacePrediction("large", prediction.mesh, photo)))["samples"][0]["content"]
     head, picture = content["photo"].split(",")
     assert head == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (384, 640)
@@ -90,34 +89,36 @@ def test_many_vertices_get_wide_indices():
     vertices[:, 0] = np.arange(70_000)
     faces = np.array([[0, 1, 69_999]])
     mesh = FaceMesh(vertices, faces, (vertices,), (faces,), vertices[:68], np.array([0, 0, 1, 1]))
-    told = about(page.html_page(Specimen("many", mesh, np.zeros((8, 8, 3), np.uint8))))
+    told = about(html_page.html_page(FacePrediction("many", mesh, np.zeros((8, 8, 3), np.uint8))))
     np.testing.assert_array_equal(array(told["topologies"][0][0]["index"], "<u4"), [0, 1, 69_999])
 
 
-def test_a_missing_three_js_is_one_clear_line(tmp_path, monkeypatch, specimen):
-    monkeypatch.setattr(page.importlib.util, "find_spec", lambda name: None)
+def test_a_missing_three_js_is_one_clear_line(tmp_path, monkeypatch, prediction):
+    monkeypatch.setattr(html_page.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pythreejs: is not installed"):
-        page.write_html(tmp_path / "view.html", specimen)
+        html_page.write_html(tmp_path / "view.html", prediction)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_broken_mesh_is_one_clear_line(tmp_path, specimen):
-    broken = specimen.mesh.vertices_px.copy()
+def test_a_broken_mesh_is_one_clear_line(tmp_path, prediction):
+    broken = prediction.mesh.vertices_px.copy()
     broken[5, 1] = np.nan
-    mesh = replace(specimen.mesh, levels=(*specimen.mesh.levels[:-1], broken))
-    for write in (page.write_html, lambda path, specimen: page.write_gallery(path, [specimen])):
+    mesh = replace(prediction.mesh, levels=(*prediction.mesh.levels[:-1], broken))
+    for write in (html_page.write_html, lambda path, prediction: html_page.write_gallery(path, [prediction])):
         with pytest.raises(InputError, match="not finite"):
-            write(tmp_path / "face.html", Specimen("x", mesh, specimen.photo))
+            write(tmp_path / "face.html", FacePrediction("x", mesh, prediction.photo))
     assert list(tmp_path.iterdir()) == []
 
 
 # --- gallery --------------------------------------------------------------------------------------
 
 
-def test_a_gallery_sorts_and_shares(tmp_path, specimen):
-    good = Specimen("good", specimen.mesh, specimen.photo, specimen.mesh.vertices_px + np.float32([1, 0, 0]))
-    unknown, other = Specimen("unknown", specimen.mesh, specimen.photo), made_up("other", rings=2, levels=2)
-    index = page.write_gallery(tmp_path / "g", [unknown, specimen, other, good])
+def test_a_gallery_sorts_and_shares(tmp_path, prediction):
+    good = FacePrediction(
+        "good", prediction.mesh, prediction.photo, prediction.mesh.vertices_px + np.float32([1, 0, 0])
+    )
+    unknown, other = FacePrediction("unknown", prediction.mesh, prediction.photo), made_up("other", rings=2, levels=2)
+    index = html_page.write_gallery(tmp_path / "g", [unknown, prediction, other, good])
     told = about(index.read_text(encoding="utf-8"))
     names, errors = zip(*((s["name"], s.get("error")) for s in told["samples"]), strict=True)
     assert (names[0], names[-1], errors[-1]) == ("good", "unknown", None)
@@ -130,22 +131,22 @@ def test_a_gallery_sorts_and_shares(tmp_path, specimen):
         assert told["samples"][int(number)] is sample
         assert json.loads(content)["name"] == sample["name"]
         with Image.open(index.parent / f"{sample['file']}.jpg") as picture:
-            assert picture.size == (page.THUMBNAIL_PX,) * 2
+            assert picture.size == (html_page.THUMBNAIL_PX,) * 2
     # A smaller one in the same place leaves nothing of the larger one, and nothing of others is touched.
     (index.parent / "samples" / "mine.js").write_text("")
-    page.write_gallery(tmp_path / "g", iter([good]))
+    html_page.write_gallery(tmp_path / "g", iter([good]))
     assert {p.name for p in (index.parent / "samples").iterdir()} == {"0000.js", "0000.jpg", "mine.js"}
-    with pytest.raises(InputError, match="no specimen"):
-        page.write_gallery(tmp_path / "empty", [])
+    with pytest.raises(InputError, match="no prediction"):
+        html_page.write_gallery(tmp_path / "empty", [])
 
 
 def test_a_thumbnail_shows_the_face():
-    specimen = made_up()
-    picture = np.asarray(Image.open(io.BytesIO(page.thumbnail(specimen, 100)))).astype(int)
-    low, high = specimen.mesh.vertices_px[:, :2].min(0), specimen.mesh.vertices_px[:, :2].max(0)
+    prediction = made_up()
+    picture = np.asarray(Image.open(io.BytesIO(html_page.thumbnail(prediction, 100)))).astype(int)
+    low, high = prediction.mesh.vertices_px[:, :2].min(0), prediction.mesh.vertices_px[:, :2].max(0)
     x, y = np.round((low + high) / 2).astype(int)
     np.testing.assert_allclose(
-        picture[46:54, 46:54].mean((0, 1)), specimen.photo[y - 8 : y + 8, x - 8 : x + 8].mean((0, 1)), atol=14
+        picture[46:54, 46:54].mean((0, 1)), prediction.photo[y - 8 : y + 8, x - 8 : x + 8].mean((0, 1)), atol=14
     )
 
 
@@ -167,12 +168,12 @@ def test_clay_is_lit_from_the_upper_left():
     assert (matcap.paper().std(-1) == 0).all()
 
 
-def test_what_the_photo_shows(specimen):
-    height, width = specimen.photo.shape[:2]
-    seen = matcap.seen_from_the_front(specimen.mesh, height, width)
+def test_what_the_photo_shows(prediction):
+    height, width = prediction.photo.shape[:2]
+    seen = matcap.seen_from_the_front(prediction.mesh, height, width)
     assert seen.shape == (256, round(256 * width / height))
-    centre = specimen.mesh.vertices_px[:, :2].mean(0) * 256 / height
+    centre = prediction.mesh.vertices_px[:, :2].mean(0) * 256 / height
     assert seen[int(centre[1]), int(centre[0])] > 200
     assert seen[:10].max() == 0  # beside the mesh
-    turned = replace(specimen.mesh, vertices_px=specimen.mesh.vertices_px * [-1, 1, -1] + [width, 0, 0])
+    turned = replace(prediction.mesh, vertices_px=prediction.mesh.vertices_px * [-1, 1, -1] + [width, 0, 0])
     assert matcap.seen_from_the_front(turned, height, width).max() == 0  # its inside

@@ -9,7 +9,7 @@ import torch
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import Template
 from p2m_core.geometry.template_files import load_template
-from p2m_core.network import encoders as backbones
+from p2m_core.network import encoders
 from p2m_core.network.encoders import Normalise, build_backbone
 from p2m_workbench.cli import main
 from p2m_workbench.interop.convert import convert
@@ -196,5 +196,5 @@ def test_each_normalisation_is_its_backbones():
     image = torch.rand(2, 3, 4, 4)
     assert torch.equal(Normalise("none")(image), image)
     face = Normalise("vggface2")(image)
-    for k, mean in enumerate(backbones.VGGFACE2_MEAN_BGR):  # BGR of 255
+    for k, mean in enumerate(encoders.VGGFACE2_MEAN_BGR):  # BGR of 255
         torch.testing.assert_close(face[:, k], image[:, 2 - k] * 255 - mean, atol=1e-4, rtol=1e-4)

@@ -17,7 +17,7 @@ from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.metrics import nme68_2d
 from p2m_workbench.measuring import evaluate as evaluate_module
-from p2m_workbench.measuring.evaluate import baselines_of, evaluate, find_weights, predict_store, specimen
+from p2m_workbench.measuring.evaluate import baselines_of, evaluate, face_prediction, find_weights, predict_store
 from p2m_workbench.measuring.report import to_markdown, write_tables
 from p2m_workbench.measuring.tables import FLOOR, IN_BOX, NOISE, normal_error_deg
 from p2m_workbench.photos.predict import predict
@@ -274,7 +274,7 @@ def test_from_the_store_as_from_the_photo(store, synthetic_set, tiny_run):
 def test_a_specimen_lies_on_the_stored_crop(store, tiny_run):
     index = store.rows("test")[0]
     [mesh] = predict_store(open_network(tiny_run), store, [index], flip=False)
-    shown = specimen(store, index, mesh)
+    shown = face_prediction(store, index, mesh)
     np.testing.assert_array_equal(shown.photo, store.crop(index))
     matrix = store.table["crop"][index]
     scale = matrix[0, 0]

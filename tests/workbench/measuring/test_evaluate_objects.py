@@ -14,7 +14,7 @@ from PIL import Image
 from p2m_core.config.loading import load_config
 from p2m_core.data import open_store
 from p2m_core.errors import InputError
-from p2m_core.network.model import Pixel2Mesh, Prediction
+from p2m_core.network.model import NetworkOutput, Pixel2Mesh
 from p2m_core.network.weights import save_weights
 from p2m_workbench.measuring.evaluate_objects import evaluate_objects, find_checkpoints, views_with_points
 
@@ -75,7 +75,7 @@ def test_the_table_is_the_protocol_for_each_checkpoint(config, home):
     undeformed = torch.from_numpy(one.template.vertices)[None]
 
     def still(images):
-        return Prediction([undeformed], [undeformed])
+        return NetworkOutput([undeformed], [undeformed])
 
     for name, model in zip(dict.fromkeys(names), (one, two, still), strict=True):
         rows = result.table.loc[name]
@@ -102,10 +102,10 @@ def test_what_is_written(config, home):
     metrics = json.loads((result.folder / "metrics.json").read_text())
     assert metrics["about"]["weights"]["outputs/trial"] == {"step": 0, "data": "nowhere"}
     assert len(metrics["table"]) == 2 * 4
-    [specimens] = result.specimens.values()
-    assert len(specimens) == 4
-    assert specimens[0].name.startswith("car/m0/00, CD ")
-    mesh = specimens[0].mesh
+    [predictions] = result.predictions.values()
+    assert len(predictions) == 4
+    assert predictions[0].name.startswith("car/m0/00, CD ")
+    mesh = predictions[0].mesh
     assert mesh.vertices_px.shape == (162, 3)
     assert (np.abs(mesh.vertices_px.mean(0)[:2] - 223.5) < 30).all()  # the ellipsoid, in the middle of its picture
 
@@ -114,13 +114,13 @@ def test_specimens_can_be_inspected(config, home):
     from p2m_workbench.viewing import inspect
 
     write_weights(config, home / "outputs/trial/weights.safetensors")
-    [specimens] = evaluate_objects(config).specimens.values()
-    inspector = inspect({"trial": specimens, "again": specimens})
+    [predictions] = evaluate_objects(config).predictions.values()
+    inspector = inspect({"trial": predictions, "again": predictions})
     assert "Template" in [button.description for button in inspector._jumps.children]  # the ellipsoid
     inspector.choose(1)
     inspector.landmarks.value, inspector.style_.value = True, "edges"
     inspector.beside.label = "again"
-    assert inspector.compared is specimens[1]
+    assert inspector.compared is predictions[1]
     inspector.level.value = 0
 
 

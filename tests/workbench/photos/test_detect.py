@@ -10,7 +10,7 @@ import pytest
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import box_of
-from p2m_workbench.photos import detect as detect_module
+from p2m_workbench.photos import detect
 from p2m_workbench.photos.detect import TO_LANDMARK_BOX, detect_faces, keep_distinct, landmark_boxes, overlap
 from p2m_workbench.photos.read import read_photo, sample_photo
 
@@ -87,7 +87,7 @@ def test_profiles_of_both_sides_are_looked_for(monkeypatch):
         mirrored = column[0] > 150
         return np.array([[column[0], 60.0, column[-1] + 1, 140, 3]]) if mirrored else np.zeros((0, 5))
 
-    monkeypatch.setattr(detect_module, "search", bright)
+    monkeypatch.setattr(detect, "search", bright)
     [box] = detect_faces(photo)
     assert sorted(seen) == [(False, 40), (True, 40), (True, 180)]
     left, top, right, bottom = TO_LANDMARK_BOX["profile"]
@@ -122,7 +122,7 @@ def test_fast_looks_at_a_small_picture_first_and_at_a_larger_one_only_if_it_must
         shapes.append((grey.shape, "profile" in name))
         return np.array([[10, 10, 60.0, 60, 3]]) if next(answers) else np.zeros((0, 5))
 
-    monkeypatch.setattr(detect_module, "search", search)
+    monkeypatch.setattr(detect, "search", search)
     boxes = detect_faces(np.zeros((800, 400, 3), np.uint8), "fast")
     # Nothing at 224 px, not even profiles; at 640 a frontal face, so no profiles there.
     assert shapes == [((224, 112), False), ((224, 112), True), ((224, 112), True), ((640, 320), False)]
@@ -137,11 +137,11 @@ def test_blazeface_where_mediapipe_is_installed(monkeypatch):
     network = SimpleNamespace(process=lambda image: SimpleNamespace(detections=[find]))
     solutions = SimpleNamespace(face_detection=SimpleNamespace(FaceDetection=lambda **_: network))
     monkeypatch.setitem(sys.modules, "mediapipe", SimpleNamespace(solutions=solutions))
-    detect_module.blazeface_network.cache_clear()
+    detect.blazeface_network.cache_clear()
     left, top, right, bottom = TO_LANDMARK_BOX["blazeface"]
     expected = [49.5 + 100 * left, 49.5 + 25 * top, 49.5 + 100 * right, 49.5 + 25 * bottom]
     np.testing.assert_allclose(detect_faces(np.zeros((100, 200, 3), np.uint8), "blazeface"), [expected])
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    detect_module.blazeface_network.cache_clear()
+    detect.blazeface_network.cache_clear()
     with pytest.raises(InputError, match=r"blazeface: no such package here.*pip install mediapipe"):
         detect_faces(np.zeros((9, 9, 3), np.uint8), "blazeface")

@@ -5,25 +5,25 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from example_predictions import made_up
 from PIL import Image
-from specimens import made_up
 
 from p2m_core.config.settings import SAVED
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, Specimen, to_world
+from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
 from p2m_workbench.drawing.mesh_images import draw_overlay
 from p2m_workbench.photos import export
 
 
 @pytest.fixture(scope="module")
-def specimen():
+def prediction():
     return made_up(rings=3, levels=4)
 
 
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb", ".OBJ"])
 @pytest.mark.parametrize("level", [0, -1])
-def test_mesh_files_round_trip(tmp_path, specimen, suffix, level):
-    mesh = specimen.mesh
+def test_mesh_files_round_trip(tmp_path, prediction, suffix, level):
+    mesh = prediction.mesh
     path = export.save_mesh(tmp_path / "deep" / f"face{suffix}", mesh, level)
     assert [p.name for p in path.parent.iterdir()] == [f"face{suffix}"]
     with open(path, "rb") as stream:
@@ -35,18 +35,18 @@ def test_mesh_files_round_trip(tmp_path, specimen, suffix, level):
 
 
 @pytest.mark.parametrize("suffix", [".obj", ".ply", ".glb"])
-def test_vertex_colors_round_trip(tmp_path, specimen, suffix):
+def test_vertex_colors_round_trip(tmp_path, prediction, suffix):
     rng = np.random.default_rng(0)
-    colors = rng.integers(0, 256, (len(specimen.mesh.vertices_px), 3))
-    path = export.save_mesh(tmp_path / f"face{suffix}", specimen.mesh, vertex_colors=colors)
+    colors = rng.integers(0, 256, (len(prediction.mesh.vertices_px), 3))
+    path = export.save_mesh(tmp_path / f"face{suffix}", prediction.mesh, vertex_colors=colors)
     back = trimesh.load(path, process=False, force="mesh", maintain_order=True)
     np.testing.assert_allclose(back.visual.vertex_colors[:, :3].astype(int), colors, atol=1)
 
 
-def test_bad_mesh_files_are_one_clear_line(tmp_path, specimen):
+def test_bad_mesh_files_are_one_clear_line(tmp_path, prediction):
     with pytest.raises(InputError, match=r"\.stl is not a mesh format"):
-        export.save_mesh(tmp_path / "face.stl", specimen.mesh)
-    mesh = specimen.mesh
+        export.save_mesh(tmp_path / "face.stl", prediction.mesh)
+    mesh = prediction.mesh
     broken = mesh.vertices_px.copy()
     broken[5, 1] = np.nan
     broken = FaceMesh(broken, mesh.faces, (*mesh.levels[:-1], broken), mesh.level_faces, mesh.landmarks_px, mesh.box)
@@ -55,11 +55,11 @@ def test_bad_mesh_files_are_one_clear_line(tmp_path, specimen):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_overlay_is_the_photo_size(tmp_path, specimen):
-    path = export.save_overlay(tmp_path / "overlay.png", specimen)
+def test_overlay_is_the_photo_size(tmp_path, prediction):
+    path = export.save_overlay(tmp_path / "overlay.png", prediction)
     with Image.open(path) as picture:
-        np.testing.assert_array_equal(np.asarray(picture), draw_overlay(specimen))
-        assert picture.size == specimen.photo.shape[1::-1]
+        np.testing.assert_array_equal(np.asarray(picture), draw_overlay(prediction))
+        assert picture.size == prediction.photo.shape[1::-1]
 
 
 # --- textures, landmarks, maps, turntables --------------------------------------------------------
@@ -76,10 +76,10 @@ def texture_at(solid):
 
 
 @pytest.mark.parametrize("suffix", [".obj", ".glb"])
-def test_texture_is_the_photo_under_each_vertex(tmp_path, specimen, suffix):
+def test_texture_is_the_photo_under_each_vertex(tmp_path, prediction, suffix):
     rng = np.random.default_rng(0)
     photo = cv2.resize(rng.integers(0, 256, (18, 16, 3), np.uint8), (400, 450), interpolation=cv2.INTER_CUBIC)
-    mesh = specimen.mesh
+    mesh = prediction.mesh
     path = export.save_mesh(tmp_path / f"my face{suffix}", mesh, photo=photo)
     names = {"my face.obj", "my_face.mtl", "my_face-texture.png"} if suffix == ".obj" else {"my face.glb"}
     assert {p.name for p in tmp_path.iterdir()} == names
@@ -92,11 +92,11 @@ def test_texture_is_the_photo_under_each_vertex(tmp_path, specimen, suffix):
     assert np.abs(ply.visual.vertex_colors[:, :3].astype(int) - photo[y, x]).mean() < 6
 
 
-def test_a_texture_of_a_large_photo_or_of_a_face_beyond_its_edge(tmp_path, specimen):
-    mesh = specimen.mesh
+def test_a_texture_of_a_large_photo_or_of_a_face_beyond_its_edge(tmp_path, prediction):
+    mesh = prediction.mesh
     moved = tuple(level + np.float32([5000, 0, 0]) for level in mesh.levels)
     beyond = replace(mesh, vertices_px=moved[-1], levels=moved)
-    path = export.save_mesh(tmp_path / "beyond.glb", beyond, photo=specimen.photo)
+    path = export.save_mesh(tmp_path / "beyond.glb", beyond, photo=prediction.photo)
     assert np.isfinite(trimesh.load(path, force="mesh").visual.uv).all()
     grown = tuple(level * np.float32(9) for level in mesh.levels)
     export.save_mesh(
@@ -108,12 +108,12 @@ def test_a_texture_of_a_large_photo_or_of_a_face_beyond_its_edge(tmp_path, speci
         assert max(texture.size) == export.TEXTURE_PX
 
 
-def test_all_kinds_of_files_whole_or_none(tmp_path, specimen):
-    mesh = replace(specimen.mesh, pose=np.arange(7.0), crop=np.zeros((64, 64, 3), np.uint8), doubt=0.02)
-    whole = replace(specimen, name="face", mesh=mesh)
+def test_all_kinds_of_files_whole_or_none(tmp_path, prediction):
+    mesh = replace(prediction.mesh, pose=np.arange(7.0), crop=np.zeros((64, 64, 3), np.uint8), doubt=0.02)
+    whole = replace(prediction, name="face", mesh=mesh)
     kinds = [kind for kind in SAVED if kind not in ("turntable", "turning-levels")]
     assert set(export.SAVERS) | {"csv"} == set(SAVED)
-    export.save_specimen(tmp_path / "out", whole, kinds)
+    export.save_prediction(tmp_path / "out", whole, kinds)
     names = {path.name.removeprefix("face") for path in (tmp_path / "out").iterdir()}
     assert names == {
         ".obj", ".mtl", "-texture.png", ".ply", ".glb", ".json", ".pts", ".png", "-crop.png", "-depth.png",
@@ -124,12 +124,12 @@ def test_all_kinds_of_files_whole_or_none(tmp_path, specimen):
         np.testing.assert_allclose(read.vertices, to_world(level), atol=1e-3)
     broken = replace(whole, mesh=replace(mesh, levels=(*mesh.levels[:-1], mesh.levels[-1] * np.nan)))
     with pytest.raises(InputError, match="not finite"):
-        export.save_specimen(tmp_path / "none", broken, ["json", "obj"])
+        export.save_prediction(tmp_path / "none", broken, ["json", "obj"])
     assert list((tmp_path / "none").iterdir()) == []
 
 
-def test_landmarks_round_trip(tmp_path, specimen):
-    mesh = replace(specimen.mesh, pose=np.arange(7.0), doubt=0.02)
+def test_landmarks_round_trip(tmp_path, prediction):
+    mesh = replace(prediction.mesh, pose=np.arange(7.0), doubt=0.02)
     content = json.loads(export.save_landmarks(tmp_path / "x.json", mesh).read_text())
     np.testing.assert_allclose(content["landmarks_px"], mesh.landmarks_px, rtol=1e-6)
     assert content["pose"]["yaw_deg"] == 1
@@ -148,7 +148,7 @@ def test_depth_and_normal_maps(tmp_path):
     corners = np.array([[10.0, 20, 5], [50, 20, 25], [50, 60, 25], [10, 60, 5]], np.float32)  # z grows by x / 2
     faces = np.array([[0, 2, 1], [0, 3, 2]])
     mesh = FaceMesh(corners, faces, (corners,), (faces,), corners, np.array([10, 20, 50, 60]))
-    plane = Specimen("plane", mesh, np.zeros((80, 90, 3), np.uint8))
+    plane = FacePrediction("plane", mesh, np.zeros((80, 90, 3), np.uint8))
     with Image.open(export.save_depth(tmp_path / "d.png", plane)) as picture:
         value = np.asarray(picture).astype(float)
     assert value.shape == (80, 90)
@@ -162,21 +162,21 @@ def test_depth_and_normal_maps(tmp_path):
     assert (normals[:20] == 0).all()
 
 
-def test_overlays_of_large_photos_are_scaled_down(tmp_path, specimen):
-    half = export.scaled(specimen, 225)
+def test_overlays_of_large_photos_are_scaled_down(tmp_path, prediction):
+    half = export.scaled(prediction, 225)
     assert half.photo.shape == (225, 200, 3)
     # A px's centre c comes to lie at (c + 0.5) / 2 - 0.5.
     np.testing.assert_allclose(
-        half.mesh.vertices_px[:, :2], (specimen.mesh.vertices_px[:, :2] + 0.5) / 2 - 0.5, atol=1e-4
+        half.mesh.vertices_px[:, :2], (prediction.mesh.vertices_px[:, :2] + 0.5) / 2 - 0.5, atol=1e-4
     )
-    np.testing.assert_allclose(half.mesh.vertices_px[:, 2], specimen.mesh.vertices_px[:, 2] / 2, atol=1e-4)
-    np.testing.assert_allclose(half.truth_px[:, 2], specimen.truth_px[:, 2] / 2, atol=1e-4)
-    assert export.scaled(specimen, 450) is specimen
+    np.testing.assert_allclose(half.mesh.vertices_px[:, 2], prediction.mesh.vertices_px[:, 2] / 2, atol=1e-4)
+    np.testing.assert_allclose(half.truth_px[:, 2], prediction.truth_px[:, 2] / 2, atol=1e-4)
+    assert export.scaled(prediction, 450) is prediction
 
 
-def test_turntables_turn_and_close(tmp_path, specimen):
-    path = export.save_turntable(tmp_path / "t.gif", specimen, size_px=48, frames=8)
-    levels = export.save_level_turntable(tmp_path / "l.gif", specimen.mesh, size_px=40, frames=4)
+def test_turntables_turn_and_close(tmp_path, prediction):
+    path = export.save_turntable(tmp_path / "t.gif", prediction, size_px=48, frames=8)
+    levels = export.save_level_turntable(tmp_path / "l.gif", prediction.mesh, size_px=40, frames=4)
     with Image.open(path) as gif, Image.open(levels) as row:
         assert (gif.n_frames, gif.size, row.n_frames, row.size) == (8, (96, 48), 4, (160, 40))
         assert gif.info["loop"] == 0

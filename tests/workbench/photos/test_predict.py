@@ -20,13 +20,13 @@ from p2m_core.face_mesh import to_world
 from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.crop import apply_affine, box_of, crop_image, crop_matrix
 from p2m_core.inference import open_network, pose_of, predict_crops
-from p2m_synth.person import Wishes
+from p2m_synth.person import Overrides
 from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench import cli
 from p2m_workbench.photos import predict as predict_module
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.detect import detect_faces, overlap
-from p2m_workbench.photos.predict import DOUBT_LIMIT, WINDOWS, predict, search_face, windows
+from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, WINDOWS, predict, search_face, windows
 from p2m_workbench.photos.read import read_photo, sample_photo
 
 HOPPER_BOX = (168, 168, 358, 332)  # brows to chin, jaw to jaw, by eye
@@ -231,7 +231,7 @@ def test_the_network_finds_the_face_that_detectors_miss(hopper, monkeypatch):
     assert all(overlap(box, truth) < 0.1 for box in detected)
     [mesh] = predict(tilted)
     assert overlap(mesh.box, truth) > 0.6
-    assert mesh.doubt < DOUBT_LIMIT
+    assert mesh.doubt < MAX_FLIP_DISAGREEMENT
     monkeypatch.setattr(predict_module, "detect_faces", lambda *_: np.zeros((0, 4)))
     [again] = predict(tilted)
     np.testing.assert_array_equal(again.box, mesh.box)
@@ -301,8 +301,8 @@ def test_a_second_pass_mends_a_wrong_box(hopper):
 def test_a_crop_without_a_face_is_doubted(hopper):
     flag, sky = (10, 10, 90, 100), (400, 30, 500, 130)
     face, *others = predict(hopper, [HOPPER_BOX, flag, sky])
-    assert face.doubt < DOUBT_LIMIT
-    assert all(mesh.doubt > DOUBT_LIMIT for mesh in others)
+    assert face.doubt < MAX_FLIP_DISAGREEMENT
+    assert all(mesh.doubt > MAX_FLIP_DISAGREEMENT for mesh in others)
     [unasked] = predict(hopper, [flag], flip=False)
     assert unasked.doubt == 0
 
@@ -329,12 +329,12 @@ def test_pose_of_a_turned_template():
 def test_what_one_takes_away(tiny_run, tmp_path, hopper):
     result = predict_files(["grace_hopper"], tmp_path / "out", settings=PredictConfig(weights=str(tiny_run)))
     assert result.problems == []
-    [specimen] = result.specimens
+    [prediction] = result.predictions
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"grace_hopper" + suffix for suffix in SUFFIXES} | {"predictions.csv"}
-    assert specimen.name == "grace_hopper"
-    np.testing.assert_array_equal(specimen.photo, hopper)
-    mesh = specimen.mesh
+    assert prediction.name == "grace_hopper"
+    np.testing.assert_array_equal(prediction.photo, hopper)
+    mesh = prediction.mesh
     for suffix in (".obj", ".ply", ".glb"):
         path = tmp_path / "out" / f"grace_hopper{suffix}"
         read = trimesh.load(path, force="mesh", process=False, maintain_order=True)
@@ -358,7 +358,7 @@ def test_what_one_takes_away(tiny_run, tmp_path, hopper):
 def faces(head):
     """Two synthetic photos of faces, 224 px."""
     recipe = Recipe(224, seed=3)
-    frontal = Wishes(yaw_deg=5.0)
+    frontal = Overrides(yaw_deg=5.0)
     return [take_picture(draw_sample(recipe, k, frontal), recipe, frontal).image for k in (1, 2)]
 
 
@@ -415,7 +415,7 @@ def test_workers_do_the_same(folder, tmp_path):
     for workers in (1, 2):
         settings = PredictConfig(save=("json", "csv"), workers=workers, flip=False, detector="fast", precision="fp32")
         result = predict_files(photos, tmp_path / str(workers), settings=settings, keep=False)
-        assert not result.specimens
+        assert not result.predictions
         results.append((pd.read_csv(tmp_path / str(workers) / "predictions.csv"), result.problems))
     (alone, problems), (together, same) = results
     # A worker has one thread, and sums in another order.
@@ -438,7 +438,7 @@ def test_a_video_looks_for_faces_where_they_were(hopper, tmp_path, monkeypatch):
     result = predict_files([tmp_path], tmp_path / "out", settings=PredictConfig(video=True, save=()))
     assert looked == ["cascades"]
     assert [row["name"] for row in result.rows] == ["f0", "f1", "f2", "f3"]
-    first, second, third, _ = (item.mesh.landmarks_px for item in result.specimens)
+    first, second, third, _ = (item.mesh.landmarks_px for item in result.predictions)
     np.testing.assert_allclose(np.diff([x[:, 0].mean() for x in (first, second, third)]), 6, atol=2)
     assert len(result.warnings) == 1  # the face is lost
     assert "f3" in result.warnings[0]
@@ -452,7 +452,7 @@ def test_further_faces_are_numbered(face, tiny_run, tmp_path):
     Image.fromarray(image).save(tmp_path / "two-2.jpg")
     settings = PredictConfig(weights=str(tiny_run), save=("obj", "glb"))
     result = predict_files([tmp_path / "two.png"], tmp_path / "out", np.stack([box, box + 5]), settings)
-    assert [specimen.name for specimen in result.specimens] == ["two", "two-2"]
+    assert [prediction.name for prediction in result.predictions] == ["two", "two-2"]
     assert len(list((tmp_path / "out").iterdir())) == 2 * 4
 
 
@@ -462,7 +462,7 @@ def test_photos_of_one_name_do_not_overwrite_each_other(tiny_run, tmp_path):
         shutil.copy(sample_photo(), tmp_path / folder / "x.jpg")
     settings = PredictConfig(weights=str(tiny_run), save=("json",))
     result = predict_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out", settings=settings)
-    assert [specimen.name for specimen in result.specimens] == ["x"]
+    assert [prediction.name for prediction in result.predictions] == ["x"]
     [line] = result.problems
     assert "another photo is called x" in line
     assert str(tmp_path / "b") in line

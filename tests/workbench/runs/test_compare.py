@@ -18,7 +18,7 @@ from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import save_weights
 from p2m_workbench import cli
 from p2m_workbench.measuring.evaluate import evaluate
-from p2m_workbench.runs import compare as capsule
+from p2m_workbench.runs import compare
 from p2m_workbench.runs.compare import check_run, diff_runs, find_run, headline, read_metrics
 from p2m_workbench.training.metrics_log import read_curves
 
@@ -177,7 +177,7 @@ def test_other_code_and_data_are_said(home, tiny_config, store, monkeypatch):
     run = write_run(home / "outputs" / "x")
     (run / "run.json").write_text(json.dumps({"provenance": {"git": git}, "data": {"store": "another"}}))
     monkeypatch.setattr("p2m_workbench.provenance.git_state", lambda: git | {"dirty": True})
-    notes = capsule._notes(run, tiny_config)
+    notes = compare._notes(run, tiny_config)
     assert notes == [
         "the data are not those of the run: their hashes differ",
         "the code is not that of the run: aaaaaaaaaaaa then, aaaaaaaaaaaa with changes now",

@@ -27,27 +27,27 @@ def test_an_uploaded_photo_is_predicted(desk, tmp_path):
     sent = {"name": "../hopper.jpg", "type": "image/jpeg", "size": len(content), "content": content}
     desk.upload.value = ({**sent, "last_modified": datetime.now(UTC)},)
     assert desk.upload.value == ()  # the same file can come again
-    assert [item.name for item in desk.specimens] == ["hopper"]
+    assert [item.name for item in desk.predictions] == ["hopper"]
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json"}
     assert (tmp_path / "photos/hopper.jpg").read_bytes() == content
     assert bytes(desk.picture.value).startswith(b"\x89PNG")
     assert "hopper: written" in desk.message.value
     assert len(desk.view.children) == 1
     # The sliders stand at the box that was found.
-    np.testing.assert_allclose(desk.box(), desk.specimens[0].mesh.box, atol=0.51)
+    np.testing.assert_allclose(desk.box(), desk.predictions[0].mesh.box, atol=0.51)
 
 
 def test_where_no_face_is_found_a_box_is_given(desk, tmp_path):
     Image.fromarray(np.full((90, 120, 3), 130, np.uint8)).save(tmp_path / "wall.png")
     desk.take("wall.png", (tmp_path / "wall.png").read_bytes())
-    assert desk.specimens == []
+    assert desk.predictions == []
     assert desk.by_hand.value
     assert "no face found: give a box" in desk.message.value
     before = bytes(desk.photo.value)
     desk.across.value, desk.down.value = (20, 70), (10, 65)
     assert bytes(desk.photo.value) != before
     desk.go.click()
-    [item] = desk.specimens
+    [item] = desk.predictions
     assert item.mesh.box.tolist() == [20, 10, 70, 65]
     assert (tmp_path / "wall.glb").exists()
 

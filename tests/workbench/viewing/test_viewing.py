@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import pythreejs as three
+from example_predictions import made_up
 from PIL import Image
-from specimens import made_up
 
-from p2m_core.face_mesh import Specimen, Stages, to_world, unpooled
+from p2m_core.face_mesh import FacePrediction, Stages, to_world, unpooled
 from p2m_workbench.drawing.mesh_images import error_scale
 from p2m_workbench.viewing import (
+    FaceScene,
     Look,
     MeshPreview,
-    SpecimenScene,
     draw_curves,
     inspect,
     inspector,
@@ -58,7 +58,7 @@ def test_stages_end_at_the_levels_and_start_at_the_stage_before(first):
 
 
 def test_a_level_at_the_next_ones_vertices_is_the_same_surface(first):
-    """The specimen's levels are midpoint subdivisions, so new vertices start in the middle of an edge of the coarse
+    """The prediction's levels are midpoint subdivisions, so new vertices start in the middle of an edge of the coarse
     level, and each coarse triangle has the area of the four that replace it."""
 
     def areas(vertices, faces):
@@ -86,7 +86,7 @@ def test_stages_without_a_template_begin_at_the_first_level(first):
 
 
 def test_each_level_has_its_own_geometry(first):
-    scene = SpecimenScene(first)
+    scene = FaceScene(first)
     seen = set()
     for k in range(4):
         scene.show(first, Look(stage=k + 1))
@@ -108,7 +108,7 @@ def test_each_level_has_its_own_geometry(first):
 
 @pytest.mark.parametrize("stage", [0, 0.25, 1.5, 3.9])
 def test_between_levels_a_number_moves_the_mesh(first, stage):
-    scene = SpecimenScene(first)
+    scene = FaceScene(first)
     scene.show(first, Look(stage=stage))
     geometry, [part] = scene.solid.geometry, scene.solid.morphTargetInfluences
     start, end = geometry.morphAttributes["position"][0].array, arrays(geometry)["position"]
@@ -121,7 +121,7 @@ def test_between_levels_a_number_moves_the_mesh(first, stage):
 
 
 def test_photo_coordinates_find_the_vertex_on_the_photo(second):
-    scene = SpecimenScene(second)
+    scene = FaceScene(second)
     u, v = arrays(scene.solid.geometry)["uv"].T
     height, width = second.photo.shape[:2]
     np.testing.assert_allclose(u * width - 0.5, second.mesh.vertices_px[:, 0], atol=1e-3)
@@ -130,7 +130,7 @@ def test_photo_coordinates_find_the_vertex_on_the_photo(second):
 
 @pytest.mark.parametrize("stage", [4, 2.5])
 def test_error_colours_are_places_on_the_ramp(first, stage):
-    scene = SpecimenScene(first)
+    scene = FaceScene(first)
     scene.show(first, Look(stage=stage, surface="error", maximum=2.0))
     share = np.clip(first.error_at(stage) / 2.0, 0, 1)
     u = arrays(scene.solid.geometry)["uv"][:, 0]
@@ -145,11 +145,11 @@ STYLES_SHOWN = {"solid": (1, 0, 0), "edges": (1, 1, 0), "wire": (0, 1, 0), "poin
 @pytest.mark.parametrize("style", STYLES_SHOWN)
 @pytest.mark.parametrize("surface", ["clay", "photo", "normals", "error"])
 def test_what_is_shown(first, second, surface, style):
-    scene = SpecimenScene(first)
-    for specimen in (first, second):
-        known = specimen is first
+    scene = FaceScene(first)
+    for prediction in (first, second):
+        known = prediction is first
         look = Look(surface=surface, style=style, truth=True, landmarks=True, photo=False)
-        scene.show(specimen, look)
+        scene.show(prediction, look)
         shown = tuple(part.visible for part in (scene.solid, scene.wire, scene.dots))
         assert shown == tuple(map(bool, STYLES_SHOWN[style]))
         assert scene.skin.visible == (surface == "photo" and scene.solid.visible)
@@ -164,24 +164,24 @@ def test_what_is_shown(first, second, surface, style):
 
 
 def test_truth_of_a_coarse_level_is_its_first_rows(first):
-    scene = SpecimenScene(first)
+    scene = FaceScene(first)
     scene.show(first, Look(stage=2, truth=True))
     count = len(first.mesh.levels[1])
     np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px[:count]))
 
 
 def test_every_mesh_stands_in_the_middle_at_the_same_size(first, second):
-    scene = SpecimenScene(first)
+    scene = FaceScene(first)
 
     def placed(points_px):
         return (to_world(points_px) + np.array(scene.shift.position)) * np.array(scene.root.scale)
 
-    for specimen in (first, second):
-        scene.show(specimen, Look())
-        points = placed(specimen.mesh.vertices_px)
+    for prediction in (first, second):
+        scene.show(prediction, Look())
+        points = placed(prediction.mesh.vertices_px)
         np.testing.assert_allclose(points.min(0) + points.max(0), 0, atol=1e-4)
         assert np.ptp(points, axis=0).max() == pytest.approx(1, abs=1e-4)
-    # In the frame of another specimen the difference in place is seen.
+    # In the frame of another prediction the difference in place is seen.
     scene.show(inspector.truth_of(first), Look(), first)
     there = placed(first.truth_px)
     scene.show(first, Look())
@@ -189,7 +189,7 @@ def test_every_mesh_stands_in_the_middle_at_the_same_size(first, second):
 
 
 def test_the_photo_plane_holds_the_photo_behind_the_mesh(second):
-    scene = SpecimenScene(second)
+    scene = FaceScene(second)
     x, y, z = np.array(scene.photo.position) - np.array(scene.shift.position)
     # Centre of a 300 x 200 photo, whose first pixel's centre is (0, 0), with y up.
     np.testing.assert_allclose((x, y), (149.5, -99.5), atol=1e-4)
@@ -200,12 +200,12 @@ def test_the_photo_plane_holds_the_photo_behind_the_mesh(second):
 # --- inspector ------------------------------------------------------------------------------------
 
 
-def click(scene, specimen, vertex, level=-1):
+def click(scene, prediction, vertex, level=-1):
     """What the browser tells of a click right beside a vertex."""
-    faces = specimen.mesh.level_faces[level]
+    faces = prediction.mesh.level_faces[level]
     face = faces[(faces == vertex).any(1)][0]
-    height, width = specimen.photo.shape[:2]
-    x, y = specimen.mesh.levels[level][vertex, :2]
+    height, width = prediction.photo.shape[:2]
+    x, y = prediction.mesh.levels[level][vertex, :2]
     scene.picker.set_state(
         {
             "face": face.tolist(),
@@ -218,7 +218,7 @@ def click(scene, specimen, vertex, level=-1):
 
 def test_inspector_walks_through_samples_and_levels(first, second):
     widget = inspect([second, first])
-    assert [s.name for s in widget.specimens] == ["first", "second"]  # sorted by error, unknown last
+    assert [s.name for s in widget.predictions] == ["first", "second"]  # sorted by error, unknown last
     assert [b.description for b in widget.thumbnails] == [f"{first.error_percent().mean():.2f} %", ""]
     view = widget.scene.renderer
     assert widget.level.value == 400
@@ -229,7 +229,7 @@ def test_inspector_walks_through_samples_and_levels(first, second):
     assert "template" in widget._title.value
     widget.level.value = 400
     widget.thumbnails[1].click()
-    assert widget.specimen is second
+    assert widget.prediction is second
     assert (widget.level.value, widget.level.max) == (300, 300)  # the finest stays the finest
     widget.level.value = 150
     widget.thumbnails[0].click()
@@ -324,7 +324,7 @@ def test_a_click_beside_the_mesh_clears(first):
 
 
 def test_two_weights_stand_side_by_side(first, second):
-    better = Specimen("first", first.mesh, first.photo, first.mesh.vertices_px + np.float32([0.5, 0, 0]))
+    better = FacePrediction("first", first.mesh, first.photo, first.mesh.vertices_px + np.float32([0.5, 0, 0]))
     widget = inspect({"old": [first, second], "new": [better]})
     assert [label for label, _ in widget.beside.options] == ["nothing", "ground truth", "new", "second"]
     assert widget.other is None  # no second live view before it is asked for
@@ -361,8 +361,8 @@ def test_the_turntable_turns_both(first, monkeypatch):
 
 
 @pytest.mark.parametrize("nothing", [[], {}, {"a": []}])
-def test_inspector_needs_a_specimen(nothing):
-    with pytest.raises(ValueError, match="at least one specimen"):
+def test_inspector_needs_a_prediction(nothing):
+    with pytest.raises(ValueError, match="at least one prediction"):
         inspect(nothing)
 
 
@@ -373,13 +373,13 @@ def picture_of(value):
     return np.asarray(Image.open(io.BytesIO(value)))
 
 
-def moved(specimen, by_px):
+def moved(prediction, by_px):
     """The same photo, faces and truth, another mesh."""
-    points = specimen.mesh.vertices_px + np.float32(by_px)
+    points = prediction.mesh.vertices_px + np.float32(by_px)
     mesh = replace(
-        specimen.mesh, vertices_px=points, levels=(points,), level_faces=(specimen.mesh.faces,), template_px=None
+        prediction.mesh, vertices_px=points, levels=(points,), level_faces=(prediction.mesh.faces,), template_px=None
     )
-    return Specimen(specimen.name, mesh, specimen.photo, specimen.truth_px)
+    return FacePrediction(prediction.name, mesh, prediction.photo, prediction.truth_px)
 
 
 def test_preview_moves_its_meshes(first):
@@ -423,16 +423,16 @@ def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
         names=np.array(["a", "b"]), vertices=points, truth=truth,
     )  # fmt: skip
     read = training.read_run(tmp_path)
-    specimens, table = read()
+    predictions, table = read()
     assert table is None
-    assert [s.name for s in specimens] == ["a", "b"]
-    np.testing.assert_array_equal(specimens[1].mesh.vertices_px, points[1])
+    assert [s.name for s in predictions] == ["a", "b"]
+    np.testing.assert_array_equal(predictions[1].mesh.vertices_px, points[1])
     # Depth is open, so 70 px of it are no error.
-    assert specimens[0].error_percent() == pytest.approx(first.error_percent(), abs=1e-3)
-    assert abs(np.mean(specimens[0].truth_px[:, 2] - points[0][:, 2])) < 1e-3
+    assert predictions[0].error_percent() == pytest.approx(first.error_percent(), abs=1e-3)
+    assert abs(np.mean(predictions[0].truth_px[:, 2] - points[0][:, 2])) < 1e-3
     (tmp_path / "metrics.csv").write_text("step,loss,val_error\n1,2.0,\n")
-    specimens, table = read()
-    assert specimens is None
+    predictions, table = read()
+    assert predictions is None
     assert table["loss"].tolist() == [2.0]
     assert read() == (None, None)
 
@@ -602,9 +602,9 @@ def test_filters_and_order_choose_the_samples(explored):
 
 def test_what_is_kept_is_what_preprocessing_takes(explored, monkeypatch, tmp_path):
     from p2m_core.config.loading import load_config
-    from p2m_workbench.viewing import store_explorer as explorer
+    from p2m_workbench.viewing import store_explorer
 
-    monkeypatch.setattr(explorer, "run_folder", lambda config: tmp_path)
+    monkeypatch.setattr(store_explorer, "run_folder", lambda config: tmp_path)
     assert explored.settings() == explored.config
     explored.store_margin.value, explored.augment["blur"].value = 1.8, 0.1
     explored.save.click()
@@ -630,7 +630,7 @@ def test_without_the_photos_the_stored_crop_is_shown(explored):
 def test_suspects_are_found_by_each_reason(explored):
     from types import SimpleNamespace
 
-    from p2m_workbench.doctor.outliers import find_suspects
+    from p2m_workbench.doctor.outliers import find_outliers
 
     store = explored.store
     table = {name: values.copy() for name, values in store.table.items()}
@@ -639,7 +639,7 @@ def test_suspects_are_found_by_each_reason(explored):
     table["landmarks_px"][2, :6, 0] = -3.0
     yaw, size = np.zeros(len(store)), np.full(len(store), 90.0)
     yaw[3], size[4] = -95.0, 21.0
-    found = find_suspects(SimpleNamespace(table=table, yaw_deg=lambda: yaw, face_size_px=lambda: size))
+    found = find_outliers(SimpleNamespace(table=table, yaw_deg=lambda: yaw, face_size_px=lambda: size))
     assert found["index"].tolist()[0] == 1  # the worst residual first
     assert dict(zip(found["index"], found["reason"], strict=True)) == {
         1: "landmark residual 7.0 %",

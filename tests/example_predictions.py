@@ -11,7 +11,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from p2m_core.face_mesh import FaceMesh, Specimen
+from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.mesh import mesh_edges
 from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
@@ -73,8 +73,8 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def made_up(
     name: str = "made-up", truth: bool = True, rings: int = 6, levels: int = 4, height: int = 450, width: int = 400
-) -> Specimen:
-    """A specimen whose first level has 3 rings (rings + 1) + 1 vertices, with ground truth beside it."""
+) -> FacePrediction:
+    """A prediction whose first level has 3 rings (rings + 1) + 1 vertices, with ground truth beside it."""
     disc, faces = hexagonal_disc(rings)
     discs, all_faces = [disc], [faces]
     for _ in range(levels - 1):
@@ -97,7 +97,7 @@ def made_up(
     box = np.concatenate([landmarks[:, :2].min(0), landmarks[:, :2].max(0)])
     template = place(relief(discs[0], 0.2), 0.0)
     mesh = FaceMesh(vertices[-1], all_faces[-1], vertices, tuple(all_faces), landmarks, box, template)
-    return Specimen(name, mesh, photo(height, width), place(relief(discs[-1], 1.25), 0.30) if truth else None)
+    return FacePrediction(name, mesh, photo(height, width), place(relief(discs[-1], 1.25), 0.30) if truth else None)
 
 
 # --- face models, in the formats that users have them in -------------------------------------------
