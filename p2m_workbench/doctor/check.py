@@ -155,7 +155,7 @@ def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) ->
     lines.append(
         "pose convention: landmarks rebuilt from coefficients against pt3d_68: "
         f"nme68-3d {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}; "
-        f"offset {offset[0]:+.2f}, {offset[1]:+.2f} px"
+        f"offset {offset[0]:+z.2f}, {offset[1]:+z.2f} px"
     )
     centred = nme68_3d(rebuilt - [*offset, 0], landmarks)
     if ORIGIN_PX[0] < abs(offset).max() < ORIGIN_PX[1] and centred.mean() < residual.mean() / 2:

@@ -23,7 +23,7 @@ from p2m_core.data.shapenet import read_view
 from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
-from p2m_core.geometry.template_files import load_template
+from p2m_core.geometry.template_files import load_template, save_template
 from p2m_core.morphable.formats import convert_face_model, load_face_model, save_face_model
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import read_weights, save_weights
@@ -78,7 +78,7 @@ def sound(tmp_path, synthetic_set, store, tiny_backbone, request):
         np.savez(path, coord=mesh.vertices[: mesh.counts[0]], faces1=mesh.faces[0], unpool1=mesh.unpool[0])
         return path, path.read_bytes(), lambda: load_template(path)
     if kind == "obj":
-        [path, _] = ellipsoid(2).save(tmp_path)
+        [path, _] = save_template(ellipsoid(2), tmp_path)
         return path, path.read_bytes(), lambda: (read_shape(path), load_template(path, 1))
     if kind == "weights":
         path = tmp_path / "a.safetensors"

