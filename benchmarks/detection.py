@@ -34,7 +34,7 @@ def main() -> None:
     own = SynthConfig(out="data/raw/bench", count=count, seed=7, yaw="between", workers=1)
     folder = resolve(args.folder) if args.folder else write_dataset(own)
     samples = [read_sample(path) for path in find_samples(folder)[:count]]
-    yaw = np.array([abs(np.degrees(sample.pose[1])) for sample in samples])
+    yaw = np.array([abs(np.degrees(sample.pose_para[1])) for sample in samples])
     bins = {"0-30": yaw <= 30, "30-60": (yaw > 30) & (yaw <= 60), "60-90": yaw > 60}
     relative, found = (
         {name: [] for name in FILES},
@@ -45,7 +45,7 @@ def main() -> None:
         image, truth = read_image(sample.image_path), box_of(sample.landmarks_px)
         grey = cv2.equalizeHist(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
         for name, file in FILES.items():
-            mirrored = name == "profile" and sample.pose[1] < 0
+            mirrored = name == "profile" and sample.pose_para[1] < 0
             boxes = search(np.ascontiguousarray(grey[:, ::-1]) if mirrored else grey, file, 24)
             target = truth.copy()
             if mirrored:

@@ -58,7 +58,7 @@ def print_distribution(name: str, values: np.ndarray, yaw_deg: np.ndarray) -> No
 
 def rebuilt(model: FaceModel, fit: Fit) -> np.ndarray:
     """Landmarks of a fit (N, 68, 3), px."""
-    return model_to_image(model.landmarks(fit.shape, fit.expression), fit.pose, HEIGHT)
+    return model_to_image(model.landmarks(fit.shape, fit.expression), fit.pose_para, HEIGHT)
 
 
 def left_out(model: FaceModel, landmarks_px: np.ndarray) -> np.ndarray:
@@ -83,10 +83,10 @@ def dense_errors(model: FaceModel, count: int) -> dict[str, np.ndarray]:
     errors = {}
     for percent in (0, 0.5, 1):
         fit = fit_landmarks(model, exact + percent * noise, heights, NOISE_PERCENT)
-        found = model_to_image(points.vertices(fit.shape, fit.expression), fit.pose, HEIGHT)
+        found = model_to_image(points.vertices(fit.shape, fit.expression), fit.pose_para, HEIGHT)
         errors[f"fit, {percent}% noise"] = nme_dense_3d(found, truth)
     without = fit_landmarks(model, exact, heights, 1e6)  # such noise leaves the mean face, and its best pose
-    mean_face = model_to_image(points.vertices(without.shape, without.expression), without.pose, HEIGHT)
+    mean_face = model_to_image(points.vertices(without.shape, without.expression), without.pose_para, HEIGHT)
     return errors | {"mean face, by similarity": nme_dense_3d(mean_face, truth)}
 
 

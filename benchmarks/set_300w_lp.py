@@ -14,7 +14,7 @@ import scipy.io
 from PIL import Image
 
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, read_image
-from p2m_core.geometry.camera import model_to_image, pose_from_similarity
+from p2m_core.geometry.camera import model_to_image, pose_para_from_similarity
 from p2m_core.geometry.crop import apply_affine, box_of
 from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_core.geometry.similarity import umeyama
@@ -26,7 +26,7 @@ STEMS = {"AFW": "AFW_{:d}_1", "HELEN": "HELEN_{:d}_1", "IBUG": "IBUG_image_{:03d
 def moved_pose(pose: np.ndarray, matrix: np.ndarray, height: int) -> np.ndarray:
     """Pose_Para (7,) of a face whose picture went through a similarity (2, 3) of px."""
     there = apply_affine(matrix, model_to_image(CORNERS / pose[6], pose, height))
-    return pose_from_similarity(*umeyama(CORNERS / pose[6], there * [1, -1, 1]), height)
+    return pose_para_from_similarity(*umeyama(CORNERS / pose[6], there * [1, -1, 1]), height)
 
 
 def photo_files(sample: Sample, number: int, poses: int, seed: int = 0) -> dict[str, bytes]:
@@ -42,7 +42,7 @@ def photo_files(sample: Sample, number: int, poses: int, seed: int = 0) -> dict[
         matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, scale)
         moved = cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
         points = apply_affine(matrix, sample.landmarks_px)
-        quality, pose_para = int(rng.integers(80, 97)), moved_pose(sample.pose, matrix, height)
+        quality, pose_para = int(rng.integers(80, 97)), moved_pose(sample.pose_para, matrix, height)
         mirrored = points[MIRROR_68] * [-1, 1, 1] + [width - 1, 0, 0]
         turned = pose_para * [1, -1, -1, -1, 1, 1, 1] + [0, 0, 0, width + 1, 0, 0, 0]
         name = f"{STEMS[subset].format(number + 1)}_{pose}"

@@ -29,7 +29,7 @@ def set_landmarks(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), READ_AT_MOST)).astype(int))
     samples = [read_sample(paths[k]) for k in chosen]
     landmarks = np.stack([sample.landmarks_px for sample in samples])
-    angles = np.stack([sample.pose[:3] for sample in samples])
+    angles = np.stack([sample.pose_para[:3] for sample in samples])
     if (flat := np.isnan(landmarks).any((1, 2))).any():  # 300W-LP's have no depth
         landmarks[flat] = guess_depth(load_head_model().face_model(), landmarks[flat], angles[flat])
     return landmarks * [1.0, -1.0, 1.0], np.degrees(angles[:, 1])

@@ -28,7 +28,7 @@ from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import MASK_SUFFIX, read_attributes, write_sample
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
-from p2m_core.geometry.camera import pose_from_similarity, rotation_from_angles
+from p2m_core.geometry.camera import pose_para_from_similarity, rotation_from_angles
 from p2m_core.geometry.crop import box_of
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.parallel import map_jobs
@@ -84,7 +84,7 @@ class Draw:
     """All that is drawn for one sample before it is rendered; `rng` decides the rest."""
 
     person: Person
-    pose: np.ndarray
+    pose_para: np.ndarray
     camera: Camera
     face_px: np.ndarray
     jpeg_quality: int
@@ -124,13 +124,13 @@ def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) 
         angles[1] = np.radians(overrides.yaw_deg)
     distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if recipe.perspective else None
     face = model.face_map @ person.vertices
-    pose = place_face(face, angles, recipe.size_px, rng)
-    camera = Camera(pose, recipe.size_px, distance_um)
+    pose_para = place_face(face, angles, recipe.size_px, rng)
+    camera = Camera(pose_para, recipe.size_px, distance_um)
     face_px = camera.to_px(face @ rotation_from_angles(angles).T)
     if distance_um is not None:
         # The files know no perspective: their pose is the similarity that comes nearest to it.
-        pose = pose_from_similarity(*umeyama(face, face_px * [1, -1, 1]), recipe.size_px)
-    return Draw(person, pose, camera, face_px, int(rng.integers(75, 97)), rng)
+        pose_para = pose_para_from_similarity(*umeyama(face, face_px * [1, -1, 1]), recipe.size_px)
+    return Draw(person, pose_para, camera, face_px, int(rng.integers(75, 97)), rng)
 
 
 def place_face(face: np.ndarray, angles: np.ndarray, size_px: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,7 +148,7 @@ def take_picture(draw: Draw, recipe: Recipe, overrides: Overrides | None = None)
 
 def attributes(recipe: Recipe, index: int, draw: Draw, picture: Picture) -> dict[str, object]:
     """One row of attributes.csv; `visible` is the seen share of the face's pixels, `hidden` lists landmarks from 0."""
-    person, look, angles = draw.person, draw.person.look, np.degrees(draw.pose[:3]).round(2).tolist()
+    person, look, angles = draw.person, draw.person.look, np.degrees(draw.pose_para[:3]).round(2).tolist()
     ancestry = dict(zip(("african", "asian", "caucasian"), person.identity.ancestry.round(3).tolist(), strict=True))
     seen, hidden = (picture.mask == FACE_SEEN).sum(), (picture.mask > 0).sum()
     return {
@@ -204,7 +204,7 @@ def write_one_alone(job: Job) -> dict[str, object]:
     picture = take_picture(draw, job.recipe)
     row = attributes(job.recipe, job.index, draw, picture)
     write_sample(
-        job.folder, name, picture.image, draw.jpeg_quality, draw.pose, draw.person.shape, draw.person.expression,
+        job.folder, name, picture.image, draw.jpeg_quality, draw.pose_para, draw.person.shape, draw.person.expression,
         draw.face_px[load_canvas().model.landmark_idx], box_of(draw.face_px), picture.mask, picture.hidden, row,
     )  # fmt: skip
     return row

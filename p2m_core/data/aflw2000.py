@@ -64,7 +64,7 @@ class Sample:
     """One annotated photo.
 
     name, image_path         size          (height, width) of the image, px
-    pose         (7,)        as in the file: pitch, yaw, roll (rad), tx, ty, tz (px from 1, y up), scale
+    pose_para    (7,)        the file's Pose_Para: pitch, yaw, roll (rad), tx, ty, tz (px from 1, y up), scale
     shape        (K,)        expression    (M,), raw units of the face model
     landmarks_px (68, 3)     px of p2m_core, iBUG order; z is NaN where the file has none, as in 300W-LP
     hidden       (68,)       bool, whether something hides the landmark; nowhere where the file does not say
@@ -75,7 +75,7 @@ class Sample:
     name: str
     image_path: Path
     size: tuple[int, int]
-    pose: np.ndarray
+    pose_para: np.ndarray
     shape: np.ndarray
     expression: np.ndarray
     landmarks_px: np.ndarray
@@ -153,9 +153,9 @@ def read_sample(mat_path: str | Path) -> Sample:
     image_path = _image_of(mat_path)
     if image_path is None:
         raise _no_image(mat_path)
-    pose = _numbers(mat_path, content, "Pose_Para", (1, 7)).ravel()
-    if pose[6] <= 0:
-        raise InputError(mat_path, "Pose_Para", f"has the scale {pose[6]:g}, not above 0", _REMEDY)
+    pose_para = _numbers(mat_path, content, "Pose_Para", (1, 7)).ravel()
+    if pose_para[6] <= 0:
+        raise InputError(mat_path, "Pose_Para", f"has the scale {pose_para[6]:g}, not above 0", _REMEDY)
     size, (subset, flipped, source) = _image_size(image_path), origin(mat_path)
     if "pt3d_68" in content or not subset:
         landmarks_px = _numbers(mat_path, content, "pt3d_68", (3, 68)).T - [1, 1, 0]
@@ -166,7 +166,7 @@ def read_sample(mat_path: str | Path) -> Sample:
         name=mat_path.stem + FLIPPED.lower() * flipped,
         image_path=image_path,
         size=size,
-        pose=pose,
+        pose_para=pose_para,
         shape=_numbers(mat_path, content, "Shape_Para", None).ravel(),
         expression=_numbers(mat_path, content, "Exp_Para", None).ravel(),
         landmarks_px=landmarks_px,
@@ -269,7 +269,7 @@ def write_sample(
     name: str,
     image_rgb: np.ndarray,
     jpeg_quality: int,
-    pose: np.ndarray,
+    pose_para: np.ndarray,
     shape: np.ndarray,
     expression: np.ndarray,
     landmarks_px: np.ndarray,
@@ -281,7 +281,7 @@ def write_sample(
     """Write NAME.jpg, NAME_mask.png and last NAME.mat, each whole or not at all: a sample is there when its .mat is.
 
     Args:    image_rgb: (H, W, 3) uint8.   jpeg_quality: 1 to 95.
-             pose: (7,) as in AFLW2000-3D, counted from 1.   shape: (K,).   expression: (M,), raw units.
+             pose_para: (7,) AFLW2000-3D's Pose_Para.   shape: (K,).   expression: (M,), raw units.
              landmarks_px: (68, 3) px of p2m_core.   roi_px: (4,) x0 y0 x1 y1 of the crop, px of p2m_core.
              mask: (H, W) uint8, 255 where the face is seen, 128 where something hides it, or None for no such file.
              hidden: (68,) bool, which landmarks something hides; attributes: whatever else is known of the
@@ -311,7 +311,7 @@ def write_sample(
             "Tex_Para": np.zeros((199, 1)),
             "Shape_Para": np.reshape(shape, (-1, 1)).astype(np.float64),
             "Exp_Para": np.reshape(expression, (-1, 1)).astype(np.float64),
-            "Pose_Para": np.reshape(pose, (1, 7)).astype(np.float32),
+            "Pose_Para": np.reshape(pose_para, (1, 7)).astype(np.float32),
             "roi": (np.rint(np.reshape(roi_px, (1, 4))) + 1).astype(np.int16),
             "pt3d_68": from_one.T.astype(np.float32),
             **extra,

@@ -132,7 +132,7 @@ def rebuilt_landmarks(samples: list[Sample], model: FaceModel) -> tuple[np.ndarr
     shape = np.stack([sample.shape[: model.shape_basis.shape[2]] for sample in samples])
     expression = np.stack([sample.expression[: model.expression_basis.shape[2]] for sample in samples])
     points = model.landmarks(shape, expression)
-    placed = [model_to_image(p, sample.pose, sample.size[0]) for p, sample in zip(points, samples, strict=True)]
+    placed = [model_to_image(p, sample.pose_para, sample.size[0]) for p, sample in zip(points, samples, strict=True)]
     return np.stack(placed), shape, expression
 
 
@@ -145,21 +145,21 @@ def sample_rows(samples: list[Sample], model: FaceModel, fit: bool) -> dict[str,
     heights = np.array([sample.size[0] for sample in samples])
     flat = np.isnan(landmarks).any((1, 2))
     if fit:
-        angles = np.stack([sample.pose[:3] for sample in samples])
+        angles = np.stack([sample.pose_para[:3] for sample in samples])
         landmarks[flat] = guess_depth(model, landmarks[flat], angles[flat])
         found = fit_landmarks(model, landmarks, heights)
-        shape, expression, pose, residual = found.shape, found.expression, found.pose, found.residual_percent
+        shape, expression, pose_para, residual = found.shape, found.expression, found.pose_para, found.residual_percent
     else:
         rebuilt, shape, expression = rebuilt_landmarks(samples, model)
         landmarks[flat, :, 2] = rebuilt[flat, :, 2]
-        pose, residual = np.stack([sample.pose for sample in samples]), nme68_3d(rebuilt, landmarks)
+        pose_para, residual = np.stack([sample.pose_para for sample in samples]), nme68_3d(rebuilt, landmarks)
     return {
         **{name: np.array([getattr(sample, name) for sample in samples]) for name in ("name", "source", "subset")},
         "flipped": np.array([sample.flipped for sample in samples], np.uint8),
         "shape": shape.astype(np.float32),
         "expression": expression.astype(np.float32),
-        "pose": pose.astype(np.float64),
-        "file_pose": np.stack([sample.pose for sample in samples]).astype(np.float64),
+        "pose": pose_para.astype(np.float64),
+        "file_pose": np.stack([sample.pose_para for sample in samples]).astype(np.float64),
         "height": heights,
         "width": np.array([sample.size[1] for sample in samples]),
         "landmarks_px": landmarks.astype(np.float32),

@@ -53,26 +53,26 @@ def angles_from_rotation(rotation: np.ndarray) -> np.ndarray:
     return np.stack([np.arctan2(r[..., 1, 2], r[..., 2, 2]), yaw, np.arctan2(r[..., 0, 1], r[..., 0, 0])], -1)
 
 
-def model_to_image(vertices: np.ndarray, pose: np.ndarray, height: int) -> np.ndarray:
+def model_to_image(vertices: np.ndarray, pose_para: np.ndarray, height: int) -> np.ndarray:
     """Model space to image px under AFLW2000-3D's weak perspective.
 
     Args:    vertices: (..., V, 3) model units, y up.
-             pose: (..., 7) pitch, yaw, roll (rad), tx, ty, tz (px counted from 1, y up), scale (px per unit).
+             pose_para: (..., 7) pitch, yaw, roll (rad), tx, ty, tz (px counted from 1, y up), scale (px per unit).
              height: image height in px.
     Returns: (..., V, 3) image px of p2m_core.
     """
-    pose = np.asarray(pose, np.float64)
-    return turned_to_image(vertices @ np.swapaxes(rotation_from_angles(pose[..., :3]), -1, -2), pose, height)
+    pose_para = np.asarray(pose_para, np.float64)
+    return turned_to_image(vertices @ np.swapaxes(rotation_from_angles(pose_para[..., :3]), -1, -2), pose_para, height)
 
 
-def turned_to_image(points: np.ndarray, pose: np.ndarray, height: int) -> np.ndarray:
+def turned_to_image(points: np.ndarray, pose_para: np.ndarray, height: int) -> np.ndarray:
     """The part of `model_to_image` after the rotation: points (..., V, 3) turned already -> (..., V, 3) image px."""
-    place = points * pose[..., 6, None, None].astype(points.dtype) + pose[..., None, 3:6].astype(points.dtype)
+    place = points * pose_para[..., 6, None, None].astype(points.dtype) + pose_para[..., None, 3:6].astype(points.dtype)
     # The data set flips by y -> H + 1 - y with pixels from 1; from 0 that is H - y.
     return np.stack([place[..., 0] - 1, height - place[..., 1], place[..., 2]], -1)
 
 
-def pose_from_similarity(scale: float, rotation: np.ndarray, translation: np.ndarray, height: int) -> np.ndarray:
+def pose_para_from_similarity(scale: float, rotation: np.ndarray, translation: np.ndarray, height: int) -> np.ndarray:
     """AFLW2000-3D's Pose_Para (7,) of a similarity that takes model space to image px with y up.
 
     Args:    scale, rotation (3, 3), translation (3,): x_up = scale * rotation @ v + translation, where

@@ -59,12 +59,12 @@ def ndc_to_px(points_ndc: np.ndarray, size_px: int) -> np.ndarray:
     return points_ndc * (size_px / 2) + centre[: points_ndc.shape[-1]]
 
 
-def model_frame(pose: np.ndarray, height: np.ndarray) -> np.ndarray:
+def model_frame(pose_para: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Where origin and unit vectors of model space fall, (..., 4, 3) image px: all that `model_to_image` does.
 
-    Args: pose: (..., 7), height: (...,), as in `model_to_image`.
+    Args: pose_para: (..., 7), height: (...,), as in `model_to_image`.
     """
-    return model_to_image(np.concatenate([np.zeros((1, 3)), np.eye(3)]), pose, np.asarray(height)[..., None])
+    return model_to_image(np.concatenate([np.zeros((1, 3)), np.eye(3)]), pose_para, np.asarray(height)[..., None])
 
 
 def model_to_crop(frame_px: np.ndarray, matrix: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from p2m_core.geometry.camera import model_to_image, pose_from_similarity, rotation_from_angles
+from p2m_core.geometry.camera import model_to_image, pose_para_from_similarity, rotation_from_angles
 from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.metrics import mean_face_floor, nme68_3d
@@ -32,13 +32,13 @@ _Y_UP = np.array([1.0, -1.0, 1.0])
 class Fit:
     """Poses and coefficients of N faces.
 
-    pose             (N, 7)        as AFLW2000-3D's Pose_Para, for `camera.model_to_image`
+    pose_para        (N, 7)        AFLW2000-3D's Pose_Para, for `camera.model_to_image`
     shape            (N, K)        expression (N, M), raw units of the model
     residual_percent (N,)          nme68-3d of the fitted landmarks
     beyond_3_sigma   (N,)          share of the coefficients that are implausible
     """
 
-    pose: np.ndarray
+    pose_para: np.ndarray
     shape: np.ndarray
     expression: np.ndarray
     residual_percent: np.ndarray
@@ -62,7 +62,7 @@ def fit_landmarks(
              noise_percent: how far landmarks may be off at least, in percent of the face size: the ridge. Less
              follows the landmarks closer, with less plausible faces.
              shape_components: use only the first ones, the others stay 0.   rounds: of the two steps.
-    Returns: Fit; `pose` and coefficients have the full width of the model.
+    Returns: Fit; `pose_para` and coefficients have the full width of the model.
     Raises:  ValueError if the landmarks are not (N, 68, 3) and finite.
     """
     landmarks_px, heights = np.asarray(landmarks_px, np.float64), np.asarray(heights, np.float64).reshape(-1)
@@ -90,14 +90,14 @@ def fit_landmarks(
         coefficients = (back - mean).reshape(-1, mean.size) @ u * (singular / (singular**2 + noise**2)) @ vt
     fitted = (mean.ravel() + coefficients @ basis.T).reshape(-1, 68, 3)
     similarities = zip(*umeyama(fitted, target), heights, strict=True)
-    pose = np.array([pose_from_similarity(*similarity) for similarity in similarities]).reshape(-1, 7)
+    pose_para = np.array([pose_para_from_similarity(*similarity) for similarity in similarities]).reshape(-1, 7)
     shape = np.zeros((len(target), len(model.shape_sigma)))
     shape[:, :shape_count] = coefficients[:, :shape_count] * sigma[:shape_count]
     return Fit(
-        pose=pose,
+        pose_para=pose_para,
         shape=shape,
         expression=coefficients[:, shape_count:] * sigma[shape_count:],
-        residual_percent=nme68_3d(model_to_image(fitted, pose, heights[:, None]), landmarks_px),
+        residual_percent=nme68_3d(model_to_image(fitted, pose_para, heights[:, None]), landmarks_px),
         beyond_3_sigma=(np.abs(coefficients) > 3).mean(-1),
     )
 

@@ -87,7 +87,7 @@ def build_scene(
 ) -> tuple[Scene, dict[str, str]]:
     """Head, dress and hair; unless `alone`, perhaps something in front of the face. Also names for the table."""
     look, rotation = person.look, camera.rotation
-    head = place_head(canvas, person.vertices, camera.pose[:3], rng)
+    head = place_head(canvas, person.vertices, camera.pose_para[:3], rng)
     hood = look.worn.headwear == "hood"
     clothes, surfaces = dress(canvas, head, rng, look.woman, *(("hoodie", look.worn.cloth) if hood else ()))
     surfaces = surfaces + wear(canvas, look.worn, head, rotation, rng)
@@ -391,8 +391,8 @@ def add_companion(backdrop: np.ndarray, canvas: Canvas, light: Light, rng: np.ra
     side = int(size_px * rng.uniform(0.35, 0.65))
     person = draw_person(rng, canvas.model)
     scale = rng.uniform(0.35, 0.5) * side / 2.4e5
-    pose = np.array([*rng.normal(0, [0.15, 0.6, 0.1]), side / 2, 0.55 * side - 7.1e5 * scale, 0, scale])
-    scene, _ = build_scene(canvas, person, Camera(pose, side), rng, alone=True)
+    pose_para = np.array([*rng.normal(0, [0.15, 0.6, 0.1]), side / 2, 0.55 * side - 7.1e5 * scale, 0, scale])
+    scene, _ = build_scene(canvas, person, Camera(pose_para, side), rng, alone=True)
     poster = rng.random() < 0.2
     left = int(rng.choice([rng.uniform(-0.15, 0.12), rng.uniform(0.55, 0.85)]) * size_px)
     top = int(rng.uniform(0, 0.3) * size_px) if poster else size_px - int(side * rng.uniform(0.6, 0.95))

@@ -64,22 +64,22 @@ class Light:
 class Camera:
     """Where the head stands in the picture.
 
-    pose (7,) as Pose_Para; size_px: side of the square picture; distance_um: of a pinhole from the head's
+    pose_para (7,); size_px: side of the square picture; distance_um: of a pinhole from the head's
     centre, or None for one that is infinitely far, as the data set's format has it.
     """
 
-    pose: np.ndarray
+    pose_para: np.ndarray
     size_px: int
     distance_um: float | None = None
 
     @property
     def rotation(self) -> np.ndarray:
         """From the head's frame to the camera's (3, 3)."""
-        return np.float32(rotation_from_angles(self.pose[:3]))
+        return np.float32(rotation_from_angles(self.pose_para[:3]))
 
     def to_px(self, points: np.ndarray) -> np.ndarray:
         """Points turned by the pose (..., 3), um, to px of the picture, z towards the viewer."""
-        px = turned_to_image(points, self.pose, self.size_px)
+        px = turned_to_image(points, self.pose_para, self.size_px)
         if self.distance_um is not None:
             nearer = self.distance_um / (self.distance_um + HEAD_CENTRE_Z_UM - points[..., 2:])
             centre = (self.size_px - 1) / 2
@@ -93,4 +93,4 @@ class Camera:
     @property
     def px_per_um(self) -> float:
         """Size of a um in the picture."""
-        return float(self.pose[6])
+        return float(self.pose_para[6])

@@ -289,7 +289,7 @@ def test_200_samples_lost_in_part_come_back_the_same(wide_set, tmp_path, rendere
 
 def test_the_files_give_the_landmarks_to_a_hundredth_of_a_pixel(wide_samples, face_model):
     for sample in wide_samples:
-        points = model_to_image(face_model.landmarks(sample.shape, sample.expression), sample.pose, WIDE_PX)
+        points = model_to_image(face_model.landmarks(sample.shape, sample.expression), sample.pose_para, WIDE_PX)
         assert abs(points - sample.landmarks_px).max() < 0.01
 
 
@@ -299,7 +299,7 @@ def test_attributes_have_a_row_a_sample(wide_set, wide_samples, table):
     for index, (row, sample) in enumerate(zip(table, wide_samples, strict=True)):
         assert (int(row["seed"]), int(row["index"])) == (WIDE_SEED, index)
         angles = [float(row[name]) for name in ("pitch_deg", "yaw_deg", "roll_deg")]
-        np.testing.assert_allclose(angles, np.degrees(sample.pose[:3]), atol=0.006)
+        np.testing.assert_allclose(angles, np.degrees(sample.pose_para[:3]), atol=0.006)
         assert float(row["african"]) + float(row["asian"]) + float(row["caucasian"]) == pytest.approx(1, abs=0.002)
         assert [int(k) for k in row["hidden"].split()] == np.flatnonzero(sample.hidden).tolist()
         mask = mask_of(wide_set, sample.name)
@@ -310,7 +310,7 @@ def test_attributes_have_a_row_a_sample(wide_set, wide_samples, table):
 
 def test_no_two_samples_are_alike(wide_samples, table):
     assert len({sample.shape.tobytes() for sample in wide_samples}) == WIDE_COUNT
-    assert len({sample.pose.tobytes() for sample in wide_samples}) == WIDE_COUNT
+    assert len({sample.pose_para.tobytes() for sample in wide_samples}) == WIDE_COUNT
     first, second = column(table[:-1], "age"), column(table[1:], "age")
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.2  # nor neighbours akin
 
@@ -344,11 +344,11 @@ def test_masks_cover_the_landmarks(wide_set, wide_samples):
 
 def test_landmarks_are_hidden_where_they_should_be(wide_set, wide_samples):
     """By the head itself in profile, by things elsewhere: then the mask says so as well."""
-    turned = np.array([abs(sample.pose[1]) for sample in wide_samples])
+    turned = np.array([abs(sample.pose_para[1]) for sample in wide_samples])
     hidden = np.array([sample.hidden.sum() for sample in wide_samples])
     assert np.corrcoef(turned, hidden)[0, 1] > 0.4
     for sample in wide_samples:
-        if abs(sample.pose[1]) > np.radians(50):
+        if abs(sample.pose_para[1]) > np.radians(50):
             depth = sample.landmarks_px[:, 2]
             assert depth[sample.hidden].mean() < depth[~sample.hidden].mean()
     covered = [

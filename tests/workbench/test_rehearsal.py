@@ -66,7 +66,7 @@ def check_truth(store: Store, raw: Path, model_folder: Path, rows: range) -> Non
         pose = content["Pose_Para"].ravel().astype(np.float64)
         by_hand = oracles.aflw_projection(vertices, pose, height) - [1, 1, 0]
         np.testing.assert_allclose(store.truth_px(k), operator @ by_hand, atol=2e-3)
-        np.testing.assert_allclose(model_to_image(vertices, sample.pose, height), by_hand, atol=2e-3)
+        np.testing.assert_allclose(model_to_image(vertices, sample.pose_para, height), by_hand, atol=2e-3)
         # and the 68 of them that the file's keypoints name are the file's own landmarks
         np.testing.assert_allclose(by_hand[model.landmark_idx].T, content["pt3d_68"] - [[1], [1], [0]], atol=0.02)
         on_template = store.template.landmarks(store.truth_px(k))

@@ -45,7 +45,7 @@ def test_round_trip(mat):
     sample = aflw2000.read_sample(mat)
     shape, expression, landmarks_px = truth()
     assert (sample.name, sample.size) == ("image00001", (80, 100))
-    np.testing.assert_allclose(sample.pose, POSE, rtol=1e-6)
+    np.testing.assert_allclose(sample.pose_para, POSE, rtol=1e-6)
     np.testing.assert_array_equal(sample.shape, shape)
     np.testing.assert_array_equal(sample.expression, expression)
     np.testing.assert_allclose(sample.landmarks_px, landmarks_px, atol=1e-5)
@@ -274,10 +274,10 @@ def test_real_samples_follow_the_pose_conventions(aflw_samples, basel_landmarks)
         assert sample.size == aflw2000.read_image(sample.image_path).shape[:2] == (450, 450)
         assert (len(sample.shape), len(sample.expression)) == (199, 29)
         vertices = basel_landmarks.vertices(sample.shape[:40], sample.expression[:10])
-        placed = model_to_image(vertices, sample.pose, sample.size[0])
+        placed = model_to_image(vertices, sample.pose_para, sample.size[0])
         offsets.append(placed - sample.landmarks_px)
         assert np.linalg.norm(offsets[-1][:, :2], axis=1).mean() < 2, mat.name
-        by_hand = oracles.aflw_projection(vertices, sample.pose, sample.size[0]) - [1, 1, 0]
+        by_hand = oracles.aflw_projection(vertices, sample.pose_para, sample.size[0]) - [1, 1, 0]
         np.testing.assert_allclose(placed, by_hand, atol=1e-3)
     assert np.linalg.norm(np.stack(offsets)[..., :2], axis=-1).mean() < 1.2
     assert np.abs(np.mean(offsets, (0, 1))).max() < 0.2

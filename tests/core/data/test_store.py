@@ -85,7 +85,7 @@ def test_true_vertices_are_the_face_models(store, synthetic_set, face_model):
     for index, path in enumerate(find_samples(synthetic_set)):
         sample = read_sample(path)
         dense = operator @ face_model.vertices(sample.shape, sample.expression)
-        expected = model_to_image(dense, sample.pose, SET_PX)
+        expected = model_to_image(dense, sample.pose_para, SET_PX)
         np.testing.assert_allclose(store.truth_px(index), expected, atol=0.01)
     # the landmarks on the template lie near the files' own
     found = np.stack([store.template.landmarks(store.truth_px(k)) for k in range(len(store))])
@@ -105,7 +105,7 @@ def test_the_networks_input_is_the_photo_around_the_face(store, synthetic_set):
 
 def test_yaw_and_face_size(store, synthetic_set):
     samples = [read_sample(path) for path in find_samples(synthetic_set)]
-    np.testing.assert_allclose(store.yaw_deg(), [np.degrees(sample.pose[1]) for sample in samples])
+    np.testing.assert_allclose(store.yaw_deg(), [np.degrees(sample.pose_para[1]) for sample in samples])
     sizes = [np.sqrt(np.prod(np.ptp(sample.landmarks_px[:, :2], axis=0))) for sample in samples]
     np.testing.assert_allclose(store.face_size_px(), sizes, rtol=1e-5)
 

@@ -99,7 +99,7 @@ def test_pose_of_a_similarity_gives_that_similarity():
     for pose in poses(7, 20):
         rotation, shift, scale = camera.rotation_from_angles(pose[:3]), pose[3:6], pose[6]
         placed = (scale * vertices @ rotation.T + shift) * Y_UP
-        found = camera.pose_from_similarity(scale, rotation, shift, 300)
+        found = camera.pose_para_from_similarity(scale, rotation, shift, 300)
         np.testing.assert_allclose(camera.model_to_image(vertices, found, 300), placed, atol=1e-6)
 
 

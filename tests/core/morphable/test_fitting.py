@@ -39,8 +39,8 @@ def test_what_was_put_in_comes_out(model, faces):
     pose, shape, expression, landmarks_px = faces
     fit = fit_landmarks(model, landmarks_px, np.full(N, HEIGHT), noise_percent=1e-3, rounds=200)
     assert fit.residual_percent.max() < 0.01
-    assert geodesic_deg(np.degrees(fit.pose[:, :3]), np.degrees(pose[:, :3])).max() < 0.1
-    np.testing.assert_allclose(fit.pose[:, 6], pose[:, 6], rtol=2e-3)
+    assert geodesic_deg(np.degrees(fit.pose_para[:, :3]), np.degrees(pose[:, :3])).max() < 0.1
+    np.testing.assert_allclose(fit.pose_para[:, 6], pose[:, 6], rtol=2e-3)
     np.testing.assert_allclose(fit.shape / model.shape_sigma, shape / model.shape_sigma, atol=0.05)
     np.testing.assert_allclose(fit.expression / model.expression_sigma, expression / model.expression_sigma, atol=0.05)
 
@@ -53,7 +53,7 @@ def test_the_residual_is_that_of_the_returned_face_in_the_image(model, faces):
     placed = np.stack(
         [
             model_to_image(model.landmarks(s, e), p, h)
-            for s, e, p, h in zip(fit.shape, fit.expression, fit.pose, heights, strict=True)
+            for s, e, p, h in zip(fit.shape, fit.expression, fit.pose_para, heights, strict=True)
         ]
     )
     np.testing.assert_allclose(nme68_3d(placed, landmarks_px), fit.residual_percent, atol=1e-3)
@@ -65,8 +65,8 @@ def test_each_face_is_fitted_on_its_own(model, faces):
     together = fit_landmarks(model, landmarks_px, heights)
     alone = fit_landmarks(model, landmarks_px[7:8], heights[7:8])
     np.testing.assert_allclose(alone.shape[0], together.shape[7])
-    np.testing.assert_allclose(alone.pose[0], together.pose[7])
-    assert fit_landmarks(model, landmarks_px[:0], []).pose.shape == (0, 7)
+    np.testing.assert_allclose(alone.pose_para[0], together.pose_para[7])
+    assert fit_landmarks(model, landmarks_px[:0], []).pose_para.shape == (0, 7)
 
 
 def test_moving_and_scaling_the_image_changes_the_pose_only(model, faces):
@@ -75,7 +75,7 @@ def test_moving_and_scaling_the_image_changes_the_pose_only(model, faces):
     after = fit_landmarks(model, landmarks_px * 2 + [30, -40, 5], heights)
     np.testing.assert_allclose(after.shape, before.shape, atol=1e-3)
     np.testing.assert_allclose(after.residual_percent, before.residual_percent, atol=1e-9)
-    np.testing.assert_allclose(after.pose[:, 6], 2 * before.pose[:, 6])
+    np.testing.assert_allclose(after.pose_para[:, 6], 2 * before.pose_para[:, 6])
 
 
 def test_the_prior_holds_back_noise(model, faces):
@@ -144,9 +144,9 @@ def test_real_samples_fit_below_one_percent(aflw_samples, face_model):
     assert fit.residual_percent.mean() < 0.8
     assert (fit.residual_percent < 0.6 * unfitted).all()
     assert fit.beyond_3_sigma.mean() < 0.01
-    pose = np.array([sample.pose for sample in samples])
+    pose = np.array([sample.pose_para for sample in samples])
     # two models have no common frontal pose, so a constant few degrees remain
-    assert geodesic_deg(np.degrees(fit.pose[:, :3]), np.degrees(pose[:, :3])).max() < 5
+    assert geodesic_deg(np.degrees(fit.pose_para[:, :3]), np.degrees(pose[:, :3])).max() < 5
 
 
 def test_all_2000_real_landmark_sets(aflw_landmarks, face_model):

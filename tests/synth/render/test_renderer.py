@@ -79,7 +79,7 @@ def part_picture(monkeypatch, canvas, camera, part, person=None):
 def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, canvas, nothing_in_front, angles_deg, part, idx):
     size = 200
     camera = facing(canvas, angles_deg, size)
-    landmarks = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose, size)
+    landmarks = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose_para, size)
     picture = part_picture(monkeypatch, canvas, camera, part)
     row, column = np.mgrid[:size, :size]
     centre = np.array([(picture * column).sum(), (picture * row).sum()]) / picture.sum()
@@ -95,7 +95,7 @@ def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, canvas, nothing_i
 def test_the_drawn_skin_is_the_face_models_surface(monkeypatch, canvas, nothing_in_front):
     """The face model's own depth picture and the drawn skin cover the same pixels."""
     camera, model = facing(canvas, (5, 20, 0)), canvas.model.face_model()
-    points = model_to_image(model.mean, camera.pose, SIZE)
+    points = model_to_image(model.mean, camera.pose_para, SIZE)
     covered = rasterize(points, model.triangles, SIZE, SIZE)[0] >= 0
     assert covered.sum() > 500
     picture = part_picture(monkeypatch, canvas, camera, "skin")
@@ -132,9 +132,9 @@ def test_eyes_look_where_the_expression_says(canvas, unit, axis, sign):
 def test_perspective_from_afar_is_none(canvas):
     camera = facing(canvas, (10, -35, 5))
     points = canvas.canonical * 1e5
-    far = Camera(camera.pose, SIZE, 1e12)
+    far = Camera(camera.pose_para, SIZE, 1e12)
     np.testing.assert_allclose(far.to_px(points), camera.to_px(points), atol=0.01)
-    near = Camera(camera.pose, SIZE, 4e5)
+    near = Camera(camera.pose_para, SIZE, 4e5)
     apart = near.to_px(points) - camera.to_px(points)
     assert abs(apart).max() > 3
     assert (apart[:, 2] == 0).all()
@@ -162,7 +162,7 @@ def test_a_bare_frontal_face_hides_nothing(canvas, nothing_in_front):
     assert set(np.unique(picture.mask)) <= {0, 255}
     assert picture.hidden.sum() <= 4
     model = canvas.model.face_model()
-    points = model_to_image(model.mean, facing(canvas).pose, SIZE)
+    points = model_to_image(model.mean, facing(canvas).pose_para, SIZE)
     covered = rasterize(points, model.triangles, SIZE, SIZE)[0] >= 0
     both = (covered & (picture.mask > 0)).sum() / (covered | (picture.mask > 0)).sum()
     assert both > 0.95
@@ -172,7 +172,7 @@ def test_a_bare_frontal_face_hides_nothing(canvas, nothing_in_front):
 def test_a_turned_face_hides_its_far_side(canvas, nothing_in_front, yaw_deg):
     camera = facing(canvas, (0, yaw_deg, 0))
     picture = render(canvas, bare_person(canvas), camera, np.random.default_rng(0))
-    depth = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose, SIZE)[:, 2]
+    depth = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose_para, SIZE)[:, 2]
     near, far = (range(9, 15), range(2, 8)) if depth[12] > depth[4] else (range(2, 8), range(9, 15))
     assert picture.hidden[list(far)].mean() > 0.8
     assert picture.hidden[list(near)].mean() < 0.2
@@ -226,7 +226,7 @@ def test_wishes_are_granted(head):
     draw = draw_sample(recipe, 2, overrides)
     assert draw.person.preset == "shout"
     assert draw.person.look.hair.cut == "bald"
-    assert np.degrees(draw.pose[1]) == pytest.approx(-40)
+    assert np.degrees(draw.pose_para[1]) == pytest.approx(-40)
     assert take_picture(draw, recipe, overrides).facts["light"] == "night"
     # what was not wished for stays as it was drawn
     plain = draw_sample(recipe, 2)
@@ -240,10 +240,10 @@ def test_faces_seen_in_perspective_have_the_nearest_pose(head):
     for index in range(4):
         draw = draw_sample(recipe, index)
         assert 0.35e6 <= draw.camera.distance_um <= 2.5e6
-        rebuilt = model_to_image(model.vertices(draw.person.shape, draw.person.expression), draw.pose, 96)
+        rebuilt = model_to_image(model.vertices(draw.person.shape, draw.person.expression), draw.pose_para, 96)
         apart = np.linalg.norm((rebuilt - draw.face_px)[:, :2], axis=1)
         assert 0.05 < apart.mean() < 2.5
-        moved = draw.pose + np.array([0, 0.02, 0, 0, 0, 0, 0])
+        moved = draw.pose_para + np.array([0, 0.02, 0, 0, 0, 0, 0])
         worse = model_to_image(model.vertices(draw.person.shape, draw.person.expression), moved, 96)
         assert ((worse - draw.face_px) ** 2).sum() > ((rebuilt - draw.face_px) ** 2).sum()
 

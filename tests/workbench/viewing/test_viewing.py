@@ -515,7 +515,7 @@ def test_every_control_of_the_generator_changes_the_picture(generator, control, 
 
 
 def test_the_yaw_slider_shows_what_was_drawn_until_it_is_moved(generator):
-    drawn = np.degrees(generator.drawn.pose[1])
+    drawn = np.degrees(generator.drawn.pose_para[1])
     assert not generator.turn.value
     assert generator.yaw.value == round(drawn)
     pictures = []
@@ -523,7 +523,7 @@ def test_the_yaw_slider_shows_what_was_drawn_until_it_is_moved(generator):
     generator.yaw.value = 30
     assert generator.turn.value
     assert len(pictures) == 1  # one picture, not one a control
-    assert np.degrees(generator.drawn.pose[1]) == pytest.approx(30)
+    assert np.degrees(generator.drawn.pose_para[1]) == pytest.approx(30)
     generator.index.value = 1
     assert generator.yaw.value == 30  # the wish outlasts the face
     generator.index.value = 0
