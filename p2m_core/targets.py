@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "surface")  # want truth with the template's own vertices
+BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "correspondence")  # want truth with the template's own vertices
 
 
 @dataclass

@@ -107,10 +107,10 @@ class ModelConfig(Section):
     template_detail: new vertices lie on the placed template plus the mean offset of their edge's ends, instead of in
     the middle of the edge, so that they begin with the template's finer shape.
     pyramid: maps are merged from coarse to fine with two 3x3 convolutions at each size, instead of added.
-    surface: a map of where on the template lies what a pixel shows, taught by loss.surface. Coarse stages are told
+    correspondence_map: a map of where on the template lies what a pixel shows, taught by loss.correspondence. Coarse stages are told
     how far it is from each vertex and how to move there; all move vertices in the template's frame as well as in the
     crop's.
-    shape_modes: number of displacements of the whole template, learned, that are added to it before the stages, by
+    shape_basis: number of displacements of the whole template, learned, that are added to it before the stages, by
     coefficients from the means of all of the encoder's maps; wants template_detail.
     """
 
@@ -138,8 +138,8 @@ class ModelConfig(Section):
     global_feature: bool = False
     template_coordinates: bool = False
     pyramid: bool = False
-    surface: bool = False
-    shape_modes: Annotated[int, Field(ge=0)] = 0
+    correspondence_map: bool = False
+    shape_basis: Annotated[int, Field(ge=0)] = 0
 
 
 class LossConfig(Section):
@@ -148,7 +148,7 @@ class LossConfig(Section):
     Coordinates are the network's own: normalised crop coordinates for faces, metres for objects. points: drawn of the
     true surface for the chamfer term. regions: the shares of them that are drawn near and very near the landmarks,
     within region_radii in face sizes; the rest is drawn of the whole face, even by area. (0.22, 0.17) is as in older
-    ports, with 11000, 4000 and 3000 points. surface: how far off model.surface is, on the unit template. reconst:
+    ports, with 11000, 4000 and 3000 points. correspondence: how far off model.correspondence_map is, on the unit template. reconst:
     binary cross-entropy of the decoder's image.
     """
 
@@ -166,7 +166,7 @@ class LossConfig(Section):
     laplace: Weight = 0.5
     laplace_levels: tuple[Weight, ...] = (0.2, 1.5, 1.2, 1.0)
     move: Weight = 0.033
-    surface: Weight = 0.0
+    correspondence: Weight = 0.0
     reconst: Weight = 0.0
 
 

@@ -18,7 +18,13 @@ VGGFACE2_MEAN_BGR = (91.4953, 103.8827, 131.0912)  # of 255
 _log = logging.getLogger(__name__)
 
 
-class ResNet(nn.Module):
+class Encoder(nn.Module):
+    """Base of the encoders. `channels`: of the four maps that `forward` returns for images (B, 3, H, W)."""
+
+    channels: tuple[int, int, int, int]
+
+
+class ResNet(Encoder):
     """torchvision's ResNet18 or 50 without its classifier: maps at 1/4, 1/8, 1/16, 1/32 of the input."""
 
     def __init__(self, name: str, pretrained: bool | str):
@@ -33,7 +39,7 @@ class ResNet(nn.Module):
         width = 64 if name == "resnet18" else 256
         self.channels = (width, 2 * width, 4 * width, 8 * width)
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: Float[torch.Tensor, "b 3 h w"]) -> list[Float[torch.Tensor, "b _ _ _"]]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -56,7 +62,7 @@ def fold_batch_norms(encoder: nn.Module) -> None:
                 setattr(module, norm, nn.Identity())
 
 
-class VGG16(nn.Module):
+class VGG16(Encoder):
     """The paper's VGG16: strides in the first convolution of a stage, 5x5 in the last two; maps at 1/4 to 1/32.
 
     Source: Pixel2Mesh's official code; tensor names as in its PyTorch port.
@@ -120,6 +126,9 @@ class Decoder(nn.Module):
 class Normalise(nn.Module):
     """RGB in [0, 1] to what a backbone was trained on: "imagenet", "vggface2" (BGR of 255, less its mean), "none"."""
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
@@ -167,8 +176,8 @@ def load_imagenet(net: nn.Module, name: str) -> None:
         )
 
 
-def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> nn.Module:
-    """The encoder `name` (resnet18, resnet50 or vgg16), with an attribute `channels` of its four maps.
+def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> Encoder:
+    """The encoder `name`: resnet18, resnet50 or vgg16.
 
     Args:   pretrained: ImageNet weights, or the path of VGGFace2's for resnet50.
     Raises: InputError if vgg16, the paper's own variant, is to be pretrained.

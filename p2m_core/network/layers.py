@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,19 +34,22 @@ class _SparseProduct(torch.autograd.Function):
     """matrix @ x, with a gradient for x alone: torch's own backward would transpose the matrix at every step."""
 
     @staticmethod
-    def forward(ctx, x, matrix, transposed):
+    def forward(ctx: Any, x: torch.Tensor, matrix: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
         ctx.transposed = transposed
         with torch.autocast(x.device.type, enabled=False):  # sparse products want float32
             return matrix @ x
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         with torch.autocast(gradient.device.type, enabled=False):
             return ctx.transposed @ gradient.contiguous(), None, None
 
 
 class SparseMap(nn.Module):
     """A fixed linear map between vertex sets: (V, B, C) -> (W, B, C) by a sparse (W, V) matrix."""
+
+    matrix: torch.Tensor
+    transposed: torch.Tensor
 
     def __init__(self, matrix: sp.csr_matrix):
         super().__init__()
@@ -63,7 +70,16 @@ class _GraphConvolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, loop_weight, bias, matrix, transposed, relu):
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        loop_weight: torch.Tensor,
+        bias: torch.Tensor,
+        matrix: torch.Tensor,
+        transposed: torch.Tensor,
+        relu: bool,
+    ) -> torch.Tensor:
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         flat, weight, loop_weight = (y.to(dtype) for y in (x.reshape(-1, x.shape[-1]), weight, loop_weight))
@@ -78,7 +94,7 @@ class _GraphConvolution(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, loop_weight, *out = ctx.saved_tensors
         gradient = gradient.contiguous()
         with torch.autocast(gradient.device.type, enabled=False):
@@ -173,6 +189,8 @@ class Unpooling(nn.Module):
     "midpoint": (a + b) / 2.   "adaptive": t a + (1 - t) b with a learned t per edge, held in [0, 1].
     """
 
+    pairs: torch.Tensor
+
     def __init__(self, pairs: np.ndarray, count: int, adaptive: bool):
         super().__init__()
         self.adaptive = adaptive
@@ -191,6 +209,11 @@ class Unpooling(nn.Module):
         t = self.new_pts_pos.clamp(0, 1)[:, None, None]
         a, b = self.pairs.unbind(1)
         return torch.cat([x, t * x[a] + (1 - t) * x[b]])
+
+
+def added(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The sum of one or more tensors of a shape, in their order."""
+    return functools.reduce(operator.add, tensors)
 
 
 # --- image features at the vertices ---------------------------------------------------------------
@@ -242,5 +265,5 @@ def weigh_corners(
             row, column = (c.clamp(0, side - 1).nan_to_num().long() for c, side in ((y, height), (x, width)))
             rows.append(first + row * width + column)  # a NaN shows in its weight
     table = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    bags, weights = torch.stack(rows, -1).view(-1, 4), torch.stack(weights, -1).view(-1, 4)
-    return F.embedding_bag(bags, table, per_sample_weights=weights, mode="sum").view(*place.shape[:2], channels)
+    bags, shares = torch.stack(rows, -1).view(-1, 4), torch.stack(weights, -1).view(-1, 4)
+    return F.embedding_bag(bags, table, per_sample_weights=shares, mode="sum").view(*place.shape[:2], channels)

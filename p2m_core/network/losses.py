@@ -30,8 +30,8 @@ from p2m_core.network.mesh_ops import (
 from p2m_core.network.model import NetworkOutput, unit_template
 from p2m_core.targets import Truth
 
-SURFACE_LEVEL = 2  # whose vertices teach the surface map: about two to a pixel of it
-TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "surface", "reconst")
+CORRESPONDENCE_LEVEL = 2  # whose vertices supervise the correspondence map: about two for each of its pixels
+TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "correspondence", "reconst")
 
 
 class MeshLoss(nn.Module):
@@ -55,12 +55,12 @@ class MeshLoss(nn.Module):
         self.along_edges = nn.ModuleList(SparseMap(edge_differences(edges, n)) for edges, n in level_edges(template))
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
-        if config.surface:
-            level = min(SURFACE_LEVEL, len(template.counts) - 1)
-            self.register_buffer("surface_faces", torch.from_numpy(template.faces[level]), persistent=False)
+        if config.correspondence:
+            level = min(CORRESPONDENCE_LEVEL, len(template.counts) - 1)
+            self.register_buffer("seen_faces", torch.from_numpy(template.faces[level]), persistent=False)
             start = torch.from_numpy(unit_template(template))[: template.counts[level]]
             self.register_buffer("start", start, persistent=False)
-            self.surface_sums = SparseMap(face_sums(template.faces[level], template.counts[level]))
+            self.seen_to_vertices = SparseMap(face_sums(template.faces[level], template.counts[level]))
         self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
         if any(config.regions) and not config.chamfer:
             raise InputError("config", "loss.regions", "is set, but nothing draws points", "set loss.chamfer above 0")
@@ -81,7 +81,7 @@ class MeshLoss(nn.Module):
             terms["landmark"] = self.landmark(prediction.levels[-1], truth.vertices)
         edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
         if config.chamfer or config.normal:
-            terms |= self.to_the_surface(prediction, truth, edges)
+            terms |= self.chamfer_and_normal(prediction, truth, edges)
         if config.edge:
             terms["edge"] = sum(self.mean_over_support(k, edges[k].square().sum(-1)) for k in levels)
         if config.laplace:
@@ -90,10 +90,11 @@ class MeshLoss(nn.Module):
             terms["move"] = sum(
                 config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k]) for k in levels[1:]
             )
-        if config.surface:
-            if prediction.surface is None:
-                raise InputError("config", "loss.surface", "is above 0, but there is no map", "set model.surface=true")
-            terms["surface"] = self.surface(prediction.surface, truth.vertices)
+        if config.correspondence:
+            if prediction.correspondence is None:
+                remedy = "set model.correspondence_map=true"
+                raise InputError("config", "loss.correspondence", "is above 0, but there is no map", remedy)
+            terms["correspondence"] = self.correspondence(prediction.correspondence, truth.vertices)
         if config.reconst:
             if prediction.image is None:
                 raise InputError("config", "loss.reconst", "is above 0, but nothing draws", "set model.decoder=true")
@@ -118,21 +119,22 @@ class MeshLoss(nn.Module):
         """The landmarks of finest-level vertices."""
         return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
 
-    def surface(
-        self, surface: Float[torch.Tensor, "b 3 h w"], truth: Float[torch.Tensor, "b v 3"]
+    def correspondence(
+        self, correspondence: Float[torch.Tensor, "b 3 h w"], truth: Float[torch.Tensor, "b v 3"]
     ) -> Float[torch.Tensor, ""]:
-        """Mean distance, on the unit template, of what the map says of the pixels where vertices are seen."""
+        """Mean distance on the unit template between the correspondence map, sampled where the true vertices are seen,
+        and these vertices."""
         truth = truth[:, : len(self.start)]
-        normals = self.surface_sums(face_cross(truth, self.surface_faces).transpose(0, 1))
+        normals = self.seen_to_vertices(face_cross(truth, self.seen_faces).transpose(0, 1))
         places = truth[..., :2].transpose(0, 1)
         # With y down, triangles that face the viewer have their normals away from it.
         seen = (normals[..., 2] < 0) & (places.abs() < 1).all(-1)
-        away = pool_features([surface], places, "border") - self.start[:, None]
+        away = pool_features([correspondence], places, "border") - self.start[:, None]
         return (away.norm(dim=-1) * seen).sum() / seen.sum().clamp(min=1)
 
     # --- Pixel2Mesh's ---
 
-    def to_the_surface(
+    def chamfer_and_normal(
         self, prediction: NetworkOutput, truth: Truth, edges: list[Float[torch.Tensor, "_ b 3"]]
     ) -> dict[str, torch.Tensor]:
         """chamfer: sum over levels of w_k (mean d2(truth -> pred) + o mean d2(pred -> truth)).

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ from p2m_core.files import finite_only, write_bytes
 from p2m_core.geometry.template import Template
 from p2m_core.network.model import Pixel2Mesh
 
+# Names in weights files of earlier versions, and what they are now: settings of the model, and tensors.
+OLD_SETTINGS = {"surface": "correspondence_map", "shape_modes": "shape_basis"}
+OLD_TENSORS = {
+    "to_surface.weight": "to_correspondence.weight",
+    "to_surface.bias": "to_correspondence.bias",
+    "modes": "shape_basis",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +42,7 @@ def weights_path(source: str | Path) -> Path:
 
 
 def save_weights(
-    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2Mesh, about: dict, half: bool = False
+    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2Mesh, about: dict[str, Any], half: bool = False
 ) -> None:
     """Write weights with the network's settings and template.
 
@@ -45,14 +53,14 @@ def save_weights(
     if half:
         content = {name: x.half() if x.is_floating_point() else x for name, x in content.items()}
     for name, array in model.template.arrays().items():
-        array = np.float32(array) if array.dtype.kind == "f" else array.astype(np.int32)
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
         content[f"template.{name}"] = torch.from_numpy(np.ascontiguousarray(array))
     metadata = {"model": model.config.model_dump_json(), "about": json.dumps(finite_only(about))}
     # Not by its own save_file, whose error hides that a disk is full.
     write_bytes(path, save(content, metadata))
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, ModelConfig, dict]:
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, ModelConfig, dict[str, Any]]:
     """Network tensors (float32), template, settings and facts of a weights file.
 
     Raises: InputError if it is missing or not one of ours.
@@ -62,8 +70,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, M
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        config = ModelConfig.model_validate_json(metadata["model"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        settings = json.loads(metadata["model"])
+        settings = {OLD_SETTINGS.get(name, name): value for name, value in settings.items()}
+        config = ModelConfig.model_validate_json(json.dumps(settings))
+    except (SafetensorError, KeyError, ValueError, AttributeError) as error:
         problem = f"is not a weights file of this project: {' '.join(str(error).split())}"
         raise InputError(path, "", problem, "give a .safetensors of p2m train") from error
     arrays = {}
@@ -71,11 +81,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, M
         if name.startswith("template."):
             array = tensor.numpy()
             arrays[name.removeprefix("template.")] = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
-    network = {
-        name.removeprefix("network."): tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-        if name.startswith("network.")
-    }
+    network = {}
+    for name, tensor in tensors.items():
+        if name.startswith("network."):
+            name = name.removeprefix("network.")
+            network[OLD_TENSORS.get(name, name)] = tensor.float() if tensor.is_floating_point() else tensor
     try:
         return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
     except (LookupError, ValueError) as error:
@@ -84,7 +94,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, M
 
 def load_model(
     source: str | Path, device: str = "cpu", build: Callable[[ModelConfig, Template], Pixel2Mesh] = Pixel2Mesh
-) -> tuple[Pixel2Mesh, dict]:
+) -> tuple[Pixel2Mesh, dict[str, Any]]:
     """The network of a weights file, in evaluation mode, and the facts kept with it.
 
     Args: build: makes the network of settings and template, for what a class beyond this package computes.

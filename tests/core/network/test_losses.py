@@ -98,13 +98,13 @@ def test_landmark(small_template, prediction, truth):
 
 
 def pixel_map(side=28):
-    """A surface map (2, 3, side, side) that says of each pixel where it is."""
+    """A correspondence map (2, 3, side, side) that says of each pixel where it is."""
     x = ((torch.arange(side) + 0.5) * 2 / side - 1).expand(1, side, side)
     return torch.stack([torch.cat([x, x.mT, 0 * x])] * 2)
 
 
-def test_surface(small_template, truth, prediction):
-    prediction = dataclasses.replace(prediction, surface=pixel_map())
+def test_correspondence(small_template, truth, prediction):
+    prediction = dataclasses.replace(prediction, correspondence=pixel_map())
     start, errors = unit_template(small_template), []
     for face in lists(truth):
         # normals as trimesh has them where y is up
@@ -114,20 +114,23 @@ def test_surface(small_template, truth, prediction):
                 seen = np.clip(place[:2], -1 + 1 / 28, 1 - 1 / 28)  # beyond the last pixel's centre it says the same
                 errors.append(np.hypot(np.hypot(*(seen - unit[:2])), unit[2]))
     assert 50 < len(errors) < 2 * 217  # some are hidden
-    _, terms = terms_of(small_template, prediction, truth, surface=1)
-    assert terms["surface"].item() == pytest.approx(np.mean(errors), rel=0.02)  # trimesh weighs normals by angle
+    _, terms = terms_of(small_template, prediction, truth, correspondence=1)
+    assert terms["correspondence"].item() == pytest.approx(np.mean(errors), rel=0.02)  # trimesh weighs normals by angle
 
 
-def test_surface_is_nothing_for_a_map_that_is_right(small_template):
+def test_correspondence_is_nothing_for_a_map_that_is_right(small_template):
     """A face whose vertices' places in the crop are their places on the unit template, all turned to the viewer."""
     flat = torch.from_numpy(unit_template(small_template)) * torch.tensor([0.5, -0.5, 0.5])
     plane = pixel_map() * torch.tensor([2.0, -2.0, 0.0])[:, None, None]
-    found = terms_of(small_template, dataclasses.replace(exact(small_template, flat[None]), surface=plane[:1]),
-                     flat[None], surface=1)[1]["surface"]  # fmt: skip
+    found = terms_of(small_template, dataclasses.replace(exact(small_template, flat[None]), correspondence=plane[:1]),
+                     flat[None], correspondence=1)[1]["correspondence"]  # fmt: skip
     depth = torch.from_numpy(unit_template(small_template))[:, 2].abs()
     assert 0 < found.item() < depth.max()  # the depth alone, which a plane does not have
-    with pytest.raises(InputError, match=r"loss\.surface: is above 0, but there is no map \(set model\.surface=true\)"):
-        terms_of(small_template, exact(small_template, flat[None]), flat[None], surface=1)
+    with pytest.raises(
+        InputError,
+        match=r"loss\.correspondence: is above 0, but there is no map \(set model\.correspondence_map=true\)",
+    ):
+        terms_of(small_template, exact(small_template, flat[None]), flat[None], correspondence=1)
 
 
 def drawn(template, truth):

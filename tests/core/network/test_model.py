@@ -20,7 +20,7 @@ from p2m_core.network.model import (
     SHAPE_SCALE,
     count_parameters,
     rotation_from_6d,
-    smoothest_modes,
+    smoothest_displacements,
     unit_template,
 )
 from p2m_workbench.interop.reference_network import build_network
@@ -60,7 +60,13 @@ def photos(count=2, size=64):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"feature_channels": 80, "hidden": (80, 80, 32, 8), "blocks": (3, 3, 1, 0), "pyramid": True, "surface": True},
+        {
+            "feature_channels": 80,
+            "hidden": (80, 80, 32, 8),
+            "blocks": (3, 3, 1, 0),
+            "pyramid": True,
+            "correspondence_map": True,
+        },
         {"backbone": "vgg16", "feature_channels": 0, "hidden": (16,) * 4, "blocks": (2,) * 4, "block": "averaged"},
         {
             "pose_head": False,
@@ -121,22 +127,28 @@ def test_settings_that_do_not_fit_are_named(registered, small_template):
     ):
         network(small_template, camera="perspective")
     for name, changes in (
-        ("surface", {"feature_channels": 0}),
+        ("correspondence_map", {"feature_channels": 0}),
         ("pyramid", {"feature_channels": 0}),
-        ("surface", {"residual": False}),
+        ("correspondence_map", {"residual": False}),
     ):
         with pytest.raises(InputError, match=rf"model\.{name}: .*\(set "):
             network(small_template, **{name: True}, **changes)
-    with pytest.raises(InputError, match=r"model\.shape_modes: .*\(set it to 0, or template_detail=true\)"):
-        network(small_template, shape_modes=6)
-    with pytest.raises(InputError, match=r"model\.shape_modes: is 181, but level 2 has 61 vertices .*at most 180\)"):
-        network(small_template, shape_modes=181, template_detail=True)
+    with pytest.raises(InputError, match=r"model\.shape_basis: .*\(set it to 0, or template_detail=true\)"):
+        network(small_template, shape_basis=6)
+    with pytest.raises(InputError, match=r"model\.shape_basis: is 181, but level 2 has 61 vertices .*at most 180\)"):
+        network(small_template, shape_basis=181, template_detail=True)
     with pytest.raises(InputError, match=r"model\.decoder: draws from the maps of a vgg16, but .* is resnet18"):
         network(small_template, decoder=True)
 
 
 def test_all_trained_weights_get_a_gradient(small_template):
-    changes = {"unpooling": "adaptive", "pyramid": True, "surface": True, "template_detail": True, "shape_modes": 9}
+    changes = {
+        "unpooling": "adaptive",
+        "pyramid": True,
+        "correspondence_map": True,
+        "template_detail": True,
+        "shape_basis": 9,
+    }
     model = stirred(network(small_template, **changes)).train()
     prediction = model(photos(4))
     sum(x.square().sum() for x in prediction.levels).backward()
@@ -197,9 +209,9 @@ def naive(model, images):
         t = model.unpool[k].new_pts_pos.clamp(0, 1)[:, None, None] if config.unpooling == "adaptive" else 0.5
         return torch.cat([x, t * x[a] + (1 - t) * x[b]])
 
-    if config.shape_modes:
+    if config.shape_basis:
         amount = 0.02 * model.shape_head(means)
-        offset = sum(amount[:, k, None] * model.modes[:, None, :, k] for k in range(config.shape_modes))
+        offset = sum(amount[:, k, None] * model.shape_basis[:, None, :, k] for k in range(config.shape_basis))
         for k in range(1, len(template.unpool)):
             offset = between(offset, k)
         own += offset
@@ -221,16 +233,18 @@ def naive(model, images):
                 vertices = x[..., :3]
         if config.template_coordinates:
             x = torch.cat([x, unit[: template.counts[k]]], -1)
-        reads = config.surface and template.counts[k] <= (images.shape[-1] // 4) ** 2
+        reads = config.correspondence_map and template.counts[k] <= (images.shape[-1] // 4) ** 2
         if reads:
-            away = unit[: template.counts[k]] - pool_features([model.to_surface(maps[0])], vertices[..., :2], "border")
+            away = unit[: template.counts[k]] - pool_features(
+                [model.to_correspondence(maps[0])], vertices[..., :2], "border"
+            )
             x = torch.cat([x, away], -1)
         x = F.relu(stage.conv1(x, model.adjacency[k]))
         for block in stage.blocks:
             x = block(x, model.adjacency[k])
         hidden = x
         moved = stage.conv2(x, model.adjacency[k])
-        if config.surface:
+        if config.correspondence_map:
             here, in_template = moved[..., :3], moved[..., 3:6]
             if reads:
                 in_template = in_template + moved[..., 6:].sigmoid() * away
@@ -250,9 +264,9 @@ def naive(model, images):
         {"feature_channels": 0, "global_feature": False},
         {"pose_head": False},
         {"pyramid": True},
-        {"pyramid": True, "surface": True, "template_detail": True},
-        {"pose_head": False, "surface": True},
-        {"shape_modes": 10, "template_detail": True, "unpooling": "adaptive"},
+        {"pyramid": True, "correspondence_map": True, "template_detail": True},
+        {"pose_head": False, "correspondence_map": True},
+        {"shape_basis": 10, "template_detail": True, "unpooling": "adaptive"},
     ],
     ids=lambda changes: ", ".join(f"{k}={v}" for k, v in changes.items()) or "lite",
 )
@@ -303,8 +317,8 @@ def test_template_detail_begins_with_the_templates_own_shape(small_template, pos
     assert (faceted - placed).norm(dim=1).max() > 0.03
 
 
-def test_shape_modes_begin_as_smooth_displacements_of_the_template(small_template):
-    modes = smoothest_modes(small_template, 1, 30)
+def test_the_shape_basis_begins_as_smooth_displacements_of_the_template(small_template):
+    modes = smoothest_displacements(small_template, 1, 30)
     assert modes.shape == (61, 3, 30)
     flat = modes.reshape(-1, 30)
     np.testing.assert_allclose(flat.T @ flat / 61, np.eye(30), atol=1e-5)
@@ -321,9 +335,9 @@ def test_shape_modes_begin_as_smooth_displacements_of_the_template(small_templat
 
 
 @torch.no_grad()
-def test_shape_modes_give_the_template_another_shape_before_it_is_placed(small_template):
+def test_the_shape_basis_gives_the_template_another_shape_before_it_is_placed(small_template):
     """A coefficient of 1 moves what stages that do nothing leave of the template by the mode, turned as it is."""
-    model = network(small_template, shape_modes=6, template_detail=True)
+    model = network(small_template, shape_basis=6, template_detail=True)
     for stage in model.stages:
         for parameter in stage.conv2.parameters():
             parameter.zero_()
@@ -331,7 +345,7 @@ def test_shape_modes_give_the_template_another_shape_before_it_is_placed(small_t
     plain = model(images).levels
     model.shape_head.bias[2] = 1.0
     turn, _ = model.placement(model.encoder(model.normalise(images))[-1].mean((2, 3)))
-    mode = SHAPE_SCALE * torch.from_numpy(smoothest_modes(small_template, 1, 6))[..., 2] @ turn[0].T
+    mode = SHAPE_SCALE * torch.from_numpy(smoothest_displacements(small_template, 1, 6))[..., 2] @ turn[0].T
     moved = [after[0] - before[0] for after, before in zip(model(images).levels, plain, strict=True)]
     torch.testing.assert_close(moved[0], mode[:19], atol=1e-6, rtol=0)
     torch.testing.assert_close(moved[1], mode, atol=1e-6, rtol=0)
@@ -340,9 +354,9 @@ def test_shape_modes_give_the_template_another_shape_before_it_is_placed(small_t
 
 
 @torch.no_grad()
-def test_a_trusted_surface_map_draws_vertices_to_where_they_are_seen(small_template):
+def test_a_trusted_correspondence_map_draws_vertices_to_where_they_are_seen(small_template):
     """With a map that shows the template a little further right, and is trusted, vertices move there."""
-    model = network(small_template, surface=True, pose_head=False, input_px=64)
+    model = network(small_template, correspondence_map=True, pose_head=False, input_px=64)
     for stage in model.stages:
         for parameter in stage.conv2.parameters():
             parameter.zero_()
@@ -351,9 +365,9 @@ def test_a_trusted_surface_map_draws_vertices_to_where_they_are_seen(small_templ
     # features that are the pixel's place, turned back into the template's frame and moved
     x = ((torch.arange(16) + 0.5) / 8 - 1).expand(1, 1, 16, 16)
     shifted = torch.cat([x - 0.05, -x.mT, torch.zeros_like(x)], 1) / PLACED_SCALE
-    model.to_surface = torch.nn.Identity()
+    model.to_correspondence = torch.nn.Identity()
     model.merge = lambda maps: shifted.repeat(1, 3, 1, 1)[:, :8]
-    model.to_surface.forward = lambda maps: maps[:, :3]
+    model.to_correspondence.forward = lambda maps: maps[:, :3]
     model.stages[0].conv2.bias[6] = 20.0
     moved = model(photos(1)).levels[0] - untrusted
     inner = untrusted[..., :2].abs().amax(-1) < 0.9
@@ -404,8 +418,8 @@ def test_options_add_and_remove_what_they_say(small_template):
     assert names() - names(pose_head=False) == {"pose_head"}
     assert names() - names(global_feature=False) == {"to_global"}
     assert names(pyramid=True) - names() == {"fuse"}
-    assert names(surface=True) - names() == {"to_surface"}
-    assert names(shape_modes=3, template_detail=True) - names() == {"shape_head", "modes"}
+    assert names(correspondence_map=True) - names() == {"to_correspondence"}
+    assert names(shape_basis=3, template_detail=True) - names() == {"shape_head", "shape_basis"}
 
     def columns(**changes):
         return [stage.conv1.weight.shape[0] for stage in network(small_template, **changes).stages]

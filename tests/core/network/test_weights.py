@@ -163,3 +163,19 @@ def test_weights_go_on_to_another_template(model, face_model, tmp_path):
     report = initialise(finer, tmp_path / "a.safetensors")
     assert report["fresh"] == ["unpool.0.new_pts_pos", "unpool.1.new_pts_pos"]
     assert report["unused"] == report["fresh"]
+
+
+def test_names_of_earlier_versions_are_read(small_template, tmp_path):
+    model = network(small_template, correspondence_map=True, shape_basis=6, template_detail=True)
+    save_weights(tmp_path / "new.safetensors", model.state_dict(), model, {})
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        metadata, content = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for old, new in checkpoint.OLD_SETTINGS.items():
+        metadata["model"] = metadata["model"].replace(f'"{new}"', f'"{old}"')
+    for old, new in checkpoint.OLD_TENSORS.items():
+        content[f"network.{old}"] = content.pop(f"network.{new}")
+    save_file(content, tmp_path / "old.safetensors", metadata)
+    again, _ = load_model(tmp_path / "old.safetensors")
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name

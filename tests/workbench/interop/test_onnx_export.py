@@ -15,7 +15,7 @@ from p2m_workbench.interop.onnx_export import GatheredMap, export_onnx
 
 LITE = {
     "feature_channels": 8, "block": "prenorm", "global_feature": True, "template_coordinates": True,
-    "pyramid": True, "surface": True, "template_detail": True, "shape_modes": 6,
+    "pyramid": True, "correspondence_map": True, "template_detail": True, "shape_basis": 6,
 }  # fmt: skip
 OBJECT = {"camera": "perspective", "z_threshold": 0.1, "residual": False, "pose_head": False, "last_hidden": 6}
 
