@@ -12,14 +12,14 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from p2m_core.errors import InputError
-from p2m_core.geometry.mesh import boundary_loops, mesh_edges, undirected
+from p2m_core.geometry.mesh import adjacency_matrix, boundary_loops, mesh_edges
+from p2m_core.geometry.rays import cast_rays
 from p2m_core.geometry.template import Template, semi_sphere
 from p2m_core.morphable.model import FaceModel
 
 VERSION = 2  # raise it when the same model gives another template, so that stores are made anew
 RIM_INSET = 0.99  # of the polar angle at which the face ends
 LEAST_SLOPE = 0.12  # cosine between a triangle's normal and the ray that meets it
-PAIRS_AT_ONCE = 500_000  # rays times triangles, some 200 MB
 UM_PER_MM = 1000.0
 FACE_WIDTH_MM = (90, 220)  # between the outer ends of the jaw; outside, a model is hardly in micrometres
 SLIVER = 0.02  # a triangle's height over its longest edge, below which it is degenerate
@@ -41,7 +41,9 @@ def facing_outwards(vertices: np.ndarray, triangles: np.ndarray, centre: np.ndar
     outwards = corners.mean(1) - centre
     slope = (normals * outwards).sum(1) / (np.linalg.norm(normals, axis=1) * np.linalg.norm(outwards, axis=1) + 1e-12)
     triangles = triangles[slope > LEAST_SLOPE]
-    part = connected_components(undirected(mesh_edges(triangles), len(vertices)), directed=False)[1][triangles[:, 0]]
+    part = connected_components(adjacency_matrix(mesh_edges(triangles), len(vertices)), directed=False)[1][
+        triangles[:, 0]
+    ]
     return triangles[part == np.bincount(part).argmax()]
 
 
@@ -71,39 +73,6 @@ def _rim_angle(directions: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
     return np.interp(azimuth, grid, limit, period=2 * np.pi)
 
 
-def _outermost_hits(origin, directions, vertices, triangles, candidates: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Where rays from inside leave a mesh: triangle (N,), -1 for none, and barycentric weights (N, 3).
-
-    The triangles whose centres lie nearest in direction are tried first (Moeller and Trumbore 1997), and all
-    of them for the few rays that meet none of these, where triangles are long and thin.
-    """
-    corners = vertices[triangles] - origin
-    centres = corners.mean(1)
-    tree = cKDTree(centres / np.linalg.norm(centres, axis=1, keepdims=True))
-    near = tree.query(directions, candidates)[1]
-    a, b, c = (corners[near][:, :, k] for k in range(3))
-    e1, e2, ray = b - a, c - a, np.broadcast_to(directions[:, None], a.shape)
-    p = np.cross(ray, e2)
-    determinant = (e1 * p).sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        u = -(a * p).sum(-1) / determinant
-        q = np.cross(-a, e1)
-        v = (ray * q).sum(-1) / determinant
-        distance = (e2 * q).sum(-1) / determinant
-        inside = (u >= -1e-9) & (v >= -1e-9) & (u + v <= 1 + 1e-9) & (distance > 0)
-    distance = np.where(inside, distance, -np.inf)
-    best = distance.argmax(1)
-    rows = np.arange(len(best))
-    weights = np.stack([1 - u - v, u, v], -1)[rows, best]
-    hit = np.where(np.isfinite(distance[rows, best]), near[rows, best], -1)
-    missed = np.nonzero(hit < 0)[0]
-    if candidates < len(triangles):
-        step = max(1, PAIRS_AT_ONCE // len(triangles))
-        for part in (missed[i : i + step] for i in range(0, len(missed), step)):
-            hit[part], weights[part] = _outermost_hits(origin, directions[part], vertices, triangles, len(triangles))
-    return hit, weights
-
-
 def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]:
     """Lay a semi-sphere on a face model's mean.
 
@@ -122,11 +91,10 @@ def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]
     polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(outside)[0]] - centre, around)
     to_capped, triangles = _capped(outside, len(mean))
     directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], 1)
-    for part in (slice(disc.counts[0]), slice(None)):  # the coarsest level first: rays that miss take long
-        hit, weights = _outermost_hits(centre, directions[part], to_capped @ mean, triangles)
-        if (hit < 0).any():
-            problem = f"{(hit < 0).sum()} of {len(hit)} template vertices miss the mean face"
-            raise InputError(model.name, "mean", problem, "check that the mean faces +z, with y up")
+    hit, weights = cast_rays(centre, directions, to_capped @ mean, triangles, last=True)
+    if (hit < 0).any():
+        problem = f"{(hit < 0).sum()} of {len(hit)} template vertices miss the mean face"
+        raise InputError(model.name, "mean", problem, "check that the mean faces +z, with y up")
     rows = np.repeat(np.arange(len(hit)), 3)
     operator = sp.csr_matrix((weights.ravel(), (rows, triangles[hit].ravel())), shape=(len(hit), to_capped.shape[0]))
     operator = (operator @ to_capped).tocsr()

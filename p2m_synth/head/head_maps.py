@@ -6,49 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 
 import cv2
-import numba
 import numpy as np
 import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
+from p2m_core.geometry.rays import cast_rays
 from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import load_canvas
-
-
-@numba.njit(cache=True, nogil=True)
-def _cast(origins, directions, corners, reach, far, hit, bary):
-    """For each ray the triangle that it meets first, or last if `far`, and the weights of its corners.
-
-    reach: of each triangle from its first corner.
-    """
-    for i in range(len(origins)):
-        best = -1.0
-        ox, oy, oz = origins[i, 0], origins[i, 1], origins[i, 2]
-        dx, dy, dz = directions[i, 0], directions[i, 1], directions[i, 2]
-        for f in range(len(corners)):
-            ax, ay, az = corners[f, 0, 0], corners[f, 0, 1], corners[f, 0, 2]
-            sx, sy, sz = ox - ax, oy - ay, oz - az
-            along = sx * dx + sy * dy + sz * dz
-            if along > reach[f] or sx * sx + sy * sy + sz * sz - along * along > reach[f] ** 2:
-                continue  # the ray passes by
-            ux, uy, uz = corners[f, 1, 0] - ax, corners[f, 1, 1] - ay, corners[f, 1, 2] - az
-            vx, vy, vz = corners[f, 2, 0] - ax, corners[f, 2, 1] - ay, corners[f, 2, 2] - az
-            px, py, pz = dy * vz - dz * vy, dz * vx - dx * vz, dx * vy - dy * vx
-            determinant = ux * px + uy * py + uz * pz
-            if abs(determinant) < 1e-12:
-                continue
-            b = (sx * px + sy * py + sz * pz) / determinant
-            if b < -1e-6 or b > 1 + 1e-6:
-                continue
-            qx, qy, qz = sy * uz - sz * uy, sz * ux - sx * uz, sx * uy - sy * ux
-            c = (dx * qx + dy * qy + dz * qz) / determinant
-            if c < -1e-6 or b + c > 1 + 1e-6:
-                continue
-            t = (vx * qx + vy * qy + vz * qz) / determinant
-            if t > 0 and (best < 0 or (t > best) == far):
-                best = t
-                hit[i] = f
-                bary[i, 0], bary[i, 1], bary[i, 2] = 1 - b - c, b, c
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +33,11 @@ class Places:
 
 def cast(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, far: bool) -> Places:
     """Where rays (R, C, 3) from the inside meet the given triangles of the mean head; gaps are filled from around."""
-    points = load_canvas().canonical.astype(np.float64)
-    corners = points[triangles]
-    reach = np.linalg.norm(corners[:, 1:] - corners[:, :1], axis=2).max(1)
+    points = load_canvas().canonical
     rows, columns = directions.shape[:2]
     count = rows * columns
-    origins = np.ascontiguousarray(np.broadcast_to(origins, directions.shape).reshape(-1, 3))
-    hit, weights = np.full(count, -1), np.zeros((count, 3))
-    _cast(origins, np.ascontiguousarray(directions.reshape(-1, 3)), corners, reach, far, hit, weights)
+    origins = np.broadcast_to(origins, directions.shape).reshape(-1, 3)
+    hit, weights = cast_rays(origins, directions.reshape(-1, 3), points, triangles, far)
     met, gap = np.nonzero(hit >= 0)[0], np.nonzero(hit < 0)[0]
     row = np.repeat(met, 3), triangles[hit[met]].ravel()
     places = sp.csr_matrix((weights[met].ravel(), row), (count, len(points)))

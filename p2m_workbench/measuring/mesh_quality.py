@@ -6,6 +6,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from p2m_core.geometry.mesh import mesh_edges
+from p2m_core.geometry.rays import meet_planes
 
 
 def turned_over(vertices: np.ndarray, truth: np.ndarray, faces: np.ndarray) -> float:
@@ -20,8 +21,7 @@ def turned_over(vertices: np.ndarray, truth: np.ndarray, faces: np.ndarray) -> f
 def intersecting(vertices: np.ndarray, faces: np.ndarray) -> float:
     """Share of triangles that an edge of another triangle, without a common vertex, runs through.
 
-    Args:   vertices: (V, 3).   faces: (F, 3).
-    Source: Moeller and Trumbore, Fast, minimum storage ray-triangle intersection, 1997.
+    Args: vertices: (V, 3).   faces: (F, 3).
     """
     vertices = np.asarray(vertices, np.float64)
     edges, corners = mesh_edges(faces), vertices[faces]
@@ -36,12 +36,6 @@ def intersecting(vertices: np.ndarray, faces: np.ndarray) -> float:
     close = np.linalg.norm(centre[face_idx] - middle[edge_idx], axis=1) <= radius[face_idx] + half[edge_idx]
     face_idx, edge_idx = face_idx[apart & close], edge_idx[apart & close]
     start, along = vertices[edges[edge_idx, 0]], vertices[edges[edge_idx, 1]] - vertices[edges[edge_idx, 0]]
-    origin, u, v = corners[face_idx, 0], *(corners[face_idx, k] - corners[face_idx, 0] for k in (1, 2))
-    across = np.cross(along, v)
-    determinant = (u * across).sum(1)
-    with np.errstate(divide="ignore", invalid="ignore"):  # an edge in the triangle's plane gives no finite place
-        offset = start - origin
-        turned = np.cross(offset, u)
-        a, b, t = ((x * y).sum(1) / determinant for x, y in ((offset, across), (along, turned), (v, turned)))
-        hit = (a >= 0) & (b >= 0) & (a + b <= 1) & (t >= 0) & (t <= 1)
+    distance, weights = meet_planes(start, along, corners[face_idx])
+    hit = (weights >= 0).all(1) & (distance >= 0) & (distance <= 1)
     return len(np.unique(face_idx[hit])) / len(faces)

@@ -98,31 +98,6 @@ def test_a_face_that_looks_away_is_refused(face_model):
         registration.register(tpl.semi_sphere(2, 1), away)
 
 
-def test_rays_leave_by_the_outermost_surface():
-    """Of two spheres, one inside the other, the outer one is hit, where the ray goes; an open side is missed."""
-    ball = trimesh.creation.icosphere(subdivisions=2)
-    inner, outer = np.asarray(ball.vertices), np.asarray(ball.vertices) * 3
-    above = outer[ball.faces].mean(1)[:, 2] > -2
-    vertices, faces = np.concatenate([inner, outer]), np.concatenate([ball.faces, ball.faces[above] + len(inner)])
-    directions = np.random.default_rng(0).normal(size=(200, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    hit, weights = registration._outermost_hits(np.zeros(3), directions, vertices, faces)
-    assert weights.min() > -1e-6
-    np.testing.assert_allclose(weights.sum(1), 1)
-    points = (vertices[faces[hit]] * weights[..., None]).sum(1)
-    distance = np.linalg.norm(points, axis=1)
-    np.testing.assert_allclose(points / distance[:, None], directions, atol=1e-9)
-    upwards = directions[:, 2] > -0.5
-    assert (distance[upwards] > 2.8).all()
-    downwards = directions[:, 2] < -0.85  # through the hole of the outer one
-    assert (abs(distance[downwards] - 1) < 0.05).all()
-    assert downwards.sum() > 3
-    for candidates in (2, 64):  # a ray that meets none of those tried first is tried with all
-        hit, _ = registration._outermost_hits(np.zeros(3), directions, outer, ball.faces[above], candidates)
-        assert (hit[downwards] == -1).all()
-        assert (hit[upwards] >= 0).all()
-
-
 def test_nearest_points_against_trimesh():
     mesh, _ = SOLIDS["torus"]
     points = np.random.default_rng(0).normal(size=(20, 3)) * 2
