@@ -21,7 +21,7 @@ from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.geometry.crop import box_of
 from p2m_synth.writer import write_dataset
-from p2m_workbench.photos.detect import FILES, detect_faces, overlap, search
+from p2m_workbench.photos.detect import FILES, box_iou, detect_faces, search
 
 
 def main() -> None:
@@ -50,13 +50,13 @@ def main() -> None:
             target = truth.copy()
             if mirrored:
                 target[[0, 2]] = grey.shape[1] - truth[[2, 0]]
-            boxes = [box for box in boxes if overlap(box[:4], target) > 0.3]
+            boxes = [box for box in boxes if box_iou(box[:4], target) > 0.3]
             if boxes:
                 found[name][k] = True
                 x0, y0, x1, y1 = boxes[0][:4]
                 relative[name].append((target - [x0, y0, x0, y0]) / [x1 - x0, y1 - y0, x1 - x0, y1 - y0])
         boxes = detect_faces(image)
-        best = max((overlap(box, truth) for box in boxes), default=0)
+        best = max((box_iou(box, truth).item() for box in boxes), default=0)
         found["all"][k] = best > 0.3
         overlaps.append(best)
     print(f"{len(samples)} photos of {folder.name}, OpenCV {cv2.__version__}")

@@ -1,4 +1,4 @@
-"""Headless Chromium and JupyterLab for tests: start them, run a notebook, look at the pixels."""
+"""Headless Chromium and JupyterLab for tests: start them, run a notebook, compare screenshots."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,7 +90,7 @@ def changed(before: np.ndarray, after: np.ndarray, threshold: int = 12) -> float
     return float((np.abs(before.astype(int) - after).max(-1) > threshold).mean())
 
 
-def settled(page, element, timeout_s: float = 60, pause_ms: int = 250) -> np.ndarray:
+def settled(page, element, timeout_s: float = 60, pause_ms: int = 120) -> np.ndarray:
     """The element's pixels once two screenshots in a row agree."""
     end = time.monotonic() + timeout_s
     last = pixels(element)
@@ -112,11 +113,56 @@ def save(name: str, picture: np.ndarray) -> Path:
 # --- JupyterLab -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab: its URL, and the folder that it serves."""
+
+    url: str
+    root: Path
+
+    @contextmanager
+    def run_notebook(
+        self, path: Path, environment: Mapping[str, str], parameters: Mapping[str, str], height: int = 1000
+    ) -> Iterator:
+        """A page in which all cells of a copy of a notebook have run, in a kernel of its own that ends afterwards.
+
+        Args:    path: below `root`.   environment: variables that a first cell sets in the kernel.
+                 parameters: text of the parameters cell, and what to put in its place.
+                 height: of the window, px.
+        Raises:  AssertionError with a cell's error.
+        """
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                for old, new in parameters.items():
+                    assert old in cell.source
+                    cell.source = cell.source.replace(old, new)
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(f"import os\n\nos.environ.update({dict(environment)!r})"))
+        copy = path.with_name(f"lab-{path.name}")
+        nbformat.write(notebook, copy)
+        with open_page(1400, height) as page:
+            try:
+                # Clicks before the kernel is there would be dropped.
+                page.goto(f"{self.url}/lab/workspaces/test/tree/{copy.relative_to(self.root).as_posix()}?reset")
+                wait_idle(page, 180)
+                run_all(page)
+                yield page
+            finally:
+                self.end_kernels()
+
+    def end_kernels(self) -> None:
+        """End all kernels of the server."""
+        with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=10) as answer:
+            for kernel in json.load(answer):
+                request = urllib.request.Request(f"{self.url}/api/kernels/{kernel['id']}", method="DELETE")
+                urllib.request.urlopen(request, timeout=30).close()
+
+
 @contextmanager
-def jupyter_lab(root_dir: Path, start_s: float = 60) -> Iterator[str]:
+def jupyter_lab(root: Path, start_s: float = 60) -> Iterator[Lab]:
     """JupyterLab of this Python on a free port, with settings and state in a temporary folder.
 
-    Yields its URL. Kernels see the repository and its tests on their path.
+    Kernels have the repository and its tests on their path.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -133,18 +179,19 @@ def jupyter_lab(root_dir: Path, start_s: float = 60) -> Iterator[str]:
         environment = {**os.environ, **{key: str(state / name) for key, name in places.items()},
                        "PYTHONPATH": os.pathsep.join(p for p in paths if p)}  # fmt: skip
         command = [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={root_dir}",
+            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={root}",
             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
-            "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.extension_manager=readonly",
+            "--IdentityProvider.token=", "--ServerApp.password=", "--ServerApp.disable_check_xsrf=True",
+            "--LabApp.extension_manager=readonly",
         ]  # fmt: skip
         with open(state / "log.txt", "w+") as log:
             server = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
             url = f"http://127.0.0.1:{port}"
             try:
                 _wait_for_server(url, server, state / "log.txt", start_s)
-                yield url
+                yield Lab(url, root)
             finally:
-                _stop_server(url, server)
+                _stop_server(server)
 
 
 def _wait_for_server(url: str, server: subprocess.Popen, log: Path, start_s: float) -> None:
@@ -158,7 +205,7 @@ def _wait_for_server(url: str, server: subprocess.Popen, log: Path, start_s: flo
     raise AssertionError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
-def _stop_server(url: str, server: subprocess.Popen) -> None:
+def _stop_server(server: subprocess.Popen) -> None:
     # On the first signal the server ends its kernels, which otherwise outlive it.
     server.terminate()
     try:
@@ -168,18 +215,12 @@ def _stop_server(url: str, server: subprocess.Popen) -> None:
         server.wait()
 
 
-def open_notebook(page, url: str, path: str, timeout_s: float = 90) -> None:
-    """Open a notebook, path relative to the server's root, and wait for its kernel: earlier clicks are dropped."""
-    page.goto(f"{url}/lab/workspaces/test/tree/{path}?reset")
-    wait_idle(page, timeout_s)
-
-
 def wait_idle(page, timeout_s: float) -> None:
     """Wait until the status bar says that the kernel is idle."""
     page.get_by_text(re.compile(r"ipykernel\) \| Idle")).first.wait_for(timeout=timeout_s * 1000)
 
 
-def run_all(page, timeout_s: float = 180) -> None:
+def run_all(page, timeout_s: float = 400) -> None:
     """Run > Run All Cells, and wait until every cell has run.   Raises: AssertionError with a cell's error."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
@@ -202,61 +243,28 @@ def run_all(page, timeout_s: float = 180) -> None:
     raise AssertionError(f"the notebook still runs after {timeout_s} s: {now}")
 
 
-@dataclass
-class SliderRun:
-    """What a notebook's view looked like before and after its slider moved, and what the console said."""
+def move_slider(
+    page, keys: Sequence[str], slider: str, view: str, picture: str = "notebook.png"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Move a slider of a notebook by keyboard, and wait until its view has changed, 15 s at most.
 
-    before: np.ndarray
-    after: np.ndarray
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def changed(self) -> float:
-        """Share of the view's pixels that changed."""
-        return changed(self.before, self.after)
-
-
-def run_notebook_and_move_slider(
-    notebook_path: Path,
-    root_dir: Path | None = None,
-    keys: Sequence[str] = ("ArrowLeft", "ArrowLeft"),
-    slider: str = ".p2m-level .noUi-handle",
-    view: str = ".p2m-inspector canvas",
-    picture: str = "notebook.png",
-    timeout_s: float = 240,
-    then=None,
-) -> SliderRun:
-    """Open a notebook in JupyterLab, Run All, move a slider by keyboard, and compare the view's pixels.
-
-    Args:    notebook_path: the notebook, inside `root_dir` (its own folder if None).
-             keys: pressed one after another on the slider's handle.
-             slider, view: CSS selectors; the first match counts. The defaults are those of
-             `p2m_workbench.viewing.inspect`.
-             picture: name of the screenshots in outputs/browser/ (`<stem>-before.png` is the other one).
-             then: called with (page, canvas locator) afterwards, for further checks.
-    Returns: the pixels of the view before and after.
+    Args:    keys: pressed one after another on the slider's handle.
+             slider, view: CSS selectors; the first match counts.
+             picture: name of a screenshot afterwards in outputs/browser/.
+    Returns: the pixels of the view before and after; the first must not be blank.
     """
-    require_browser()
-    notebook_path = Path(notebook_path).resolve()
-    root_dir = Path(root_dir or notebook_path.parent).resolve()
-    with jupyter_lab(root_dir) as url, open_page(1400, 1000) as page:
-        open_notebook(page, url, notebook_path.relative_to(root_dir).as_posix())
-        run_all(page, timeout_s)
-        canvas, handle = page.locator(view).first, page.locator(slider).first
-        canvas.wait_for(timeout=30_000)
-        canvas.scroll_into_view_if_needed()
-        handle.focus()
-        before = settled(page, canvas)
-        stem = Path(picture).stem
-        save(f"{stem}-before.png", pixels(page))
-        for key in keys:
-            handle.press(key)
-            page.wait_for_timeout(150)
-        end = time.monotonic() + 15  # the kernel answers when it can
+    canvas, handle = page.locator(view).first, page.locator(slider).first
+    canvas.wait_for(timeout=30_000)
+    canvas.scroll_into_view_if_needed()
+    handle.focus()
+    before = settled(page, canvas)
+    assert len(np.unique(before.reshape(-1, 3), axis=0)) > 500, "the view is blank"
+    for key in keys:
+        handle.press(key)
+        page.wait_for_timeout(150)
+    end = time.monotonic() + 15  # the kernel answers when it can
+    after = settled(page, canvas)
+    while changed(before, after) == 0 and time.monotonic() < end:
         after = settled(page, canvas)
-        while changed(before, after) == 0 and time.monotonic() < end:
-            after = settled(page, canvas)
-        save(picture, pixels(page))
-        if then is not None:
-            then(page, canvas)
-        return SliderRun(before, after, list(page.problems))
+    save(picture, pixels(page))
+    return before, after

@@ -6,13 +6,30 @@ import pytest
 from jaxtyping import install_import_hook
 
 # The shapes in the annotations of these modules are checked at every call, in tests alone.
-SHAPED = [
-    f"p2m_core.{name}" for name in ("chamfer", "network.encoders", "network.layers", "network.losses", "network.model")
-]
-install_import_hook(SHAPED, "beartype.beartype")
+ROOMS = ("chamfer", "face_mesh", "geometry", "inference", "metrics", "morphable", "network", "targets")
+install_import_hook([f"p2m_core.{room}" for room in ROOMS], "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+# Each file's tests run in one of several processes: the longest start first, or one process would end alone with them.
+LONGEST_FILES = ("test_notebooks.py", "test_sweep.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of the longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """A JupyterLab that serves all temporary folders of the session's tests."""
+    from browser import jupyter_lab, require_browser
+
+    require_browser()
+    with jupyter_lab(tmp_path_factory.getbasetemp()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -165,10 +182,9 @@ def tiny_config(tiny_settings):
 @pytest.fixture(scope="session")
 def store(tiny_config):
     """The store of the synthetic set, opened. Not to be changed: copy its folder."""
-    from p2m_core.data.preprocess import build_store
-    from p2m_core.data.store import Store
+    from p2m_workbench.preprocessing import preprocess
 
-    return Store(build_store(tiny_config))
+    return preprocess(tiny_config)
 
 
 @pytest.fixture

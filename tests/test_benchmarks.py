@@ -1,5 +1,6 @@
-"""Every benchmark runs in its tiny mode; what it prints is for `make bench`."""
+"""Every benchmark can be imported; `make test-all` also runs each in its tiny mode. What it prints is for `make bench`."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = [
-    path for path in sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py")) if "--tiny" in path.read_text()
-]
+SCRIPTS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 SHARED_SET = "data/raw/bench"  # made by several of them
-# more than 10 s, by `make test-all`
-LONG = ("network", "synthesis", "store_size", "chamfer", "training", "boxes", "viewer", "bundled", "speed")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in SCRIPTS])
+def test_every_name_that_it_imports_is_there(name):
+    importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,9 @@ def runs(request):
         return dict(zip(wanted, pool.map(run, wanted), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "script",
-    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [], id=path.stem) for path in SCRIPTS],
+    "script", [pytest.param(path, id=path.stem) for path in SCRIPTS if "--tiny" in path.read_text()]
 )
 def test_tiny_mode_prints_a_ratio(runs, script):
     run = runs[script]

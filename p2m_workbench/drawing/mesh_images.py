@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.files import atomic_path
 from p2m_core.geometry.rasterizer import draw_mesh
 
 PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone
@@ -141,6 +143,13 @@ def encode_picture(picture: np.ndarray, format: str = "PNG", **options: int) -> 
     stream = BytesIO()
     Image.fromarray(picture).save(stream, format, **options)
     return stream.getvalue()
+
+
+def save_picture(path: str | Path, picture: np.ndarray) -> Path:
+    """Write an (H, W, 3) uint8 picture in the format of the suffix, whole or not at all.   Returns: the path."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, compress_level=3)  # of a PNG: 2.5 times as fast as 6, 7% larger
+    return Path(path)
 
 
 def _fit_square(picture: np.ndarray, size_px: int) -> tuple[np.ndarray, float, tuple[float, float]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -28,16 +26,17 @@ from p2m_workbench.photos.export import POSE_FIELDS, save_prediction
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes
 from p2m_workbench.photos.read import find_photos, read_photo
 
+BOX_FIELDS = ("x0", "y0", "x1", "y1")
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Predictions:
-    """What came of photos.
+    """The result of `predict_files`.
 
-    predictions  the faces, unless they were not to be kept     rows      a dict a face or failed photo, as in the CSV
-    problems   one line for each photo that failed            warnings  one line for each face that looks like none
-    seconds    by stage, summed over photos and processes     photos    how many were looked at
+    predictions  the faces, unless keep is False      rows      one a face or failed photo, those of predictions.csv
+    problems     a line for each photo that failed    warnings  a line for each face that looks like none
+    seconds      by stage, summed over processes      photos    how many were read
     """
 
     predictions: list[FacePrediction] = field(default_factory=list)
@@ -57,7 +56,7 @@ class Predictions:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def fail(self, path: Path, error: InputError) -> None:
-        """Note what is wrong with a photo."""
+        """Record that a photo failed."""
         self.problems.append(str(error))
         self.rows.append({"photo": path.name, "problem": str(error)})
 
@@ -78,7 +77,7 @@ def predict_files(
     device: str | None = None,
     keep: bool = True,
 ) -> Predictions:
-    """Predict photos and write what one takes away, a set of files for each face: `export.SAVERS` lists them.
+    """Predict photos and write the files of each face that settings.save names: `export.SAVERS` lists them.
 
     Files are named after the photo, with -2, -3 ... for further faces; a photo that fails leaves none.
 
@@ -89,100 +88,100 @@ def predict_files(
     out, settings, paths = Path(out), settings or PredictConfig(), find_photos(photos)
     if boxes is not None and len(paths) != 1:
         raise InputError("--box", "", f"is given with {len(paths)} photos", "give boxes with one photo at a time")
-    if settings.video and settings.workers > 1:
-        raise InputError("predict.workers", "", "is above 1 for a video, whose frames follow each other", "set it to 1")
     weights_path(settings.weights)  # says once, not for each photo, that there are none
-    look = partial(_look, paths=paths, boxes=boxes, settings=settings, device=device)
-    write = partial(_write, paths=paths, out=out, kinds=settings.save, keep=keep)
-    start, done = time.perf_counter(), {}
+    job, start = _Job(paths, out, boxes, settings, device, keep), time.perf_counter()
     if settings.video:
-        results = map_jobs(write, _follow(look, len(paths)), 1, "frames", len(paths))
+        results = list(map_jobs(job.write, job.frames(), 1, "frames", len(paths)))
     elif len(paths) == 1:
-        results = [write(look(0))]
+        results = [job.photo(0)]
     else:
-        results = map_jobs(
-            partial(_look_and_write, look=look, write=write), range(len(paths)), settings.workers, "photos"
-        )
-    for index, result in results:
-        done[index] = result
+        results = list(map_jobs(job.photo, range(len(paths)), settings.workers, "photos"))
     total = Predictions()
-    for index in range(len(paths)):
-        total.add(done[index])
+    for _, result in sorted(results, key=itemgetter(0)):
+        total.add(result)
     total.seconds["all"] = time.perf_counter() - start
     for line in [*total.problems, *total.warnings]:
         _log.warning("%s", line)
     if "csv" in settings.save and total.rows:
-        write_text(out / "predictions.csv", csv_of(total.rows))
+        write_text(out / "predictions.csv", _csv(total.rows))
     return total
 
 
-def _look_and_write(index: int, look: partial, write: partial) -> tuple[int, Predictions]:
-    if multiprocessing.parent_process() is not None:
-        cv2.setNumThreads(1)  # a process a core: more threads only get in the way
-    return write(look(index))
+@dataclass(frozen=True)
+class _Job:
+    """The arguments of `predict_files`, for the processes that share the photos. Results go by a photo's index."""
+
+    paths: list[Path]
+    out: Path
+    boxes: np.ndarray | None
+    settings: PredictConfig
+    device: str | None
+    keep: bool
+
+    def photo(self, index: int) -> tuple[int, Predictions]:
+        """Predict a photo and write its files."""
+        if multiprocessing.parent_process() is not None:
+            cv2.setNumThreads(1)  # a process a core: more threads only get in the way
+        return self.write(self.predict(index, self.boxes))
+
+    def frames(self) -> Iterator[tuple[int, Predictions]]:
+        """The frames of a video, predicted from the landmarks of the frame before; detected anew after a lost face."""
+        last: list[np.ndarray] = []
+        for index in range(len(self.paths)):
+            _, result = self.predict(index, np.stack(last) if last else None)
+            meshes = [prediction.mesh for prediction in result.predictions]
+            lost = not meshes or any(is_unlikely(mesh) for mesh in meshes)
+            last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
+            yield index, result
+
+    def predict(self, index: int, boxes: np.ndarray | None) -> tuple[int, Predictions]:
+        """The faces of a photo, found or in boxes."""
+        path, settings, result = self.paths[index], self.settings, Predictions(photos=1)
+        try:
+            if path.stem in {other.stem for other in self.paths[:index]}:
+                raise _name_clash(path, path.stem)
+            with result.timed("read"):
+                photo = read_photo(path)
+            model = open_network(settings.weights, self.device, settings.precision)
+            if boxes is None:
+                meshes = find_meshes(model, photo, settings.flip, settings.passes, settings.detector, result.timed)
+            else:
+                with result.timed("network"):
+                    meshes = mesh_boxes(model, photo, boxes, settings.flip, settings.passes)
+            if not meshes:
+                raise InputError(path, "", "no face found", "give its box with --box x0,y0,x1,y1")
+            names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
+            if clash := {other.stem for other in self.paths}.intersection(names[1:]):
+                raise _name_clash(path, min(clash))
+            result.predictions = [FacePrediction(name, mesh, photo) for name, mesh in zip(names, meshes, strict=True)]
+        except InputError as error:
+            result.fail(path, error)
+        return index, result
+
+    def write(self, predicted: tuple[int, Predictions]) -> tuple[int, Predictions]:
+        """Write the files of a photo's faces, and add their rows and warnings."""
+        index, result = predicted
+        path, predictions, result.predictions = self.paths[index], result.predictions, []
+        try:
+            for prediction in predictions:
+                with result.timed("write files"):
+                    save_prediction(self.out, prediction, self.settings.save)
+                result.rows.append(_row(prediction, path))
+                if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
+                    result.warnings.append(_warning(prediction, path))
+                if self.keep:
+                    result.predictions.append(prediction)
+        except InputError as error:
+            result.fail(path, error)
+        return index, result
 
 
-def _follow(look: partial, count: int) -> Iterator[tuple[int, Predictions]]:
-    """Frames one after another: the faces of a frame are looked for where they were in the one before."""
-    last: list[np.ndarray] = []
-    for index in range(count):
-        _, result = look(index, boxes=np.stack(last) if last else None)
-        meshes = [prediction.mesh for prediction in result.predictions]
-        lost = not meshes or any(is_unlikely(mesh) for mesh in meshes)
-        last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
-        yield index, result
+def _name_clash(path: Path, stem: str) -> InputError:
+    return InputError(path, "", f"another photo is called {stem}", "predict it into another folder")
 
 
-def _look(
-    index: int, paths: list[Path], boxes: np.ndarray | None, settings: PredictConfig, device: str | None
-) -> tuple[int, Predictions]:
-    """The faces in one photo, as predictions."""
-    path, result = paths[index], Predictions(photos=1)
-    try:
-        taken = {other.stem for other in paths[:index]}
-        if path.stem in taken:
-            raise InputError(path, "", f"another photo is called {path.stem}", "predict it into another folder")
-        with result.timed("read"):
-            photo = read_photo(path)
-        model = open_network(settings.weights, device, settings.precision)
-        if boxes is None:
-            meshes = find_meshes(model, photo, settings.flip, settings.passes, settings.detector, result.timed)
-        else:
-            with result.timed("network"):
-                meshes = mesh_boxes(model, photo, boxes, settings.flip, settings.passes)
-        if not meshes:
-            raise InputError(path, "", "no face found", "give its box with --box x0,y0,x1,y1")
-        names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
-        if clash := {other.stem for other in paths}.intersection(names[1:]):
-            raise InputError(path, "", f"another photo is called {min(clash)}", "predict it into another folder")
-        result.predictions = [FacePrediction(name, mesh, photo) for name, mesh in zip(names, meshes, strict=True)]
-    except InputError as error:
-        result.fail(path, error)
-    return index, result
-
-
-def _write(
-    looked: tuple[int, Predictions], paths: list[Path], out: Path, kinds: Sequence[str], keep: bool
-) -> tuple[int, Predictions]:
-    """The files of one photo's faces, and their rows."""
-    index, result = looked
-    path, predictions, result.predictions = paths[index], result.predictions, []
-    try:
-        for prediction in predictions:
-            with result.timed("write files"):
-                save_prediction(out, prediction, kinds)
-            result.rows.append(csv_row(prediction, path))
-            if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
-                result.warnings.append(doubt_line(prediction, path))
-            if keep:
-                result.predictions.append(prediction)
-    except InputError as error:
-        result.fail(path, error)
-    return index, result
-
-
-def doubt_line(prediction: FacePrediction, path: Path) -> str:
-    """The warning for a face that looks like none."""
+def _warning(prediction: FacePrediction, path: Path) -> str:
+    """The line for a face whose flip disagreement is large."""
     box = ",".join(f"{x:.0f}" for x in prediction.mesh.box)
     return (
         f"{path}: {prediction.name} at {box} may be no face, or its box is wrong: two predictions of it differ by "
@@ -191,22 +190,20 @@ def doubt_line(prediction: FacePrediction, path: Path) -> str:
     )
 
 
-def csv_row(prediction: FacePrediction, path: Path) -> dict:
+def _row(prediction: FacePrediction, path: Path) -> dict:
     """A face's row of predictions.csv."""
     mesh = prediction.mesh
     row = {"name": prediction.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
-    row |= {name: round(float(value), 2) for name, value in zip(("x0", "y0", "x1", "y1"), mesh.box, strict=True)}
+    row |= {name: round(float(value), 2) for name, value in zip(BOX_FIELDS, mesh.box, strict=True)}
     return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
 
 
-def csv_of(rows: list[dict]) -> str:
+def _csv(rows: list[dict]) -> str:
     """Rows as CSV; what a row lacks stays empty."""
-    stream = io.StringIO()
-    names = ["name", "photo", "problem", "doubt", "x0", "y0", "x1", "y1", *POSE_FIELDS]
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    import pandas as pd
+
+    columns = ["name", "photo", "problem", "doubt", *BOX_FIELDS, *POSE_FIELDS]
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
 
 
 def timing_table(result: Predictions, workers: int) -> str:

@@ -12,12 +12,13 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
+from torchvision import ops
 
 from p2m_core.errors import InputError
 
-# What a detector finds and the tight box around the 68 landmarks differ by a shift and two sizes, as shares of
-# the found box's width and height: x0, y0, x1, y1. Medians over this project's synthetic faces, see
-# benchmarks/detection.py.
+# From a detector's box to the tight box around the 68 landmarks: x0, y0, x1, y1 as shares of the found box's width and
+# height. Medians over this project's synthetic faces, see benchmarks/detection.py.
 TO_LANDMARK_BOX = {
     "frontal": (0.05, 0.24, 0.94, 1.05),
     "profile": (0.13, 0.29, 0.81, 0.95),
@@ -48,7 +49,7 @@ def cascade(name: str) -> cv2.CascadeClassifier:
 
 
 def search(grey: np.ndarray, name: str, least_px: int) -> np.ndarray:
-    """Boxes (K, 5) of one cascade: x0 y0 x1 y1 in px, and the weight of the find."""
+    """Boxes (K, 5) of one cascade: x0 y0 x1 y1 in px, and the cascade's confidence."""
     found, _, weights = cascade(name).detectMultiScale3(
         grey, 1.1, 4, minSize=(least_px, least_px), outputRejectLevels=True
     )
@@ -66,23 +67,26 @@ def landmark_boxes(found: np.ndarray, kind: str) -> np.ndarray:
     return np.stack([x0 + left * w, y0 + top * h, x0 + right * w, y0 + bottom * h, weight], 1)
 
 
-def keep_distinct(boxes: np.ndarray) -> np.ndarray:
-    """The surest of each group of overlapping boxes (K, 5)."""
-    kept: list[np.ndarray] = []
-    for box in boxes[np.argsort(-boxes[:, 4], kind="stable")]:
-        inter = [
-            max(0, min(box[2], k[2]) - max(box[0], k[0])) * max(0, min(box[3], k[3]) - max(box[1], k[1])) for k in kept
-        ]
-        area = (box[2] - box[0]) * (box[3] - box[1])
-        if all(i < 0.3 * min(area, (k[2] - k[0]) * (k[3] - k[1])) for i, k in zip(inter, kept, strict=True)):
-            kept.append(box)
-    return np.array(kept).reshape(-1, 5)
+def suppress_overlapping(boxes: np.ndarray) -> np.ndarray:
+    """Non-maximum suppression (K, 5): the highest weight of each group of boxes that overlap.
+
+    Two boxes overlap if their intersection covers 30% of the smaller one. (torchvision.ops.nms goes by the union, by
+    which a small box inside a large one would stay.)
+    """
+    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    low, high = boxes[:, :2], boxes[:, 2:4]
+    area, kept = np.prod(high - low, axis=1), []
+    for k in range(len(boxes)):
+        shared = np.clip(np.minimum(high[k], high[kept]) - np.maximum(low[k], low[kept]), 0, None).prod(1)
+        if (shared < 0.3 * np.minimum(area[k], area[kept])).all():
+            kept.append(k)
+    return boxes[kept]
 
 
-def overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two boxes (4,)."""
-    inter = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
-    return float(inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter))
+def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union (K, L) of boxes (K, 4) with boxes (L, 4); (4,) is one box."""
+    first, second = (torch.from_numpy(np.asarray(boxes, np.float64).reshape(-1, 4)) for boxes in (a, b))
+    return ops.box_iou(first, second).numpy()
 
 
 def largest_first(boxes: np.ndarray) -> np.ndarray:
@@ -119,15 +123,15 @@ class Cascades:
         """Boxes (K, 4) in a grey picture (H, W) of even histogram, as it is."""
         least = max(24, int(0.06 * min(grey.shape)))
         found = landmark_boxes(search(grey, FILES["frontal"], least), "frontal")
-        # What the frontal cascade finds counts more: the profile cascade errs more often.
+        # The frontal cascade's boxes go before the profile cascade's, which is wrong more often.
         found[:, 4] += 100
         if self.profiles == "always" or not len(found):
             right = landmark_boxes(search(grey, FILES["profile"], least), "profile")
-            # The cascade knows one side: the other is in the mirrored photo.
+            # The cascade is trained on one side: the other side is searched in the mirrored photo.
             left = landmark_boxes(search(np.ascontiguousarray(grey[:, ::-1]), FILES["profile"], least), "profile")
             left[:, [0, 2]] = grey.shape[1] - left[:, [2, 0]]
             found = np.concatenate([found, right, left])
-        return keep_distinct(found)[:, :4]
+        return suppress_overlapping(found)[:, :4]
 
 
 # --- MediaPipe's BlazeFace ------------------------------------------------------------------------
@@ -156,7 +160,7 @@ class BlazeFace:
             corner = np.array([box.xmin * width, box.ymin * height]) - 0.5  # theirs count from the corner
             found.append([*corner, *(corner + [box.width * width, box.height * height]), detection.score[0]])
         boxes = landmark_boxes(np.reshape(found, (-1, 5)), "blazeface")
-        return largest_first(keep_distinct(boxes)[:, :4])
+        return largest_first(suppress_overlapping(boxes)[:, :4])
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {

@@ -1,4 +1,4 @@
-"""Taking meshes away: OBJ, PLY and GLB files, landmarks, maps, pictures and turntables."""
+"""Files of a prediction: OBJ, PLY and GLB meshes, landmarks, depth and normal maps, pictures and turntables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
 from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.geometry.rasterizer import depth_and_normals, photo_colors, window
 from p2m_workbench.drawing.html_page import write_html
-from p2m_workbench.drawing.mesh_images import draw_levels, draw_overlay, draw_turned, swing
+from p2m_workbench.drawing.mesh_images import draw_levels, draw_overlay, draw_turned, save_picture, swing
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most
@@ -40,9 +40,8 @@ def save_mesh(
     """One level of a mesh as .obj, .ply or .glb: y up, outward faces, vertices in their order, unit px.
 
     Args:    level: index into mesh.levels, -1 for the finest.   vertex_colors: (V_k, 3) RGB 0 to 255.
-             photo: (H, W, 3) uint8, in place of vertex_colors: the mesh takes its texture from there; as
-             NAME-texture.png beside an .obj and its .mtl, inside a .glb, as the vertices' colours in a .ply. What the
-             photo does not see gets the colour of what hides it.
+             photo: (H, W, 3) uint8, in place of vertex_colors: becomes the texture; NAME-texture.png beside an .obj
+             and its .mtl, inside a .glb, vertex colours in a .ply. Hidden parts get the colour of what hides them.
     Returns: the path.
     Raises:  InputError for another suffix, or coordinates that are not finite.
     """
@@ -94,19 +93,14 @@ def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name:
     return TextureVisuals(uv, material)
 
 
-def save_levels(folder: Path, name: str, mesh: FaceMesh) -> list[Path]:
-    """FOLDER/NAME-level1.obj and so on, coarse to fine.   Returns: the paths."""
-    return [save_mesh(folder / f"{name}-level{k + 1}.obj", mesh, k) for k in range(len(mesh.levels))]
-
-
 # --- landmarks and pose ---------------------------------------------------------------------------
 
 POSE_FIELDS = ("pitch_deg", "yaw_deg", "roll_deg", "x_px", "y_px", "z_px", "px_per_unit")
 
 
 def save_landmarks(path: str | Path, mesh: FaceMesh) -> Path:
-    """The 68 landmarks as .json, with box, pose and doubt, px of the photo; or as .pts, x and y counted from 1, as the
-    300-W sets have it.   Returns: the path.   Raises: InputError for another suffix."""
+    """The 68 landmarks as .json, with box, pose and flip disagreement ("doubt"), px of the photo; or as .pts, x and y
+    counted from 1, as the 300-W sets have it.   Returns: the path.   Raises: InputError for another suffix."""
     path = Path(path)
     if path.suffix == ".pts":
         lines = [f"{x:.4f} {y:.4f}" for x, y in mesh.landmarks_px[:, :2] + 1.0]
@@ -123,116 +117,101 @@ def save_landmarks(path: str | Path, mesh: FaceMesh) -> Path:
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def save_picture(path: str | Path, picture: np.ndarray) -> Path:
-    """An (H, W, 3) uint8 picture in the format of the suffix, whole or not at all.   Returns: the path."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, compress_level=3)  # of a PNG: 2.5 times as fast as 6, 7% larger
-    return Path(path)
-
-
-def save_overlay(path: str | Path, prediction: FacePrediction) -> Path:
-    """The mesh drawn on its photo, in the photo's size up to OVERLAY_PX.   Returns: the path."""
-    return save_picture(path, draw_overlay(scaled(prediction, OVERLAY_PX)))
-
-
 def scaled(prediction: FacePrediction, side_px: int) -> FacePrediction:
-    """A prediction whose photo is scaled down to a longer side of side_px, with all that lies on it; smaller ones as
+    """A prediction with its photo scaled down to a longer side of side_px, and its coordinates with it; smaller ones as
     they are."""
-    height, width = prediction.photo.shape[:2]
-    scale = side_px / max(height, width)
+    scale = side_px / max(prediction.photo.shape)
     if scale >= 1:
         return prediction
     photo = cv2.resize(prediction.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
-    def place(points: np.ndarray) -> np.ndarray:
-        return np.float32((points + np.array([0.5, 0.5, 0])) * scale - np.array([0.5, 0.5, 0]))
+    def place(points: np.ndarray | None) -> np.ndarray | None:
+        return None if points is None else np.float32((points + [0.5, 0.5, 0]) * scale - [0.5, 0.5, 0])
 
     mesh = prediction.mesh
     levels = tuple(place(level) for level in mesh.levels)
     box = np.float32((mesh.box + 0.5) * scale - 0.5)
     moved = replace(mesh, vertices_px=levels[-1], levels=levels, landmarks_px=place(mesh.landmarks_px), box=box)
-    truth = place(prediction.truth_px) if prediction.truth_px is not None else None
-    return replace(prediction, mesh=moved, photo=photo, truth_px=truth)
+    return replace(prediction, mesh=moved, photo=photo, truth_px=place(prediction.truth_px))
 
 
-def save_crop(path: str | Path, mesh: FaceMesh) -> Path:
-    """What the network saw, twice its size.   Returns: the path."""
-    return save_picture(path, cv2.resize(mesh.crop, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
-
-
-def save_depth(path: str | Path, prediction: FacePrediction) -> Path:
-    """A depth map in the photo's size, PNG of 16 bits: (value - DEPTH_ZERO) / DEPTH_STEPS is z in px, towards the
-    viewer positive; 0 where there is no face.   Returns: the path."""
+def depth_map(prediction: FacePrediction) -> np.ndarray:
+    """A depth map in the photo's size, (H, W) uint16: (value - DEPTH_ZERO) / DEPTH_STEPS is z in px, towards the viewer
+    positive; 0 where there is no face."""
     mesh = prediction.mesh
     depth, _ = depth_and_normals(mesh.vertices_px, mesh.faces, *prediction.photo.shape[:2])
     value = np.clip(np.round(depth * DEPTH_STEPS) + DEPTH_ZERO, 1, 65535)
-    return save_picture(path, np.where(np.isfinite(depth), value, 0).astype(np.uint16))
+    return np.where(np.isfinite(depth), value, 0).astype(np.uint16)
 
 
-def save_normals(path: str | Path, prediction: FacePrediction) -> Path:
-    """A normal map in the photo's size: RGB / 127.5 - 1 is x right, y up, z towards the viewer; black where there is no
-    face.   Returns: the path."""
+def normal_map(prediction: FacePrediction) -> np.ndarray:
+    """A normal map in the photo's size, (H, W, 3) uint8: RGB / 127.5 - 1 is x right, y up, z towards the viewer; black
+    where there is no face."""
     mesh = prediction.mesh
     _, normals = depth_and_normals(mesh.vertices_px, mesh.faces, *prediction.photo.shape[:2])
     face = normals.any(-1, keepdims=True)
-    return save_picture(path, np.where(face, np.round((normals + 1) * 127.5), 0).astype(np.uint8))
+    return np.where(face, np.round((normals + 1) * 127.5), 0).astype(np.uint8)
 
 
-def save_turntable(
-    path: str | Path, prediction: FacePrediction, size_px: int = 320, frames: int = 48, reach_deg: float = 70
-) -> Path:
-    """A GIF of the finest level, once in clay and once in the photo's colours, swinging from side to side.
-
-    Returns: the path.
-    """
+def turntable(prediction: FacePrediction, size_px: int = 320, frames: int = 48) -> list[np.ndarray]:
+    """Pictures of the finest level beside itself, in clay and in the photo's colours, turning to both sides."""
     mesh = prediction.mesh
-    colors = photo_colors(prediction.photo, mesh.vertices_px)
-    return save_gif(
-        path,
-        [
-            np.concatenate(
-                [draw_turned(mesh.vertices_px, mesh.faces, yaw, size_px, of_vertex) for of_vertex in (None, colors)], 1
-            )
-            for yaw in swing(frames, reach_deg)
-        ],
-    )
+    surfaces = None, photo_colors(prediction.photo, mesh.vertices_px)
+    return [
+        np.concatenate([draw_turned(mesh.vertices_px, mesh.faces, yaw, size_px, colors) for colors in surfaces], 1)
+        for yaw in swing(frames, 70)
+    ]
 
 
-def save_level_turntable(
-    path: str | Path, mesh: FaceMesh, size_px: int = 240, frames: int = 36, reach_deg: float = 60
-) -> Path:
-    """A GIF of all levels in a row with their edges, coarse to fine, swinging.   Returns: the path."""
-    return save_gif(path, [draw_levels(mesh, yaw, size_px, supersample=2) for yaw in swing(frames, reach_deg)])
+def level_turntable(prediction: FacePrediction, size_px: int = 240, frames: int = 36) -> list[np.ndarray]:
+    """Pictures of all levels in a row with their edges, coarse to fine, turning to both sides."""
+    return [draw_levels(prediction.mesh, yaw, size_px, supersample=2) for yaw in swing(frames, 60)]
 
 
-def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -> Path:
-    """Pictures (H, W, 3) as a GIF that goes on for ever.   Returns: the path."""
+def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -> None:
+    """Pictures (H, W, 3) as a GIF that repeats for ever."""
     # One palette for all frames, or colours that stand still would flicker.
     together = Image.fromarray(np.concatenate(pictures[:: max(1, len(pictures) // 6)]))
     palette = together.quantize(255, method=Image.Quantize.MEDIANCUT)
     first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in pictures]
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=others, duration=frame_ms, loop=0)
-    return Path(path)
 
 
-# --- all of it ------------------------------------------------------------------------------------
+def enlarged(crop: np.ndarray) -> np.ndarray:
+    """A crop (S, S, 3) at twice its size."""
+    return cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
-# What can be written of a face; `csv`, one table for all faces, is written by `predict.predict_files`.
-SAVERS: dict[str, Callable[[Path, str, FacePrediction], object]] = {
-    "obj": lambda folder, name, of: save_mesh(folder / f"{name}.obj", of.mesh, photo=of.photo),
-    "ply": lambda folder, name, of: save_mesh(folder / f"{name}.ply", of.mesh, photo=of.photo),
-    "glb": lambda folder, name, of: save_mesh(folder / f"{name}.glb", of.mesh, photo=of.photo),
-    "levels": lambda folder, name, of: save_levels(folder, name, of.mesh),
-    "json": lambda folder, name, of: save_landmarks(folder / f"{name}.json", of.mesh),
-    "pts": lambda folder, name, of: save_landmarks(folder / f"{name}.pts", of.mesh),
-    "overlay": lambda folder, name, of: save_overlay(folder / f"{name}.png", of),
-    "crop": lambda folder, name, of: save_crop(folder / f"{name}-crop.png", of.mesh),
-    "depth": lambda folder, name, of: save_depth(folder / f"{name}-depth.png", of),
-    "normals": lambda folder, name, of: save_normals(folder / f"{name}-normals.png", of),
-    "turntable": lambda folder, name, of: save_turntable(folder / f"{name}-turntable.gif", of),
-    "turning-levels": lambda folder, name, of: save_level_turntable(folder / f"{name}-levels.gif", of.mesh),
-    "html": lambda folder, name, of: write_html(folder / f"{name}.html", of),
+
+# --- all files of a face --------------------------------------------------------------------------
+
+
+def _save_textured(path: Path, of: FacePrediction) -> None:
+    save_mesh(path, of.mesh, photo=of.photo)
+
+
+def _save_levels(path: Path, of: FacePrediction) -> None:
+    """NAME-level1.obj and so on, coarse to fine."""
+    for k in range(len(of.mesh.levels)):
+        save_mesh(path.with_name(f"{path.stem}{k + 1}.obj"), of.mesh, k)
+
+
+# By the names of predict.save: what is added to the face's name, and what writes the file. `csv`, one table for all
+# faces, is written by `batch.predict_files`.
+SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
+    "obj": (".obj", _save_textured),
+    "ply": (".ply", _save_textured),
+    "glb": (".glb", _save_textured),
+    "levels": ("-level.obj", _save_levels),
+    "json": (".json", lambda path, of: save_landmarks(path, of.mesh)),
+    "pts": (".pts", lambda path, of: save_landmarks(path, of.mesh)),
+    "overlay": (".png", lambda path, of: save_picture(path, draw_overlay(scaled(of, OVERLAY_PX)))),
+    "crop": ("-crop.png", lambda path, of: save_picture(path, enlarged(of.mesh.crop))),
+    "depth": ("-depth.png", lambda path, of: save_picture(path, depth_map(of))),
+    "normals": ("-normals.png", lambda path, of: save_picture(path, normal_map(of))),
+    "turntable": ("-turntable.gif", lambda path, of: save_gif(path, turntable(of))),
+    "turning-levels": ("-levels.gif", lambda path, of: save_gif(path, level_turntable(of))),
+    "html": (".html", write_html),
 }
 
 
@@ -245,6 +224,7 @@ def save_prediction(folder: Path, prediction: FacePrediction, kinds: Sequence[st
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder) as temporary:
         for kind in kinds:
             if kind in SAVERS:
-                SAVERS[kind](Path(temporary), prediction.name, prediction)
+                suffix, save = SAVERS[kind]
+                save(Path(temporary) / f"{prediction.name}{suffix}", prediction)
         for path in sorted(Path(temporary).iterdir()):
             os.replace(path, folder / path.name)

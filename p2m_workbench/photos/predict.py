@@ -1,4 +1,4 @@
-"""From photos to meshes."""
+"""From a photo to the meshes of its faces: detection, or a search by the network, and repeated crops."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network, predict_boxes
 from p2m_core.network.model import Pixel2Mesh
-from p2m_workbench.photos.detect import detect_faces, overlap
+from p2m_workbench.photos.detect import box_iou, detect_faces
 
-# A crop is cut again around the first prediction unless the two boxes overlap (intersection over union) by so much:
-# with the true box two passes are as good as one, with others better (benchmarks/boxes.py).
+# A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
+# this: with the true box two passes are as good as one, with others better (benchmarks/boxes.py).
 SAME_BOX = 0.85
-# Mean distance between the prediction and that for the mirrored crop, in halves of the crop, above which a crop does
-# not look like a face: 97% of 66 crops without one lie above, of 299 detected synthetic faces 0.3%. Measures of the
-# network's features told them apart less well (Mahalanobis distance: area under the ROC curve 0.985, this: 0.999).
+# Flip disagreement (FaceMesh.doubt) above which a crop is taken for no face: 97% of 66 crops without a face lie above,
+# of 299 detected synthetic faces 0.3%. Mahalanobis distances of the network's features told them apart less well (area
+# under the ROC curve 0.985, flip disagreement 0.999).
 MAX_FLIP_DISAGREEMENT = 0.055
-# Where a detector was wrong, the passes may stray to something that the network does not doubt: overlap of the box with
-# the prediction's, below that of any box that is off by a fifth of its side and a quarter in size.
+# Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
+# in the photo. Boxes that are off by a fifth of their side and a quarter in size stay above.
 MIN_OVERLAP = 0.5
-# Where the network looks for a face itself: the windows' sides as shares of the photo's shorter side, and how many
-# lie along that.
+
+# The search for a face by the network itself. Sides of the windows as shares of the photo's shorter side, and how many
+# lie along that side; a longer side has at most SEARCH_ASPECT times as many.
 WINDOWS = ((0.75, 1), (0.5, 2), (0.34, 3))
-SEARCH_PX, SEARCH_LEAST_PX = 640, 32  # of the photo: its longer side is scaled down to this, its shorter at least
 SEARCH_ASPECT = 4
+SEARCH_PX, SEARCH_LEAST_PX = 640, 32  # the longer side is scaled down to the first; the shorter must have the second
 SEARCH_PASSES = 3
-# It takes for a face what it comes back to, with such an overlap, from boxes so far beside, in shares of the side:
-# where there is nothing to come back to, the prediction moves along, which leaves two thirds (benchmarks/boxes.py).
-# That is the better sign: of 74 synthetic faces that the cascades miss it comes back to 66, of 174 other places to
-# none, and hard faces lie above MAX_FLIP_DISAGREEMENT. So the doubt need only be below a limit of its own.
+# A face is a fixed point under perturbed boxes: predicted from boxes shifted by BOX_OFFSETS (shares of the side), its
+# landmarks' box keeps this IoU with the unshifted one. Without a face the prediction moves with the box, which leaves
+# two thirds (benchmarks/boxes.py). Of 74 synthetic faces that the cascades miss 66 are fixed points, of 174 other
+# places none. This tells faces apart better than the flip disagreement, which may therefore be larger here.
 SEARCH_MIN_IOU, SEARCH_MAX_DISAGREEMENT = 0.8, 0.1
 BOX_OFFSETS = np.array([[-0.2, 0], [0.2, 0], [0, -0.2], [0, 0.2]])
 
@@ -57,8 +58,9 @@ def predict(
     Args:    image: (H, W, 3) uint8 RGB.
              boxes: (K, 4) x0 y0 x1 y1 in px, tight around the 68 landmarks; None looks for faces.
              weights: "bundled" or a weights file.   device: None takes CUDA where there is one.
-             flip: average with the prediction for the mirrored photo (better, twice the time; and tells the doubt).
-             passes: 2 crops again around the first prediction where the box was not as tight as said.
+             flip: average with the prediction for the mirrored crop: better, twice the time, and FaceMesh.doubt,
+             the distance of the two, is measured.
+             passes: 2 crops again around the first prediction where its box differs from the given one.
              detector: see `detect.detect_faces`; see also `find_meshes`.
              precision: as for `open_network`; bf16 moves a vertex by 0.04% of the face size (benchmarks/speed.py).
     Returns: a FaceMesh a box, in the boxes' order, or the largest face first; [] if no face is found.
@@ -81,7 +83,7 @@ def find_meshes(
     detector: str = "cascades",
     timed: Callable[[str], AbstractContextManager] = lambda stage: nullcontext(),
 ) -> list[FaceMesh]:
-    """The faces that a detector finds, or the network itself where that finds none, or only unlikely ones.
+    """The meshes of the faces that a detector finds; where it finds none, or only unlikely ones, of `search_face`.
 
     Args:    timed: a context around each stage.
     Returns: as `predict` does.
@@ -100,8 +102,8 @@ def find_meshes(
 
 
 def is_unlikely(mesh: FaceMesh) -> bool:
-    """Whether a mesh is no face by its doubt, or lies elsewhere than the box in which a face was said to be."""
-    return mesh.doubt > MAX_FLIP_DISAGREEMENT or overlap(mesh.box, box_of(mesh.landmarks_px)) < MIN_OVERLAP
+    """Whether a mesh is probably no face: its flip disagreement is large, or it lies outside the box it came from."""
+    return mesh.doubt > MAX_FLIP_DISAGREEMENT or box_iou(mesh.box, box_of(mesh.landmarks_px)).item() < MIN_OVERLAP
 
 
 def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool, passes: int) -> list[FaceMesh]:
@@ -117,50 +119,57 @@ def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bo
         for k, mesh in zip(todo, predict_boxes(model, image, tight[todo], flip), strict=True):
             meshes[k] = replace(mesh, box=np.float32(boxes[k]))
         found = np.stack([box_of(mesh.landmarks_px) for mesh in meshes])
-        # A crop of next to nothing could only come of a network that failed.
+        # A box of less than a pixel comes of a network that failed, and cannot be cropped.
         size = (found[:, 2:] - found[:, :2]).min(1)
-        todo = np.array([k for k in todo if size[k] > 1 and overlap(tight[k], found[k]) < SAME_BOX], int)
+        todo = np.array([k for k in todo if size[k] > 1 and box_iou(tight[k], found[k]).item() < SAME_BOX], int)
         tight[todo] = found[todo]
     return meshes
 
 
 def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
-    """A face that the network itself finds in a photo (H, W, 3), where detectors found none.
+    """One face that the network itself finds in a photo (H, W, 3), for where detectors found none.
 
-    In windows all over the photo it predicts landmarks. Windows that see the same face agree on where it is: the two
-    places on which most agree are looked at again, and the one that the network doubts less is taken for a face if it
-    comes back there from beside. Much smaller than a third of the photo's shorter side it does not find.
+    1. Landmarks are predicted in `windows` all over the photo: windows that see the same face predict the same place.
+    2. The two places with the highest mean IoU with their three nearest others are predicted SEARCH_PASSES times more,
+       each time from the landmarks' box of the pass before.
+    3. The one with the smaller flip disagreement is a face if that is small enough, and if the place is a fixed point
+       under perturbed boxes (BOX_OFFSETS, SEARCH_MIN_IOU).
+
+    Faces much smaller than a third of the photo's shorter side are not found.
 
     Returns: (1, 4) the box, or (0, 4).
     """
     nothing, scale = np.zeros((0, 4)), min(1.0, SEARCH_PX / max(image.shape))
-    if not len(model.template.mirror) or scale * min(image.shape[:2]) < SEARCH_LEAST_PX:  # no mirror image, no doubt
+    # Without a mirror table there is no flip disagreement.
+    if not len(model.template.mirror) or scale * min(image.shape[:2]) < SEARCH_LEAST_PX:
         return nothing
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
-    def look(boxes: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+    def landmark_boxes(boxes: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (K, 4) around the landmarks predicted from boxes, and the flip disagreements (K,)."""
         meshes = predict_boxes(model, image, boxes, flip) if len(boxes) else []
         found = np.array([box_of(mesh.landmarks_px) for mesh in meshes]).reshape(-1, 4)
-        whole = (found[:, 2:] - found[:, :2]).min(1, initial=np.inf) > 1  # a network that failed gives next to nothing
-        return found[whole], np.array([mesh.doubt for mesh in meshes])[whole]
+        valid = (found[:, 2:] - found[:, :2]).min(1, initial=np.inf) > 1  # smaller: the network failed
+        return found[valid], np.array([mesh.doubt for mesh in meshes])[valid]
 
-    found, _ = look(windows(*image.shape[:2]), False)
+    found, _ = landmark_boxes(windows(*image.shape[:2]), False)
     if len(found) < 2:
         return nothing
-    agree = np.sort([[overlap(a, b) for b in found] for a in found])[:, -4:-1].mean(1)  # with the three nearest others
-    places: list[np.ndarray] = []
-    for box in found[np.argsort(-agree, kind="stable")]:
-        if len(places) < 2 and all(overlap(box, other) < 0.4 for other in places):
-            places.append(box)
-    boxes, doubt = np.array(places), np.zeros(len(places))
+    iou = box_iou(found, found)
+    agreement = np.sort(iou)[:, -4:-1].mean(1)
+    places: list[int] = []
+    for k in np.argsort(-agreement, kind="stable"):
+        if len(places) < 2 and (iou[k, places] < 0.4).all():
+            places.append(k)
+    boxes, disagreement = found[places], np.zeros(len(places))
     for _ in range(SEARCH_PASSES):
-        boxes, doubt = look(boxes, True)
-    if not len(boxes) or doubt.min() > SEARCH_MAX_DISAGREEMENT:
+        boxes, disagreement = landmark_boxes(boxes, True)
+    if not len(boxes) or disagreement.min() > SEARCH_MAX_DISAGREEMENT:
         return nothing
-    box = boxes[doubt.argmin()]
-    back, _ = look(box + np.tile(BOX_OFFSETS, 2) * (box[2:] - box[:2]).max(), False)
-    if len(back) < len(BOX_OFFSETS) or min(overlap(box, other) for other in back) < SEARCH_MIN_IOU:
+    box = boxes[disagreement.argmin()]
+    shifted, _ = landmark_boxes(box + np.tile(BOX_OFFSETS, 2) * (box[2:] - box[:2]).max(), False)
+    if len(shifted) < len(BOX_OFFSETS) or box_iou(box, shifted).min() < SEARCH_MIN_IOU:
         return nothing
     return (box[None] + 0.5) / scale - 0.5
 
@@ -172,7 +181,7 @@ def windows(height: int, width: int) -> np.ndarray:
         side = share * least
         places = []
         for length in (height, width):
-            n = round(count * min(length / least, SEARCH_ASPECT))  # as many more as the longer side is longer
+            n = round(count * min(length / least, SEARCH_ASPECT))
             places.append(np.linspace(0, length - side, n) if n > 1 else [(length - side) / 2])
         boxes += [[x, y, x + side, y + side] for y in places[0] for x in places[1]]
     return np.array(boxes) - 0.5

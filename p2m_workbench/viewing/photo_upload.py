@@ -61,7 +61,7 @@ class PhotoDesk(widgets.VBox):
             control.observe(self._show, "value")
         self.go.on_click(lambda _: self.predict())
         super().__init__([self.upload, self.bench, self.picture, self.view])
-        self.add_class("p2m-desk")
+        self.add_class("p2m-photo-upload")
 
     def take(self, name: str, content: bytes) -> None:
         """Put a photo on the desk, look for its faces, and predict them."""

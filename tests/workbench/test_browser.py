@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-import nbformat
 import numpy as np
 import pytest
-from browser import changed, open_page, pixels, run_notebook_and_move_slider, save, settled
+from browser import changed, open_page, pixels, save, settled
 from example_predictions import made_up
 
 from p2m_workbench.drawing.html_page import write_gallery, write_html
@@ -185,37 +184,3 @@ def test_html_fits_a_phone(html_file):
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
         assert page.problems == []
-
-
-EXPLORE = """
-from p2m_core.config.loading import load_config
-from p2m_core.data.preprocess import build_store
-from p2m_core.data.store import Store
-from p2m_workbench.viewing.store_explorer import explore
-config = load_config("base", {overrides!r})
-explore(Store(build_store(config)), config)
-"""
-
-
-def test_explorer_in_jupyterlab(tiny_settings, tmp_path):
-    """A move of the input margin's slider moves the box in the photo, and narrows what augmentation begins with."""
-    cell = nbformat.v4.new_code_cell(EXPLORE.format(overrides=list(tiny_settings)).strip())
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), tmp_path / "explore.ipynb")
-    sheets = []
-
-    def look_at_the_sheet(page, _):
-        page.locator(".p2m-sheet").first.scroll_into_view_if_needed()
-        save("explorer-sheet.png", pixels(page))
-        sheets.append(pixels(page.locator(".p2m-sheet").first))
-
-    run = run_notebook_and_move_slider(
-        tmp_path / "explore.ipynb",
-        keys=["PageUp"] * 3,
-        slider=".p2m-margin .noUi-handle",
-        view=".p2m-picture",
-        picture="explorer.png",
-        then=look_at_the_sheet,
-    )
-    assert 0.005 < run.changed < 0.5  # the box's lines, and no other photo
-    assert len(np.unique(sheets[0].reshape(-1, 3), axis=0)) > 500

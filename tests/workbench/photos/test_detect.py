@@ -11,7 +11,7 @@ from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import box_of
 from p2m_workbench.photos import detect
-from p2m_workbench.photos.detect import TO_LANDMARK_BOX, detect_faces, keep_distinct, landmark_boxes, overlap
+from p2m_workbench.photos.detect import TO_LANDMARK_BOX, box_iou, detect_faces, landmark_boxes, suppress_overlapping
 from p2m_workbench.photos.read import read_photo, sample_photo
 
 HOPPER_BOX = np.array([168, 168, 358, 332])  # brows to chin, jaw to jaw, by eye
@@ -22,29 +22,29 @@ def hopper():
     return read_photo(sample_photo())
 
 
-def test_overlap_of_boxes():
-    assert overlap(np.array([0, 0, 2, 2]), np.array([0, 0, 2, 2])) == 1
-    assert overlap(np.array([0, 0, 2, 2]), np.array([1, 1, 3, 3])) == pytest.approx(1 / 7)
-    assert overlap(np.array([0, 0, 1, 1]), np.array([5, 0, 6, 1])) == 0
+def test_iou_of_boxes():
+    assert box_iou(np.array([0, 0, 2, 2]), np.array([0, 0, 2, 2])) == 1
+    assert box_iou(np.array([0, 0, 2, 2]), np.array([1, 1, 3, 3])) == pytest.approx(1 / 7)
+    assert box_iou(np.array([0, 0, 1, 1]), np.array([5, 0, 6, 1])) == 0
 
 
 def test_one_face_in_the_sample_photo(hopper):
     boxes = detect_faces(hopper)
     assert boxes.shape == (1, 4)
-    assert overlap(boxes[0], HOPPER_BOX) > 0.7
+    assert box_iou(boxes[0], HOPPER_BOX) > 0.7
 
 
 def test_the_box_goes_with_the_photo(hopper):
     [box] = detect_faces(hopper)
     wide = hopper.shape[1] - 1
     [mirrored] = detect_faces(np.ascontiguousarray(hopper[:, ::-1]))
-    assert overlap(mirrored, np.array([wide - box[2], box[1], wide - box[0], box[3]])) > 0.85
+    assert box_iou(mirrored, np.array([wide - box[2], box[1], wide - box[0], box[3]])) > 0.85
     [large] = detect_faces(hopper.repeat(3, 0).repeat(3, 1))
-    assert overlap((large - 1) / 3, box) > 0.85
+    assert box_iou((large - 1) / 3, box) > 0.85
     canvas = np.full((700, 640, 3), 40, np.uint8)
     canvas[50:650, 70:582] = hopper
     [moved] = detect_faces(canvas)
-    assert overlap(moved - [70, 50, 70, 50], box) > 0.85
+    assert box_iou(moved - [70, 50, 70, 50], box) > 0.85
 
 
 def test_the_largest_face_comes_first(hopper):
@@ -54,8 +54,8 @@ def test_the_largest_face_comes_first(hopper):
     both[:, small.shape[1] :] = hopper
     boxes = detect_faces(both)
     assert len(boxes) == 2
-    assert overlap(boxes[0] - [small.shape[1], 0, small.shape[1], 0], HOPPER_BOX) > 0.6
-    assert overlap(boxes[1] / 0.6, HOPPER_BOX) > 0.6
+    assert box_iou(boxes[0] - [small.shape[1], 0, small.shape[1], 0], HOPPER_BOX) > 0.6
+    assert box_iou(boxes[1] / 0.6, HOPPER_BOX) > 0.6
     rng = np.random.default_rng(0)
     assert detect_faces(rng.integers(0, 256, (300, 200, 3), np.uint8)).shape == (0, 4)
 
@@ -71,7 +71,7 @@ def test_real_faces_are_found(aflw_samples):
     found = 0
     for sample in samples:
         boxes = detect_faces(read_image(sample.image_path))
-        found += any(overlap(box, box_of(sample.landmarks_px)) > 0.4 for box in boxes)
+        found += any(box_iou(box, box_of(sample.landmarks_px)) > 0.4 for box in boxes)
     assert found >= 6
 
 
@@ -96,11 +96,11 @@ def test_profiles_of_both_sides_are_looked_for(monkeypatch):
 
 def test_of_overlapping_finds_the_surest_stays():
     finds = np.array([[0, 0, 10, 10, 1.0], [1, 1, 11, 11, 5], [50, 50, 60, 60, 2], [2, 2, 5, 5, 9], [9, 9, 20, 20, 3]])
-    kept = keep_distinct(finds)
+    kept = suppress_overlapping(finds)
     assert kept[:, 4].tolist() == [9, 3, 2]  # 5 and 1 cover the surest, which lies inside both
-    assert keep_distinct(np.zeros((0, 5))).shape == (0, 5)
+    assert suppress_overlapping(np.zeros((0, 5))).shape == (0, 5)
     apart = finds[[0, 2]]
-    np.testing.assert_array_equal(keep_distinct(apart), apart[::-1])
+    np.testing.assert_array_equal(suppress_overlapping(apart), apart[::-1])
 
 
 def test_a_cascades_box_is_brought_to_the_landmarks():
@@ -114,7 +114,7 @@ def test_a_cascades_box_is_brought_to_the_landmarks():
 
 def test_fast_looks_at_a_small_picture_first_and_at_a_larger_one_only_if_it_must(hopper, monkeypatch):
     [box] = detect_faces(hopper, "fast")
-    assert overlap(box, HOPPER_BOX) > 0.6
+    assert box_iou(box, HOPPER_BOX) > 0.6
     shapes = []
     answers = iter([0, 0, 0, 1])
 

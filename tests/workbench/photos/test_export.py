@@ -56,8 +56,8 @@ def test_bad_mesh_files_are_one_clear_line(tmp_path, prediction):
 
 
 def test_overlay_is_the_photo_size(tmp_path, prediction):
-    path = export.save_overlay(tmp_path / "overlay.png", prediction)
-    with Image.open(path) as picture:
+    export.save_prediction(tmp_path, prediction, ["overlay"])
+    with Image.open(tmp_path / f"{prediction.name}.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), draw_overlay(prediction))
         assert picture.size == prediction.photo.shape[1::-1]
 
@@ -149,14 +149,15 @@ def test_depth_and_normal_maps(tmp_path):
     faces = np.array([[0, 2, 1], [0, 3, 2]])
     mesh = FaceMesh(corners, faces, (corners,), (faces,), corners, np.array([10, 20, 50, 60]))
     plane = FacePrediction("plane", mesh, np.zeros((80, 90, 3), np.uint8))
-    with Image.open(export.save_depth(tmp_path / "d.png", plane)) as picture:
+    export.save_prediction(tmp_path, plane, ["depth", "normals"])
+    with Image.open(tmp_path / "plane-depth.png") as picture:
         value = np.asarray(picture).astype(float)
     assert value.shape == (80, 90)
     z = (value - export.DEPTH_ZERO) / export.DEPTH_STEPS
     np.testing.assert_allclose(z[40, 11:50], 0.5 * np.arange(11, 50), atol=0.04)
     assert (value[:20] == 0).all()
     assert (value[:, 51:] == 0).all()
-    normals = np.asarray(Image.open(export.save_normals(tmp_path / "n.png", plane)))
+    normals = np.asarray(Image.open(tmp_path / "plane-normals.png"))
     expected = np.array([-0.5, 0, 1]) / np.sqrt(1.25)
     np.testing.assert_allclose(normals[40, 30] / 127.5 - 1, expected, atol=0.01)
     assert (normals[:20] == 0).all()
@@ -175,9 +176,9 @@ def test_overlays_of_large_photos_are_scaled_down(tmp_path, prediction):
 
 
 def test_turntables_turn_and_close(tmp_path, prediction):
-    path = export.save_turntable(tmp_path / "t.gif", prediction, size_px=48, frames=8)
-    levels = export.save_level_turntable(tmp_path / "l.gif", prediction.mesh, size_px=40, frames=4)
-    with Image.open(path) as gif, Image.open(levels) as row:
+    export.save_gif(tmp_path / "t.gif", export.turntable(prediction, size_px=48, frames=8))
+    export.save_gif(tmp_path / "l.gif", export.level_turntable(prediction, size_px=40, frames=4))
+    with Image.open(tmp_path / "t.gif") as gif, Image.open(tmp_path / "l.gif") as row:
         assert (gif.n_frames, gif.size, row.n_frames, row.size) == (8, (96, 48), 4, (160, 40))
         assert gif.info["loop"] == 0
         frames = []

@@ -26,7 +26,7 @@ from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench import cli
 from p2m_workbench.photos import predict as predict_module
 from p2m_workbench.photos.batch import predict_files
-from p2m_workbench.photos.detect import detect_faces, overlap
+from p2m_workbench.photos.detect import box_iou, detect_faces
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, WINDOWS, predict, search_face, windows
 from p2m_workbench.photos.read import read_photo, sample_photo
 
@@ -65,7 +65,7 @@ def test_a_face_mesh_is_whole(face, tiny_run):
     np.testing.assert_allclose(mesh.landmarks_px, (corners * template.landmark_bary[..., None]).sum(1), rtol=1e-5)
     np.testing.assert_array_equal(mesh.box, np.float32(box))
     # even a network that has learned for seconds puts the face into its box, upright, outwards, towards the viewer
-    assert overlap(box_of(mesh.landmarks_px), box) > 0.4
+    assert box_iou(box_of(mesh.landmarks_px), box) > 0.4
     assert mesh.landmarks_px[8, 1] > mesh.landmarks_px[27, 1]
     assert mesh.landmarks_px[30, 2] > mesh.landmarks_px[[0, 16], 2].max()
     solid = trimesh.Trimesh(to_world(mesh.vertices_px), mesh.faces, process=False)
@@ -229,15 +229,15 @@ def test_the_network_finds_the_face_that_detectors_miss(hopper, monkeypatch):
     matrix = cv2.getRotationMatrix2D(tuple(centre), 35, 1)
     tilted = cv2.warpAffine(hopper, matrix, hopper.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
     detected = detect_faces(tilted)
-    assert all(overlap(box, truth) < 0.1 for box in detected)
+    assert all(box_iou(box, truth) < 0.1 for box in detected)
     [mesh] = predict(tilted)
-    assert overlap(mesh.box, truth) > 0.6
+    assert box_iou(mesh.box, truth) > 0.6
     assert mesh.doubt < MAX_FLIP_DISAGREEMENT
     monkeypatch.setattr(predict_module, "detect_faces", lambda *_: np.zeros((0, 4)))
     [again] = predict(tilted)
     np.testing.assert_array_equal(again.box, mesh.box)
     [large] = predict(cv2.resize(tilted, None, fx=4, fy=4))
-    assert overlap(large.box, 4 * mesh.box) > 0.9
+    assert box_iou(large.box, 4 * mesh.box) > 0.9
 
 
 def test_the_network_finds_no_face_where_there_is_none(hopper):
@@ -348,7 +348,7 @@ def test_what_one_takes_away(tiny_run, tmp_path, hopper):
     assert overlay.shape == hopper.shape
     changed = (overlay != hopper).any(-1)
     row, column = np.nonzero(changed)
-    assert overlap(np.array([column.min(), row.min(), column.max(), row.max()]), box_of(mesh.vertices_px)) > 0.8
+    assert box_iou(np.array([column.min(), row.min(), column.max(), row.max()]), box_of(mesh.vertices_px)) > 0.8
     assert "<html" in (tmp_path / "out" / "grace_hopper.html").read_text().lower()
     [line] = csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines())
     assert (line["name"], line["photo"], line["problem"]) == ("grace_hopper", "grace_hopper.jpg", "")

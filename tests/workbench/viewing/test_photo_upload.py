@@ -1,13 +1,9 @@
-"""The desk of notebook 5: uploads, boxes by hand; and all of it in JupyterLab."""
+"""The photo upload of notebook 5: a photo arrives, and boxes that are given by hand."""
 
-import shutil
 from datetime import UTC, datetime
 
-import nbformat
 import numpy as np
 import pytest
-from browser import jupyter_lab, open_notebook, open_page, pixels, require_browser, run_all, save, settled
-from conftest import ROOT
 from PIL import Image
 
 from p2m_core.config.settings import PredictConfig
@@ -56,38 +52,3 @@ def test_what_is_no_photo_is_told(desk, tmp_path):
     desk.take("notes.jpg", b"hello")
     assert "notes.jpg: is damaged or no image" in desk.message.value
     assert not (tmp_path / "photos").exists()
-
-
-@pytest.mark.browser
-def test_a_photo_uploaded_in_notebook_5(tmp_path, monkeypatch):
-    require_browser()
-    home = tmp_path / "home"
-    for folder in ("notebooks", "configs"):
-        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    monkeypatch.setenv("P2M_HOME", str(home))
-    path = home / "notebooks/05_predict.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    [cell] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    cell.source = cell.source.replace("overrides = []", 'overrides = ["predict.save=[json, glb]"]')
-    nbformat.write(notebook, path)
-    photo = shutil.copy(sample_photo(), tmp_path / "my own photo.jpg")
-    with jupyter_lab(home) as url, open_page(1400, 1150) as page:
-        open_notebook(page, url, "notebooks/05_predict.ipynb", timeout_s=180)
-        run_all(page, timeout_s=400)
-        button = page.locator(".p2m-upload").first
-        button.scroll_into_view_if_needed()
-        with page.expect_file_chooser() as chooser:
-            button.click()
-        chooser.value.set_files(photo)
-        picture = page.locator("img.p2m-result").first
-        page.get_by_text("my own photo: written").first.wait_for(timeout=180_000)
-        picture.wait_for(timeout=30_000)
-        page.locator(".p2m-desk canvas").first.wait_for(timeout=60_000)
-        picture.scroll_into_view_if_needed()
-        shown = settled(page, picture, timeout_s=60)
-        assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 500, "the result is blank"
-        button.scroll_into_view_if_needed()
-        save("desk.png", pixels(page))
-    folder = home / "outputs/face-lite/predictions"
-    assert (folder / "my own photo.glb").stat().st_size > 100_000
-    assert (folder / "photos/my own photo.jpg").read_bytes() == photo.read_bytes()
