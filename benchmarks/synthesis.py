@@ -26,7 +26,7 @@ import numpy as np
 from p2m_core.config.settings import SynthConfig
 from p2m_synth import writer
 from p2m_synth.head.asset import ASSET_PATH
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.head.head_model import build_head_model
 from p2m_synth.render import renderer
 
@@ -137,7 +137,7 @@ def main() -> None:
     given = options.parse_args()
     count = 6 if given.tiny else given.count
     sizes = (48,) if given.tiny else (224, 256, 450)
-    load_canvas()
+    load_head_mesh()
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}, numba {numba.__version__}")
 
     milliseconds = stage_ms(sizes[0], max(2, count // 5))

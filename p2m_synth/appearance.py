@@ -10,7 +10,7 @@ from p2m_synth.hair.facial_hair import BeardStyle, draw_beard_style
 from p2m_synth.hair.growth import grayed
 from p2m_synth.hair.style import HairStyle, draw_hair_style
 from p2m_synth.head.identity import Identity
-from p2m_synth.wear.style import Worn, draw_worn
+from p2m_synth.wear.style import WearStyle, draw_wear_style
 
 # Linear RGB reflectances from the lightest to the darkest skin, and of hair and irises with their shares.
 SKIN = np.array(
@@ -70,7 +70,7 @@ class Appearance:
     red_eyes: float
     teeth: np.ndarray
     # dress
-    worn: Worn
+    wear: WearStyle
 
 
 def draw_hair_color(rng: np.random.Generator, melanin: float) -> np.ndarray:
@@ -128,5 +128,5 @@ def draw_appearance(rng: np.random.Generator, identity: Identity) -> Appearance:
         pupil_deg=rng.uniform(7, 13),
         red_eyes=rng.uniform(0, 1) * (rng.random() < 0.4),
         teeth=np.float32([0.74, 0.69, 0.58] * rng.uniform(0.8, 1.05, 3) * rng.uniform(0.75, 1.05)),
-        worn=draw_worn(rng, woman, age),
+        wear=draw_wear_style(rng, woman, age),
     )

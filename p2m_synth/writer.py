@@ -32,7 +32,7 @@ from p2m_core.geometry.camera import pose_para_from_similarity, rotation_from_an
 from p2m_core.geometry.crop import box_of
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.parallel import map_jobs
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.head.head_model import VERSION as FACE_MODEL_VERSION
 from p2m_synth.person import Overrides, Person, draw_person
 from p2m_synth.recipe import keep_recipe
@@ -117,7 +117,7 @@ def draw_angles(rng: np.random.Generator, yaw: str) -> np.ndarray:
 
 def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) -> Draw:
     """The draws of sample `index`, the same whatever came before."""
-    rng, model = np.random.default_rng([recipe.seed, index]), load_canvas().model
+    rng, model = np.random.default_rng([recipe.seed, index]), load_head_mesh().model
     person = draw_person(rng, model, overrides)
     angles = draw_angles(rng, recipe.yaw)
     if overrides and overrides.yaw_deg is not None:
@@ -143,7 +143,8 @@ def place_face(face: np.ndarray, angles: np.ndarray, size_px: int, rng: np.rando
 
 def take_picture(draw: Draw, recipe: Recipe, overrides: Overrides | None = None) -> Picture:
     """The picture of a draw."""
-    return render(load_canvas(), draw.person, draw.camera, draw.rng, recipe.backgrounds, overrides and overrides.place)
+    place = overrides.place if overrides else None
+    return render(load_head_mesh(), draw.person, draw.camera, draw.rng, recipe.backgrounds, place)
 
 
 def attributes(recipe: Recipe, index: int, draw: Draw, picture: Picture) -> dict[str, object]:
@@ -160,8 +161,8 @@ def attributes(recipe: Recipe, index: int, draw: Draw, picture: Picture) -> dict
         "mouth_open": round(person.units["jawOpen"], 3), "blink": round(person.units["eyeBlinkLeft"], 3),
         "hair": look.hair.name, "cut": look.hair.cut, "beard": look.beard.name, "stubble": round(look.beard.stubble, 3),
         "lipstick": round(look.lipstick, 3), "freckles": round(look.freckles, 3),
-        "glasses": look.worn.glasses, "headwear": look.worn.headwear, "mask": look.worn.mask,
-        "earrings": look.worn.earrings, **picture.facts,
+        "glasses": look.wear.glasses, "headwear": look.wear.headwear, "mask": look.wear.mask,
+        "earrings": look.wear.earrings, **picture.facts,
         "visible": round(float(seen / max(hidden, 1)), 3), "hidden": " ".join(map(str, np.flatnonzero(picture.hidden))),
     }  # fmt: skip
 
@@ -205,7 +206,7 @@ def write_one_alone(job: Job) -> dict[str, object]:
     row = attributes(job.recipe, job.index, draw, picture)
     write_sample(
         job.folder, name, picture.image, draw.jpeg_quality, draw.pose_para, draw.person.shape, draw.person.expression,
-        draw.face_px[load_canvas().model.landmark_idx], box_of(draw.face_px), picture.mask, picture.hidden, row,
+        draw.face_px[load_head_mesh().model.landmark_idx], box_of(draw.face_px), picture.mask, picture.hidden, row,
     )  # fmt: skip
     return row
 
@@ -224,7 +225,7 @@ def write_dataset(synth: SynthConfig) -> Path:
         remedy = f"choose {synth.start - odd} or {synth.start - odd + SHARD_SIZE}"
         raise InputError(out, "start", f"is {synth.start}, not a multiple of {SHARD_SIZE}", remedy)
     keep_recipe(out / RECIPE_FILE, recipe.described())
-    load_canvas()  # builds the face model once, before any worker asks for it
+    load_head_mesh()  # builds the face model once, before any worker asks for it
     end = synth.start + synth.count
     shards = {
         out / shard_name(first): range(first, min(first + SHARD_SIZE, end))

@@ -12,7 +12,7 @@ from p2m_synth.hair.growth import CENTRE_DM, first_of_lock, out_of, strand_color
 from p2m_synth.hair.roots import Roots, beside_lobes, scatter
 from p2m_synth.hair.strands import Obstacles, grow_strands, wind_strands
 from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import Canvas, load_canvas
+from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
 from p2m_synth.head.head_model import UM_PER_DM
 from p2m_synth.scene.elements import Strands
 from p2m_synth.scene.primitives import smooth_step, unit
@@ -53,23 +53,23 @@ def draw_beard_style(rng: np.random.Generator, woman: bool, age: float) -> Beard
 @cache
 def beard_roots() -> Roots:
     """Candidates for the roots of a beard."""
-    canvas = load_canvas()
-    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
-    return scatter(canvas, skin[(canvas.masks["beard"][skin] > 0.03).any(1)], 10000, 2)
+    head_mesh = load_head_mesh()
+    skin = head_mesh.skin
+    return scatter(head_mesh, skin[(head_mesh.masks["beard"][skin] > 0.03).any(1)], 10000, 2)
 
 
 @cache
 def brow_roots() -> tuple[Roots, np.ndarray, np.ndarray]:
     """Candidates for the roots of brows, and each one's course: 0 inner end to 1 outer, and height above it, dm."""
-    canvas = load_canvas()
-    line = canvas.landmarks[22:27]
-    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
-    middle = canvas.canonical[skin].mean(1)
+    head_mesh = load_head_mesh()
+    line = head_mesh.landmarks[22:27]
+    skin = head_mesh.skin
+    middle = head_mesh.canonical[skin].mean(1)
     start, end = line[0, 0] - 0.07, line[-1, 0]
     near = (
         (abs(middle[:, 1] - 7.44) < 0.22) & (abs(abs(middle[:, 0]) - (start + end) / 2) < 0.33) & (middle[:, 2] > 0.9)
     )
-    roots = scatter(canvas, skin[near], 9000, 3)
+    roots = scatter(head_mesh, skin[near], 9000, 3)
     side = abs(roots.place[:, 0])
     # A smooth course through the landmarks, which stand on vertices and so are not even.
     course = np.polyval(np.polyfit(line[:, 0], line[:, 1], 2), side.clip(line[0, 0]))
@@ -77,7 +77,7 @@ def brow_roots() -> tuple[Roots, np.ndarray, np.ndarray]:
 
 
 def grow_beard(
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     style: BeardStyle,
     color: np.ndarray,
     head: np.ndarray,
@@ -88,14 +88,13 @@ def grow_beard(
     if style.length == 0:
         return []
     points, roots = np.float32(head @ rotation / UM_PER_DM), beard_roots()
-    mouth = canvas.landmarks[[48, 51, 57]]
+    mouth = head_mesh.landmarks[[48, 51, 57]]
     x, y = roots.place[:, 0], roots.place[:, 1]
     above = smooth_step(mouth[0, 1] - 0.05, mouth[0, 1] + 0.02, y) * (abs(x) < 0.27)
     chin = smooth_step(0.30, 0.20, abs(x)) * (1 - above)
     density = above * style.moustache + (1 - above) * (chin * style.chin + (1 - chin) * style.cheek)
-    density = (
-        density * roots.value(canvas.masks["beard"]) * (1 - smooth_step(0.02, 0.2, roots.value(canvas.masks["ears"])))
-    )
+    density = density * roots.value(head_mesh.masks["beard"])
+    density = density * (1 - smooth_step(0.02, 0.2, roots.value(head_mesh.masks["ears"])))
     thin = smooth_step(6.72, 7.0, y) * (1 - above)  # sideburns
     density *= (1 - beside_lobes(roots.place)) * (1 - 0.55 * thin)
     chosen = np.flatnonzero(rng.random(len(x)) < density * (0.35 if style.length < 0.03 else 0.65 + 0.3 * above))
@@ -123,7 +122,7 @@ def grow_beard(
 
 
 def grow_brows(
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     strength: float,
     color: np.ndarray,
     head: np.ndarray,
@@ -159,15 +158,15 @@ def grow_brows(
 def lid_edges() -> list[tuple[np.ndarray, int]]:
     """The lids' edges as chains of refined vertices from the inner to the outer corner, each with its eye, in the
     order left upper, left lower, right upper, right lower; eye 0 is the left."""
-    canvas = load_canvas()
-    faces = canvas.model.face_triangles
+    head_mesh = load_head_mesh()
+    faces = head_mesh.model.face_triangles
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
     edges, uses = np.unique(edges, axis=0, return_counts=True)
     ring: dict[int, list[int]] = {}
     for a, b in edges[uses == 1].tolist():
         ring.setdefault(a, []).append(b)
         ring.setdefault(b, []).append(a)
-    place, marks = canvas.canonical[canvas.model.face_vertex_idx], canvas.landmarks
+    place, marks = head_mesh.canonical[head_mesh.face_idx], head_mesh.landmarks
     rim = np.array(sorted(ring))
     chains = []
     for eye, (inner, outer) in enumerate(((42, 45), (39, 36))):
@@ -179,20 +178,20 @@ def lid_edges() -> list[tuple[np.ndarray, int]]:
                 chain.append(next(v for v in ring[chain[-1]] if v != chain[-2]))
             both.append(chain)
         both.sort(key=lambda chain: -place[chain, 1].mean())
-        chains += [(front_edge(canvas, place[chain], up), eye) for chain, up in zip(both, (1, -1), strict=True)]
+        chains += [(front_edge(head_mesh, place[chain], up), eye) for chain, up in zip(both, (1, -1), strict=True)]
     return chains
 
 
-def front_edge(canvas: Canvas, inner: np.ndarray, up: int) -> np.ndarray:
+def front_edge(head_mesh: HeadMesh, inner: np.ndarray, up: int) -> np.ndarray:
     """Refined vertices at the front of a lid's rim, whose inner edge is (n, 3); up: 1 upper lid, -1 lower."""
-    skin = np.unique(canvas.triangles[canvas.part == PARTS.index("skin")])
-    place = canvas.canonical[skin]
+    skin = np.unique(head_mesh.skin)
+    place = head_mesh.canonical[skin]
     near = cKDTree(place).query_ball_point(inner, 0.06)
     return np.array([skin[around[np.argmax(place[around] @ [0, -0.5 * up, 1])]] for around in near])
 
 
 def grow_lashes(
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     mascara: float,
     color: np.ndarray,
     head: np.ndarray,
@@ -201,11 +200,11 @@ def grow_lashes(
 ) -> list[Strands]:
     """Lashes of all four lids; mascara: 0 none to 1 long and black; other arguments as for `grow_hair`."""
     points = np.float32(head @ rotation / UM_PER_DM)
-    eyes = [canvas.part == PARTS.index(name) for name in ("left_eye", "right_eye")]
+    eyes = [head_mesh.part == PARTS.index(name) for name in ("left_eye", "right_eye")]
     grown = []
     for k, (chain, eye) in enumerate(lid_edges()):
         upper = k % 2 == 0
-        ball = points[np.unique(canvas.triangles[eyes[eye]])]
+        ball = points[np.unique(head_mesh.triangles[eyes[eye]])]
         centre = (ball.min(0) + ball.max(0)) / 2
         count = int((44 if upper else 16) * (1 + 0.6 * mascara))
         t = np.sort(rng.uniform(0.2 if upper else 0.35, 0.95, count))

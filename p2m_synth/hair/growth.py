@@ -28,8 +28,7 @@ from p2m_synth.hair.strands import (
     wind_strands,
 )
 from p2m_synth.hair.style import HairStyle
-from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import Canvas, load_canvas
+from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
 from p2m_synth.head.head_model import UM_PER_DM
 from p2m_synth.scene.elements import Strands
 from p2m_synth.scene.primitives import smooth_step, unit
@@ -45,10 +44,10 @@ WHITE = np.float32([0.46, 0.45, 0.43])  # reflectance of hair without pigment
 @cache
 def shell_rays() -> tuple[np.ndarray, np.ndarray]:
     """Where rays from the skull's centre leave the mean head: corners (R, C, 3) and their weights (R, C, 3)."""
-    canvas = load_canvas()
-    skin = canvas.triangles[(canvas.part == PARTS.index("skin"))]
-    skin = skin[(canvas.canonical[skin][..., 1] > 6.15).all(1)]
-    ray = canvas.canonical - CENTRE_DM
+    head_mesh = load_head_mesh()
+    skin = head_mesh.skin
+    skin = skin[(head_mesh.canonical[skin][..., 1] > 6.15).all(1)]
+    ray = head_mesh.canonical - CENTRE_DM
     radius = np.linalg.norm(ray, axis=1)
     rows, columns = SHELL
     turn = (np.arctan2(ray[:, 0], ray[:, 2]) / (2 * np.pi) + 0.5) * columns
@@ -87,9 +86,9 @@ def skull_shell(points: np.ndarray, centre: np.ndarray, ears: bool) -> np.ndarra
 @cache
 def torso_triangles() -> np.ndarray:
     """Triangles (T, 3) below the neck."""
-    canvas = load_canvas()
-    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
-    return skin[(canvas.canonical[skin][..., 1] < 6.2).all(1)]
+    head_mesh = load_head_mesh()
+    skin = head_mesh.skin
+    return skin[(head_mesh.canonical[skin][..., 1] < 6.2).all(1)]
 
 
 def torso_height(points: np.ndarray) -> np.ndarray:
@@ -169,11 +168,11 @@ def hair_lengths(style: HairStyle, root: np.ndarray, place: np.ndarray, centre: 
 
 
 def choose_roots(
-    canvas: Canvas, style: HairStyle, rng: np.random.Generator, hidden: np.ndarray | None = None
+    head_mesh: HeadMesh, style: HairStyle, rng: np.random.Generator, hidden: np.ndarray | None = None
 ) -> tuple[Roots, np.ndarray]:
     """Where a style's hair grows, and the height of each root above the hairline (N,), dm; none at `hidden` (m,)."""
     roots = scalp_roots()
-    height = hair_height(style, roots.place, roots.value(canvas.hairline))
+    height = hair_height(style, roots.place, roots.value(head_mesh.hairline))
     # A hair all alone below the others would look lost.
     growing = rng.uniform(0.15, 1, len(height)) < smooth_step(-0.03, 0.08, height)
     density = style.count / max(growing.sum(), 1)  # a hat leaves fewer hairs, not denser ones
@@ -198,7 +197,7 @@ def overhang(style: HairStyle, at: np.ndarray, length: np.ndarray, lock: np.ndar
 
 
 def grow_hair(
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     style: HairStyle,
     hair_color: np.ndarray,
     head: np.ndarray,
@@ -218,9 +217,9 @@ def grow_hair(
     if hat:
         style = replace(style, volume=min(style.volume, 0.02), lift=min(style.lift, 0.1), drop=0.0, fringe=0.0)
     points = np.float32(head @ rotation / UM_PER_DM)
-    scalp = np.unique(canvas.scalp)
-    centre = CENTRE_DM + (points[scalp] - canvas.canonical[scalp]).mean(0)
-    roots, height = choose_roots(canvas, style, rng, hidden)
+    scalp = np.unique(head_mesh.scalp)
+    centre = CENTRE_DM + (points[scalp] - head_mesh.canonical[scalp]).mean(0)
+    roots, height = choose_roots(head_mesh, style, rng, hidden)
     if not len(height):
         return []
     root, normal = roots.on(points)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from p2m_synth.hair.style import HairStyle
-from p2m_synth.head.head_mesh import Canvas, azimuth_deg, load_canvas
+from p2m_synth.head.head_mesh import HeadMesh, azimuth_deg, load_head_mesh
 from p2m_synth.scene.primitives import smooth_step, unit
 
 LOCKS = (90, 300, 1100)  # locks on the scalp, coarse to fine
@@ -38,16 +38,16 @@ class Roots:
         return (values[self.corners] * self.bary).sum(1)
 
 
-def scatter(canvas: Canvas, triangles: np.ndarray, count: int, seed: int) -> Roots:
+def scatter(head_mesh: HeadMesh, triangles: np.ndarray, count: int, seed: int) -> Roots:
     """`count` roots spread evenly over triangles (T, 3) of the mean head."""
     rng = np.random.default_rng(seed)
-    a, b, c = (canvas.canonical[triangles[:, k]].astype(np.float64) for k in range(3))
+    a, b, c = (head_mesh.canonical[triangles[:, k]].astype(np.float64) for k in range(3))
     area = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
     chosen = np.searchsorted(area, (np.arange(count) + rng.random(count)) / count * area[-1]).clip(0, len(area) - 1)
     u, v = np.sqrt(rng.random(count)), rng.random(count)
     bary = np.stack([1 - u, u * (1 - v), u * v], 1)
     corners = triangles[chosen]
-    place = (canvas.canonical[corners] * bary[..., None]).sum(1)
+    place = (head_mesh.canonical[corners] * bary[..., None]).sum(1)
     lock = [cKDTree(place[rng.choice(count, locks, replace=False)]).query(place)[1] for locks in LOCKS]
     return Roots(corners, bary.astype(np.float32), place.astype(np.float32), np.stack(lock, 1))
 
@@ -55,8 +55,8 @@ def scatter(canvas: Canvas, triangles: np.ndarray, count: int, seed: int) -> Roo
 @cache
 def scalp_roots() -> Roots:
     """Candidates for the roots of hair."""
-    canvas = load_canvas()
-    return scatter(canvas, canvas.scalp, 14000, 1)
+    head_mesh = load_head_mesh()
+    return scatter(head_mesh, head_mesh.scalp, 14000, 1)
 
 
 def beside_lobes(points: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ def beside_lobes(points: np.ndarray) -> np.ndarray:
 
 
 def hair_height(style: HairStyle, points: np.ndarray, height: np.ndarray, fine: bool = True) -> np.ndarray:
-    """Signed height above a style's own hairline (n,), dm, at canonical points (n, 3) of canvas.hairline (n,).
+    """Signed height above a style's own hairline (n,), dm, at canonical points (n, 3) of head_mesh.hairline (n,).
 
     fine: with irregularities too small for the mesh's vertices.
     """
@@ -85,12 +85,12 @@ def hair_height(style: HairStyle, points: np.ndarray, height: np.ndarray, fine: 
     return height
 
 
-def scalp_cover(canvas: Canvas, style: HairStyle) -> np.ndarray:
+def scalp_cover(head_mesh: HeadMesh, style: HairStyle) -> np.ndarray:
     """Opacity of hair-coloured paint below the strands, by vertex (m,) in [0, 1]."""
     full = style.stubble if style.name in ("bald", "buzz") else max(style.stubble, 0.96)
-    cover = np.zeros(len(canvas.canonical), np.float32)
-    near = np.flatnonzero(canvas.hairline > -1)
+    cover = np.zeros(len(head_mesh.canonical), np.float32)
+    near = np.flatnonzero(head_mesh.hairline > -1)
     cover[near] = full * smooth_step(
-        -0.05, 0.14, hair_height(style, canvas.canonical[near], canvas.hairline[near], fine=False)
+        -0.05, 0.14, hair_height(style, head_mesh.canonical[near], head_mesh.hairline[near], fine=False)
     )
     return cover

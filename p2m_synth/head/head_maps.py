@@ -11,12 +11,11 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from p2m_core.geometry.rays import cast_rays
-from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class SkinGrid:
     """A grid (R, C) of places on the skin as a linear map (R C, m) of a head's vertices.
 
     Columns are azimuths in steps of AZIMUTH_STEP; the last repeats the first, so that they can be sampled across the
@@ -31,9 +30,9 @@ class Places:
         return (self.map @ np.float32(head)).reshape(*self.shape, 3)
 
 
-def cast(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, far: bool) -> Places:
+def cast_grid(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, far: bool) -> SkinGrid:
     """Where rays (R, C, 3) from the inside meet the given triangles of the mean head; gaps are filled from around."""
-    points = load_canvas().canonical
+    points = load_head_mesh().canonical
     rows, columns = directions.shape[:2]
     count = rows * columns
     origins = np.broadcast_to(origins, directions.shape).reshape(-1, 3)
@@ -49,14 +48,14 @@ def cast(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, far
         share /= share.sum(1, keepdims=True)
         fill = sp.csr_matrix((share.ravel(), (np.repeat(gap, 12), met[near].ravel())), (count, count))
         places = places + fill @ places
-    return Places(places.astype(np.float32), (rows, columns))
+    return SkinGrid(places.astype(np.float32), (rows, columns))
 
 
-def skull_centre(canvas, head: np.ndarray) -> np.ndarray:
+def skull_centre(head_mesh, head: np.ndarray) -> np.ndarray:
     """The middle of a head (3,): between the ears, as high as the eyes; head (m, 3) in its own frame."""
-    ears = canvas.masks["ears"][:, None]
+    ears = head_mesh.masks["ears"][:, None]
     ears = (head * ears).sum(0) / ears.sum()
-    eyes = head[canvas.model.face_vertex_idx[canvas.model.landmark_idx[36:48]]].mean(0)
+    eyes = head[head_mesh.face_idx[head_mesh.model.landmark_idx[36:48]]].mean(0)
     return np.array([eyes[0], eyes[1], ears[2]], np.float32)
 
 
@@ -70,18 +69,18 @@ def sphere_directions(elevation_deg: np.ndarray, azimuth_deg: np.ndarray) -> np.
 
 
 @cache
-def skull_places() -> tuple[Places, Places]:
+def skull_grids() -> tuple[SkinGrid, SkinGrid]:
     """Rays from the skull's centre: to the skin without the ears, and with them."""
-    canvas = load_canvas()
+    head_mesh = load_head_mesh()
     elevation, azimuth = np.meshgrid(
         np.arange(LOWEST, 90.1, ELEVATION_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij"
     )
-    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
-    skin = skin[canvas.canonical[skin][:, :, 1].min(1) > 6.15]
-    centre = skull_centre(canvas, canvas.canonical)
+    skin = head_mesh.skin
+    skin = skin[head_mesh.canonical[skin][:, :, 1].min(1) > 6.15]
+    centre = skull_centre(head_mesh, head_mesh.canonical)
     directions = sphere_directions(elevation, azimuth)
-    bare = skin[(canvas.masks["ears"][skin] < 0.05).all(1)]
-    return cast(centre, directions, bare, True), cast(centre, directions, skin, True)
+    bare = skin[(head_mesh.masks["ears"][skin] < 0.05).all(1)]
+    return cast_grid(centre, directions, bare, True), cast_grid(centre, directions, skin, True)
 
 
 class Skull:
@@ -90,10 +89,10 @@ class Skull:
     head: (m, 3) um in the head's own frame.   centre (3,) um.
     """
 
-    def __init__(self, canvas, head: np.ndarray):
-        self.centre = skull_centre(canvas, head)
+    def __init__(self, head_mesh, head: np.ndarray):
+        self.centre = skull_centre(head_mesh, head)
         self.maps = []
-        for places in skull_places():
+        for places in skull_grids():
             distance = np.linalg.norm(places.on(head) - self.centre, axis=-1)
             self.maps.append(np.float32(distance))
         # Cloth spans the hollow behind an ear.
@@ -122,29 +121,29 @@ POLAR_STEP = 3.0
 
 
 @cache
-def torso_places() -> Places:
+def torso_grid() -> SkinGrid:
     """Rays from the chest to the skin below the neck: rows of polar angle 0 (up) to 120, columns of azimuth."""
-    canvas = load_canvas()
+    head_mesh = load_head_mesh()
     polar, azimuth = np.meshgrid(np.arange(0, 120.1, POLAR_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
-    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
-    skin = skin[canvas.canonical[skin][:, :, 1].max(1) < 6.02]
-    return cast(TORSO_CENTRE_DM, sphere_directions(90 - polar, azimuth), skin, True)
+    skin = head_mesh.skin
+    skin = skin[head_mesh.canonical[skin][:, :, 1].max(1) < 6.02]
+    return cast_grid(TORSO_CENTRE_DM, sphere_directions(90 - polar, azimuth), skin, True)
 
 
 NECK_LEVELS_DM = np.arange(5.75, 6.46, 0.05)
 
 
 @cache
-def neck_places() -> Places:
+def neck_grid() -> SkinGrid:
     """Level rays from the neck's axis to its skin: rows from below upwards, columns of azimuth."""
-    canvas = load_canvas()
+    head_mesh = load_head_mesh()
     level, azimuth = np.meshgrid(NECK_LEVELS_DM, np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
-    skin = canvas.triangles[canvas.part == PARTS.index("skin")]
+    skin = head_mesh.skin
     origins = np.stack([0 * level, level, np.interp(level, [5.75, 6.4], [0.2, 0.42])], -1)
-    return cast(origins, sphere_directions(0 * level, azimuth), skin, False)
+    return cast_grid(origins, sphere_directions(0 * level, azimuth), skin, False)
 
 
-def sample_places(places: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
+def sample_grid(places: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
     """Points (..., 3) of a map of places (R, C, 3) at fractional rows and azimuths."""
     row, azimuth = np.broadcast_arrays(row, azimuth_deg)
     shape = row.shape
@@ -153,7 +152,7 @@ def sample_places(places: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) 
     return cv2.remap(places, column, row, cv2.INTER_LINEAR).reshape(*shape, 3)
 
 
-def outside(skull: Skull, points: np.ndarray, clearance_um: float, ears: bool = False) -> np.ndarray:
+def push_outside(skull: Skull, points: np.ndarray, clearance_um: float, ears: bool = False) -> np.ndarray:
     """Points (..., 3) of the head's frame, moved out of the head where they come nearer than the clearance."""
     reach = points - skull.centre
     distance = np.linalg.norm(reach, axis=-1, keepdims=True)

@@ -16,7 +16,7 @@ from p2m_synth.scene.primitives import smooth_step
 
 
 @dataclass(frozen=True)
-class Canvas:
+class HeadMesh:
     """What does not change from one head to the next (m refined vertices, units dm on the mean head).
 
     refined (m, n) map from base vertices; triangles (T, 3) and their part (T,); canonical (m, 3);
@@ -42,6 +42,21 @@ class Canvas:
     teeth_idx: np.ndarray
     scalp: np.ndarray
     noise: np.ndarray
+
+    @property
+    def skin(self) -> np.ndarray:
+        """The triangles of the skin (S, 3)."""
+        return self.triangles[self.part == PARTS.index("skin")]
+
+    @property
+    def face_idx(self) -> np.ndarray:
+        """The vertices of the face model (V,)."""
+        return self.model.face_vertex_idx
+
+    @property
+    def landmark_idx(self) -> np.ndarray:
+        """The vertices of the 68 landmarks."""
+        return self.model.face_vertex_idx[self.model.landmark_idx]
 
 
 def azimuth_deg(points: np.ndarray) -> np.ndarray:
@@ -127,8 +142,8 @@ def wrapping_noise(sigma_px: float, seed: int) -> np.ndarray:
 
 
 @cache
-def load_canvas() -> Canvas:
-    """The canvas of the project's own head model."""
+def load_head_mesh() -> HeadMesh:
+    """The mesh of the project's own head model."""
     model, asset = load_head_model(), load_asset()
     refined, quads, quad_part = refinement()
     drawn = quad_part != PARTS.index("lashes")
@@ -148,7 +163,7 @@ def load_canvas() -> Canvas:
     eye_idx = [np.unique(quads[quad_part == PARTS.index(name)]) for name in ("left_eye", "right_eye")]
     of_face = np.zeros(len(points), bool)
     of_face[model.face_vertex_idx] = True
-    return Canvas(
+    return HeadMesh(
         model=model,
         refined=refined,
         triangles=triangles,

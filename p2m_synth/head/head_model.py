@@ -237,3 +237,9 @@ def load_head_model(folder: Path | None = None) -> HeadModel:
                 keep_head_model(path)
     with np.load(path) as file:
         return HeadModel(**{name: file[name] for name in file.files})
+
+
+@cache
+def own_face_model() -> FaceModel:
+    """The face of `load_head_model`: the project's own face model, for preprocessing."""
+    return load_head_model().face_model()

@@ -27,7 +27,7 @@ THUMB_BEND = unit(np.array([-0.62, 0.25, 0.75]))  # the side to which the thumb 
 VOXEL_MM = 5.6
 
 
-class Place:
+class FaceFrame:
     """A face's place in the camera's frame: directions (3,) and points (3,), um."""
 
     def __init__(self, landmarks: np.ndarray):
@@ -321,7 +321,7 @@ GESTURES = {
 }  # fmt: skip
 
 
-def make_hand(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_hand(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A hand at the face in one of GESTURES."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from p2m_core.geometry.rasterizer import rasterize
-from p2m_synth.head.head_mesh import Canvas
-from p2m_synth.occluders.hand import Place, gripping_hand, make_hand, posed_hand, turn_about
+from p2m_synth.head.head_mesh import HeadMesh
+from p2m_synth.occluders.hand import FaceFrame, gripping_hand, make_hand, posed_hand, turn_about
 from p2m_synth.scene.elements import Surface
 from p2m_synth.scene.primitives import ball, clearance, joined, lathe, moved, orient, sheet, tube, unit
 from p2m_synth.wear.fabric import draw_cloth_color
@@ -23,7 +23,7 @@ SKIN = np.float32([0.55, 0.33, 0.23])
 
 def draw_occluder(
     rng: np.random.Generator,
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     face: np.ndarray,
     landmarks: np.ndarray,
     skin_color: np.ndarray = SKIN,
@@ -38,25 +38,25 @@ def draw_occluder(
     if rng.random() >= share:
         return "none", []
     kind = str(rng.choice(list(KINDS), p=np.array(list(KINDS.values()))))
-    return kind, make_occluder(kind, rng, canvas, face, landmarks, skin_color)
+    return kind, make_occluder(kind, rng, head_mesh, face, landmarks, skin_color)
 
 
-def make_occluder(kind, rng, canvas, face, landmarks, skin_color) -> list[Surface]:
+def make_occluder(kind, rng, head_mesh, face, landmarks, skin_color) -> list[Surface]:
     """The surfaces of an occluder, moved so that it hides a part of the face within COVERED."""
     makers = {
         "hand": make_hand, "microphone": make_microphone, "phone": make_phone, "cup": make_cup, "book": make_book,
         "bottle": make_bottle, "flower": make_flower, "ice cream": make_ice_cream,
         "bars": make_bars,
     }  # fmt: skip
-    surfaces = makers[kind](rng, Place(landmarks), np.float32(skin_color))
+    surfaces = makers[kind](rng, FaceFrame(landmarks), np.float32(skin_color))
     if kind == "microphone" and len(surfaces) == 1:
         return surfaces  # a headset stays where it is worn
     # Only the face is known here: what may cross the rest of the head stays well before it.
     gap = rng.uniform(250, 400) * MM if kind == "bars" else rng.uniform(0, 2) * MM
-    return settle(surfaces, canvas, face, gap)
+    return settle(surfaces, head_mesh, face, gap)
 
 
-def covered_share(surfaces: list[Surface], canvas: Canvas, face: np.ndarray, size: int = 72) -> float:
+def covered_share(surfaces: list[Surface], head_mesh: HeadMesh, face: np.ndarray, size: int = 72) -> float:
     """Share of a face's pixels that surfaces hide."""
     low, high = face[:, :2].min(0), face[:, :2].max(0)
     scale = (size - 1) / (high - low).max()
@@ -64,14 +64,14 @@ def covered_share(surfaces: list[Surface], canvas: Canvas, face: np.ndarray, siz
     def place(vertices: np.ndarray) -> np.ndarray:
         return (vertices - [*low, 0]) * np.float32(scale)
 
-    visible = rasterize(place(face), canvas.model.face_triangles, size, size)[2]
+    visible = rasterize(place(face), head_mesh.model.face_triangles, size, size)[2]
     hidden = np.zeros(visible.shape, bool)
     for surface in surfaces:
         hidden |= rasterize(place(surface.vertices), surface.triangles, size, size)[2] > visible
     return float(hidden[np.isfinite(visible)].mean())
 
 
-def settle(surfaces: list[Surface], canvas: Canvas, face: np.ndarray, gap_um: float) -> list[Surface]:
+def settle(surfaces: list[Surface], head_mesh: HeadMesh, face: np.ndarray, gap_um: float) -> list[Surface]:
     """Move things out of the face and sideways until they hide neither too little nor too much of it."""
     middle = (face.min(0) + face.max(0)) / 2
     points = np.concatenate([surface.vertices for surface in surfaces])
@@ -84,7 +84,7 @@ def settle(surfaces: list[Surface], canvas: Canvas, face: np.ndarray, gap_um: fl
         ahead = clearance(face - middle, points + shift - middle, np.eye(3))
         shift[2] += max(ahead + gap_um, -4 * MM if k else -1e9) if ahead > -1e8 else 0
         placed = [moved(surface, np.eye(3), shift) for surface in surfaces]
-        share = covered_share(placed, canvas, face)
+        share = covered_share(placed, head_mesh, face)
         if COVERED[0] < share < COVERED[1]:
             return placed
         shift = shift + away * (step if share >= COVERED[1] else -step)
@@ -108,7 +108,7 @@ def profile_mm(*points: tuple[float, float]) -> np.ndarray:
     return between * MM
 
 
-def make_microphone(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_microphone(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A microphone in a hand or on a stand, or a headset with its boom."""
     dark = np.float32([0.02, 0.02, 0.022]) * np.float32(rng.uniform(0.6, 2))
     kind, side = rng.choice(("hand", "headset", "studio"), p=(0.6, 0.2, 0.2)), rng.choice((-1, 1))
@@ -157,7 +157,7 @@ def box(size_mm: tuple[float, float, float], color: np.ndarray, corner_mm: float
     return orient(sheet(grid, color, True, **looks), np.zeros(3))
 
 
-def make_phone(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_phone(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A phone at the ear or before the face, and the hand that holds it."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
@@ -185,7 +185,7 @@ def make_phone(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -
     return phone + hand
 
 
-def make_cup(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_cup(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A cup or mug at the mouth, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
@@ -214,7 +214,7 @@ def make_cup(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> 
     return parts + gripping_hand(rng, axis, unit(back - axis * (back @ axis)), hold, wide - 1, place, skin_color, right)
 
 
-def make_bottle(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_bottle(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A bottle at the mouth, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
@@ -230,7 +230,7 @@ def make_bottle(rng: np.random.Generator, place: Place, skin_color: np.ndarray) 
     return [bottle, *gripping_hand(rng, axis, unit(back - axis * (back @ axis)), hold, 30, place, skin_color, right)]
 
 
-def make_book(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_book(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """An open book or a sheet of paper before the lower face."""
     paper = rng.random() < 0.4
     wide, high = (210, 297) if paper else (rng.uniform(220, 290), rng.uniform(180, 230))
@@ -261,7 +261,7 @@ def make_book(rng: np.random.Generator, place: Place, skin_color: np.ndarray) ->
     return parts
 
 
-def make_flower(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_flower(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A flower on a stem."""
     petals, layers = int(rng.integers(6, 12)), int(rng.integers(2, 4))
     color = np.float32(
@@ -288,7 +288,7 @@ def make_flower(rng: np.random.Generator, place: Place, skin_color: np.ndarray) 
     return [stand(joined([*parts, heart, stem]), axis, at - place.up * rng.uniform(0, 30) * MM)]
 
 
-def make_ice_cream(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_ice_cream(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A cone with a scoop, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
@@ -305,7 +305,7 @@ def make_ice_cream(rng: np.random.Generator, place: Place, skin_color: np.ndarra
                                  skin_color, right)  # fmt: skip
 
 
-def make_bars(rng: np.random.Generator, place: Place, skin_color: np.ndarray) -> list[Surface]:
+def make_bars(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """Railings or a wire fence across the picture."""
     wire = rng.random() < 0.4
     spacing = rng.uniform(30, 50) if wire else rng.uniform(75, 130)

@@ -15,7 +15,7 @@ from p2m_synth.hair.growth import grow_hair
 from p2m_synth.hair.roots import scalp_cover
 from p2m_synth.hair.strands import bulk_normals, draw_strands, shade_strands, tangents
 from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import Canvas
+from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.occluders.things import draw_occluder
 from p2m_synth.person import Person, draw_person
 from p2m_synth.render import skin
@@ -23,9 +23,9 @@ from p2m_synth.render.background import draw_background
 from p2m_synth.render.camera_effects import take_photo
 from p2m_synth.render.light import SHADOW_MAP_PX, ShadowMap, draw_light, light_frame, shade_surface
 from p2m_synth.scene.elements import Camera, Light, Strands, Surface
-from p2m_synth.wear.accessories import wear
-from p2m_synth.wear.clothes import dress, hides
-from p2m_synth.wear.headwear import covers
+from p2m_synth.wear.accessories import make_accessories
+from p2m_synth.wear.clothes import hidden_skin, make_clothes
+from p2m_synth.wear.headwear import hidden_scalp
 
 SUPERSAMPLE = 2
 COMPANION_SHARE = 0.05  # pictures with a second person, or a poster of one, in the background
@@ -58,7 +58,7 @@ class Scene:
     cover (m,): hair's ground on the scalp; dressed (m,): skin under clothes; tone (3,) of bare skin.
     """
 
-    canvas: Canvas
+    head_mesh: HeadMesh
     person: Person
     camera: Camera
     head: np.ndarray
@@ -70,42 +70,40 @@ class Scene:
     tone: np.ndarray
 
 
-def place_head(canvas: Canvas, vertices: np.ndarray, angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def place_head(head_mesh: HeadMesh, vertices: np.ndarray, angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Base vertices (n, 3) refined and turned by the pose (m, 3), um; the torso follows only partly."""
-    refined = canvas.refined @ vertices
-    refined[canvas.teeth_idx] += np.float32(TEETH_UM)
+    refined = head_mesh.refined @ vertices
+    refined[head_mesh.teeth_idx] += np.float32(TEETH_UM)
     rotation = np.float32(rotation_from_angles(angles))
     torso = np.float32(rotation_from_angles(angles * [0.35, rng.uniform(0.3, 1), 0.3]))
-    pivot = np.float32(canvas.pivot_um)
+    pivot = np.float32(head_mesh.pivot_um)
     head = refined @ rotation.T
     body = (refined - pivot) @ torso.T + pivot @ rotation.T
-    return body + (head - body) * canvas.neck[:, None]
+    return body + (head - body) * head_mesh.neck[:, None]
 
 
 def build_scene(
-    canvas: Canvas, person: Person, camera: Camera, rng: np.random.Generator, alone: bool = False
+    head_mesh: HeadMesh, person: Person, camera: Camera, rng: np.random.Generator, alone: bool = False
 ) -> tuple[Scene, dict[str, str]]:
     """Head, dress and hair; unless `alone`, perhaps something in front of the face. Also names for the table."""
     look, rotation = person.look, camera.rotation
-    head = place_head(canvas, person.vertices, camera.pose_para[:3], rng)
-    hood = look.worn.headwear == "hood"
-    clothes, surfaces = dress(canvas, head, rng, look.woman, *(("hoodie", look.worn.cloth) if hood else ()))
-    surfaces = surfaces + wear(canvas, look.worn, head, rotation, rng)
+    head = place_head(head_mesh, person.vertices, camera.pose_para[:3], rng)
+    hood = look.wear.headwear == "hood"
+    clothes, surfaces = make_clothes(head_mesh, head, rng, look.woman, *(("hoodie", look.wear.cloth) if hood else ()))
+    surfaces = surfaces + make_accessories(head_mesh, look.wear, head, rotation, rng)
     occluder, tone = "none", skin.tone(look.melanin, rng)
     if not alone:
-        face = head[canvas.model.face_vertex_idx]
-        occluder, things = draw_occluder(rng, canvas, face, face[canvas.model.landmark_idx], tone)
+        face = head[head_mesh.face_idx]
+        occluder, things = draw_occluder(rng, head_mesh, face, face[head_mesh.model.landmark_idx], tone)
         surfaces = surfaces + things
-    bare = grow_brows(canvas, look.brow_strength, look.brow_color, head, rotation, rng)
-    bare = bare + grow_lashes(canvas, look.mascara, look.natural_color, head, rotation, rng)
-    beard = replace(look.beard, length=0.0) if look.worn.mask != "none" else look.beard  # pressed flat by a mask
-    bare = bare + grow_beard(canvas, beard, look.natural_color, head, rotation, rng)
-    hairs = grow_hair(canvas, look.hair, look.hair_color, head, rotation, rng, covers(canvas, look.worn))
-    cover = scalp_cover(canvas, look.hair)
-    facts = {"clothes": clothes, "occluder": occluder}
-    return Scene(
-        canvas, person, camera, head, surfaces, bare + hairs, len(bare), cover, hides(canvas, clothes), tone
-    ), facts
+    bare = grow_brows(head_mesh, look.brow_strength, look.brow_color, head, rotation, rng)
+    bare = bare + grow_lashes(head_mesh, look.mascara, look.natural_color, head, rotation, rng)
+    beard = replace(look.beard, length=0.0) if look.wear.mask != "none" else look.beard  # pressed flat by a mask
+    bare = bare + grow_beard(head_mesh, beard, look.natural_color, head, rotation, rng)
+    hairs = grow_hair(head_mesh, look.hair, look.hair_color, head, rotation, rng, hidden_scalp(head_mesh, look.wear))
+    cover, dressed = scalp_cover(head_mesh, look.hair), hidden_skin(head_mesh, clothes)
+    scene = Scene(head_mesh, person, camera, head, surfaces, bare + hairs, len(bare), cover, dressed, tone)
+    return scene, {"clothes": clothes, "occluder": occluder}
 
 
 # --- from geometry to light -----------------------------------------------------------------------
@@ -125,15 +123,15 @@ class Mesh:
 
 def join(scene: Scene, surfaces: list[Surface]) -> Mesh:
     """The head and opaque surfaces as one mesh."""
-    canvas, head = scene.canvas, scene.head
+    head_mesh, head = scene.head_mesh, scene.head
     # Skin under clothes would show through at the armpits; as points, its triangles keep their numbers.
-    triangles = np.where(scene.dressed[canvas.triangles].all(1, keepdims=True), 0, canvas.triangles)
+    triangles = np.where(scene.dressed[head_mesh.triangles].all(1, keepdims=True), 0, head_mesh.triangles)
     starts = np.cumsum([len(head), *(len(s.vertices) for s in surfaces)])
-    counts = [len(canvas.triangles), *(len(s.triangles) for s in surfaces)]
+    counts = [len(head_mesh.triangles), *(len(s.triangles) for s in surfaces)]
     return Mesh(
         np.concatenate([head, *(s.vertices for s in surfaces)]).astype(np.float32),
         np.concatenate([triangles, *(s.triangles + k for s, k in zip(surfaces, starts))]).astype(np.int32),
-        np.concatenate([canvas.part, np.full(sum(counts[1:]), THING)]).astype(np.int8),
+        np.concatenate([head_mesh.part, np.full(sum(counts[1:]), THING)]).astype(np.int8),
         np.repeat(np.float32([0, *(s.gloss for s in surfaces)]), counts),
         np.repeat(np.float32([0, *(s.soft for s in surfaces)]), counts),
     )
@@ -238,7 +236,7 @@ def paint_mesh(
     image, scene: Scene, mesh: Mesh, solid, light: Light, maps, triangle, bary, strand, open_sky, rng
 ) -> None:
     """Lay head and surfaces into the image of samples, where no hair is before them."""
-    canvas, look = scene.canvas, scene.person.look
+    head_mesh, look = scene.head_mesh, scene.person.look
     part = np.where((triangle >= 0) & (strand < 0), mesh.part[triangle], NOTHING)
     frame = np.concatenate([vertex_normals(mesh.vertices, mesh.triangles), mesh.vertices], 1).astype(np.float32)
 
@@ -256,17 +254,17 @@ def paint_mesh(
 
     # Skin
     at = seen(part == PARTS.index("skin"))
-    color, gloss = skin.skin_color(canvas, look, scene.tone, rng)
-    mask = canvas.masks
-    values = np.column_stack([color, gloss, mask["occlusion"], mask["beard"], scene.cover, canvas.canonical])
-    values = interpolate(values, canvas.triangles, at.hit, at.weights)
-    marks = skin.draw_marks(canvas, look, scene.person.units, rng)
+    color, gloss = skin.skin_color(head_mesh, look, scene.tone, rng)
+    mask = head_mesh.masks
+    values = np.column_stack([color, gloss, mask["occlusion"], mask["beard"], scene.cover, head_mesh.canonical])
+    values = interpolate(values, head_mesh.triangles, at.hit, at.weights)
+    marks = skin.draw_marks(head_mesh, look, scene.person.units, rng)
     color, gloss, slope = skin.skin_detail(look, marks, values[:, 7:], values[:, :7], rng)
     soft = SKIN_SOFT * np.float32(1 - 0.6 * look.melanin)
     shade(at, color, gloss, soft, tilt(at.normal, slope, scene.camera.rotation), at.sky * values[:, 4])
     # Mouth
     at = seen(part > PARTS.index("right_eye"))
-    places = interpolate(canvas.canonical, canvas.triangles, at.hit, at.weights)
+    places = interpolate(head_mesh.canonical, head_mesh.triangles, at.hit, at.weights)
     color, gloss, openness = skin.mouth_color(mesh.part[at.hit], places, look.teeth)
     shade(at, color, gloss, np.float32([0.1, 0.05, 0.05]), at.normal, at.sky * openness)
     # Eyes
@@ -287,11 +285,11 @@ def paint_mesh(
 
 def eye_axes(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Centres of the eyeballs (2, 3), um, and where they look in the head's frame (2, 3): left, right."""
-    canvas = scene.canvas
-    ball = scene.head[canvas.eye_idx]
+    head_mesh = scene.head_mesh
+    ball = scene.head[head_mesh.eye_idx]
     centre = (ball.min(1) + ball.max(1)) / 2
     # An eye at rest looks through the middle of its opening, wherever shape and expression have put that.
-    corners = scene.head[canvas.model.face_vertex_idx[canvas.model.landmark_idx[[42, 45, 36, 39]]]].reshape(2, 2, 3)
+    corners = scene.head[head_mesh.landmark_idx[[42, 45, 36, 39]]].reshape(2, 2, 3)
     ahead = normalized((corners.mean(1) - centre) @ scene.camera.rotation, 1e-6)
     left, up = scene.person.gaze
     return centre, normalized(ahead + np.float32([np.tan(left), np.tan(up) + 0.06, 0]), 1e-6)
@@ -308,7 +306,7 @@ def paint_hairs(image, scene: Scene, light: Light, maps, strand, along, first, o
     row, column = np.nonzero(strand >= 0)
     which, t = strand[row, column], along[row, column]
     group = np.searchsorted(first, which, side="right") - 1
-    centre = scene.head[np.unique(scene.canvas.scalp)].mean(0)
+    centre = scene.head[np.unique(scene.head_mesh.scalp)].mean(0)
     for k, hair in enumerate(scene.hairs):
         at = np.nonzero(group == k)[0]
         if not len(at):
@@ -350,7 +348,7 @@ def paint_glass(image: np.ndarray, glass: Surface, light: Light, to_samples, dep
 
 
 def render(
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     person: Person,
     camera: Camera,
     rng: np.random.Generator,
@@ -372,12 +370,12 @@ def render(
     backdrop *= light.sky.mean() + np.float32(0.35) * light.color.sum(0).mean()
     companion = rng.random() < COMPANION_SHARE
     if companion:
-        add_companion(backdrop, canvas, light, rng)
+        add_companion(backdrop, head_mesh, light, rng)
     # Surroundings of a colour give light of that colour.
     tint = backdrop.reshape(-1, 3).mean(0)
     tint = np.float32(tint / max(tint.mean(), 1e-6)) ** np.float32(0.35)
     light = Light(light.direction, light.color, light.size, light.sky * tint, light.ground * tint)
-    scene, facts = build_scene(canvas, person, camera, rng)
+    scene, facts = build_scene(head_mesh, person, camera, rng)
     image, depth, triangle, strand = paint(scene, light, backdrop, SUPERSAMPLE, rng)
     mask, hidden = visibility(scene, depth, triangle, strand)
     style, photo = take_photo(image, mask > 0, scene.tone, rng)
@@ -385,14 +383,14 @@ def render(
     return Picture(photo, mask, hidden, facts)
 
 
-def add_companion(backdrop: np.ndarray, canvas: Canvas, light: Light, rng: np.random.Generator) -> None:
+def add_companion(backdrop: np.ndarray, head_mesh: HeadMesh, light: Light, rng: np.random.Generator) -> None:
     """A second person in the background, or a poster of one, a little out of focus."""
     size_px = len(backdrop)
     side = int(size_px * rng.uniform(0.35, 0.65))
-    person = draw_person(rng, canvas.model)
+    person = draw_person(rng, head_mesh.model)
     scale = rng.uniform(0.35, 0.5) * side / 2.4e5
     pose_para = np.array([*rng.normal(0, [0.15, 0.6, 0.1]), side / 2, 0.55 * side - 7.1e5 * scale, 0, scale])
-    scene, _ = build_scene(canvas, person, Camera(pose_para, side), rng, alone=True)
+    scene, _ = build_scene(head_mesh, person, Camera(pose_para, side), rng, alone=True)
     poster = rng.random() < 0.2
     left = int(rng.choice([rng.uniform(-0.15, 0.12), rng.uniform(0.55, 0.85)]) * size_px)
     top = int(rng.uniform(0, 0.3) * size_px) if poster else size_px - int(side * rng.uniform(0.6, 0.95))
@@ -408,13 +406,13 @@ def add_companion(backdrop: np.ndarray, canvas: Canvas, light: Light, rng: np.ra
 
 def visibility(scene: Scene, depth, triangle, strand) -> tuple[np.ndarray, np.ndarray]:
     """Where the face is seen and where it is hidden (S, S), and which landmarks are hidden (68,)."""
-    canvas, camera, side = scene.canvas, scene.camera, len(depth)
+    head_mesh, camera, side = scene.head_mesh, scene.camera, len(depth)
     size_px = camera.size_px
     supersample = side // size_px
     at = camera.to_samples(scene.head, supersample)
-    own = rasterize(at, canvas.triangles[canvas.face], side, side)[0] >= 0
+    own = rasterize(at, head_mesh.triangles[head_mesh.face], side, side)[0] >= 0
     bare = sum(len(hair.points) for hair in scene.hairs[: scene.bare])
-    of_face = (triangle >= 0) & np.append(canvas.face, False)[np.minimum(triangle, len(canvas.face))]
+    of_face = (triangle >= 0) & np.append(head_mesh.face, False)[np.minimum(triangle, len(head_mesh.face))]
     clear = own & of_face & (strand < bare)
     for glass in (surface for surface in scene.surfaces if DARK_GLASS <= surface.alpha < 1):
         clear &= rasterize(camera.to_samples(glass.vertices, supersample), glass.triangles, side, side)[0] < 0
@@ -423,7 +421,7 @@ def visibility(scene: Scene, depth, triangle, strand) -> tuple[np.ndarray, np.nd
     )
     mask = np.where(share >= 0.5, np.where(seen >= 0.5 * share, FACE_SEEN, FACE_HIDDEN), 0).astype(np.uint8)
 
-    at = at[canvas.model.face_vertex_idx[canvas.model.landmark_idx]]
+    at = at[head_mesh.landmark_idx]
     column, row = np.round(at[:, :2]).astype(int).T
     inside = (column >= 0) & (column < side) & (row >= 0) & (row < side)
     before = depth[row.clip(0, side - 1), column.clip(0, side - 1)]

@@ -16,7 +16,7 @@ from p2m_core.geometry.rasterizer import normalized
 from p2m_synth.appearance import SKIN, Appearance
 from p2m_synth.hair.growth import grayed
 from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import Canvas, azimuth_deg, load_canvas
+from p2m_synth.head.head_mesh import HeadMesh, azimuth_deg, load_head_mesh
 from p2m_synth.scene.primitives import smooth_step
 
 # The unrolled face: azimuth -120 to 120 degrees, heights of the mean head in dm.
@@ -92,9 +92,9 @@ class Pen:
         )  # fmt: skip
 
 
-def draw_wrinkles(pen: Pen, canvas: Canvas, age: float, units: dict[str, float], rng: np.random.Generator) -> None:
+def draw_wrinkles(pen: Pen, head_mesh: HeadMesh, age: float, units: dict[str, float], rng: np.random.Generator) -> None:
     """Lines of age, deeper where the expression folds the skin."""
-    landmark = canvas.landmarks
+    landmark = head_mesh.landmarks
     old = float(smooth_step(0.45, 1.0, np.float32(age)))
 
     def strength(own: float, *names: str) -> float:
@@ -148,9 +148,9 @@ def draw_wrinkles(pen: Pen, canvas: Canvas, age: float, units: dict[str, float],
         pen.line(np.stack([x, height + 0.05 * x**2, np.full(7, 0.95)], 1), (0.15 + 0.6 * old) * rng.random(), 0.016)
 
 
-def draw_pigment(pen: Pen, canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
+def draw_pigment(pen: Pen, head_mesh: HeadMesh, look: Appearance, rng: np.random.Generator) -> None:
     """Freckles, moles, spots of age."""
-    landmark = canvas.landmarks
+    landmark = head_mesh.landmarks
     if look.freckles:
         count = int(260 * look.freckles)
         x, y = rng.normal(0, 0.33, count), rng.normal(landmark[28, 1], 0.15, count)
@@ -158,7 +158,7 @@ def draw_pigment(pen: Pen, canvas: Canvas, look: Appearance, rng: np.random.Gene
             np.stack([x, y, 1.45 - 0.9 * x**2], 1), rng.uniform(0.005, 0.014, count), rng.uniform(0.15, 0.6, count)
         ):
             pen.dot(place, size, dark)
-    places = canvas.canonical[canvas.model.face_vertex_idx]
+    places = head_mesh.canonical[head_mesh.face_idx]
     for _ in range(rng.poisson(1.6)):
         pen.dot(places[rng.integers(len(places))], rng.uniform(0.008, 0.02), rng.uniform(0.6, 1))
     for _ in range(rng.poisson(14 * float(smooth_step(0.7, 1, np.float32(look.age))))):
@@ -167,14 +167,14 @@ def draw_pigment(pen: Pen, canvas: Canvas, look: Appearance, rng: np.random.Gene
         pen.dot(places[rng.integers(len(places))], rng.uniform(0.008, 0.02), rng.uniform(0.1, 0.3))
 
 
-def draw_marks(canvas: Canvas, look: Appearance, units: dict[str, float], rng: np.random.Generator) -> np.ndarray:
+def draw_marks(head_mesh: HeadMesh, look: Appearance, units: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """The unrolled face (H, W, 4): pigment, wrinkles, and the slope of the relief along azimuth and downwards.
 
     units: strength of each expression unit by name.
     """
     pigment, wrinkle = Pen(rng), Pen(rng)
-    draw_pigment(pigment, canvas, look, rng)
-    draw_wrinkles(wrinkle, canvas, look.age, units, rng)
+    draw_pigment(pigment, head_mesh, look, rng)
+    draw_wrinkles(wrinkle, head_mesh, look.age, units, rng)
     depth = cv2.GaussianBlur(wrinkle.picture, (0, 0), 0.9)
     scale = RELIEF_MM / 255 * PX_PER_DM / 100 / 8
     slope = [cv2.Sobel(depth, cv2.CV_32F, dx, 1 - dx, scale=scale) for dx in (1, 0)]
@@ -195,18 +195,18 @@ def tone(melanin: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def skin_color(
-    canvas: Canvas, look: Appearance, base: np.ndarray, rng: np.random.Generator
+    head_mesh: HeadMesh, look: Appearance, base: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reflectance (m, 3) and gloss (m,) of the skin at the head's vertices: tone, blood, make-up, lips.
 
     base: (3,) of bare skin.
     """
-    mask, color = canvas.masks, np.tile(base, (len(canvas.canonical), 1))
+    mask, color = head_mesh.masks, np.tile(base, (len(head_mesh.canonical), 1))
     blood = np.clip(mask["red"] * look.redness * (1 - 0.75 * look.melanin), 0, 1)
     color *= 1 - blood[:, None] * np.float32([-0.03, 0.24, 0.22])
     color *= 1 - (look.eye_rings * mask["rings"])[:, None] * np.float32([0.22, 0.25, 0.17])
     if look.eye_shadow:
-        lid = np.maximum(mask["lids"] * (canvas.canonical[:, 1] > canvas.landmarks[36, 1] - 0.02), mask["shadow"])
+        lid = np.maximum(mask["lids"] * (head_mesh.canonical[:, 1] > head_mesh.landmarks[36, 1] - 0.02), mask["shadow"])
         color = blend(color, look.eye_shadow_color, lid * look.eye_shadow)
     else:
         color *= 1 - (rng.uniform(0, 0.2) * mask["lids"])[:, None]
@@ -257,8 +257,8 @@ def skin_detail(
 
 @cache
 def noise_layers() -> np.ndarray:
-    """The canvas' noise, (512, 512, 3)."""
-    return np.ascontiguousarray(load_canvas().noise.transpose(1, 2, 0))
+    """The head mesh's noise, (512, 512, 3)."""
+    return np.ascontiguousarray(load_head_mesh().noise.transpose(1, 2, 0))
 
 
 # --- eyes, mouth ----------------------------------------------------------------------------------

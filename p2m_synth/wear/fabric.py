@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2m_synth.head.head_maps import NECK_LEVELS_DM, POLAR_STEP, neck_places, sample_places, torso_places
-from p2m_synth.head.head_mesh import Canvas
+from p2m_synth.head.head_maps import NECK_LEVELS_DM, POLAR_STEP, neck_grid, sample_grid, torso_grid
+from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
 from p2m_synth.scene.primitives import orient, sheet, sheet_normals, unit
 
 MM = 1e3  # um
 
 
-class Wearer:
+class Torso:
     """The torso and the neck of a posed head as maps of places."""
 
-    def __init__(self, canvas: Canvas, head: np.ndarray):
-        self.torso = torso_places().on(head)
-        normal = sheet_normals(self.torso)
+    def __init__(self, head_mesh: HeadMesh, head: np.ndarray):
+        self.skin = torso_grid().on(head)
+        normal = sheet_normals(self.skin)
         normal[:, [0, -1]] = unit(normal[:, [0]] + normal[:, [-1]])  # the seam
         self.normal = np.float32(normal)
-        self.neck = neck_places().on(head)
-        self.centre = head[canvas.neck < 0.02].mean(0)
+        self.neck = neck_grid().on(head)
+        self.centre = head[head_mesh.neck < 0.02].mean(0)
 
     def at(self, polar_deg: np.ndarray, azimuth: np.ndarray, lift_um: np.ndarray | float) -> np.ndarray:
         """Points (R, C, 3), `lift_um` outside the torso's skin."""
         polar, azimuth, lift = np.broadcast_arrays(polar_deg, azimuth, lift_um)
         row = polar / POLAR_STEP
-        return (
-            sample_places(self.torso, row, azimuth) + unit(sample_places(self.normal, row, azimuth)) * lift[..., None]
-        )
+        return sample_grid(self.skin, row, azimuth) + unit(sample_grid(self.normal, row, azimuth)) * lift[..., None]
 
     def round_neck(self, level_dm: np.ndarray, azimuth: np.ndarray, lift_um: np.ndarray | float) -> np.ndarray:
         """Points (R, C, 3), `lift_um` outside the neck's skin, as high as canonical y `level_dm`."""
         level, azimuth, lift = np.broadcast_arrays(level_dm, azimuth, lift_um)
         row = (level - NECK_LEVELS_DM[0]) / (NECK_LEVELS_DM[1] - NECK_LEVELS_DM[0])
-        at = sample_places(self.neck, row, azimuth)
-        middle = sample_places(np.repeat(self.neck[:, :-1].mean(1, keepdims=True), 2, 1), row, 0 * azimuth)
+        at = sample_grid(self.neck, row, azimuth)
+        middle = sample_grid(np.repeat(self.neck[:, :-1].mean(1, keepdims=True), 2, 1), row, 0 * azimuth)
         return at + unit(at - middle) * lift[..., None]
 
     def sheet(self, points: np.ndarray, color: np.ndarray, closed: bool = True, gloss: float = 0.03) -> Surface:
@@ -80,7 +78,7 @@ def pattern_color(kind: str, u: np.ndarray, v: np.ndarray, color: np.ndarray, ac
 
 
 def drape(
-    canvas: Canvas,
+    head_mesh: HeadMesh,
     head: np.ndarray,
     ring: np.ndarray,
     color: np.ndarray,
@@ -94,12 +92,12 @@ def drape(
     azimuth = np.arange(columns) * (360 / columns)
     a = np.radians(azimuth)
     reach = reach_deg + 5 * np.cos(a * 2 + rng.uniform(0, 6)) + 3 * np.cos(3 * a + rng.uniform(0, 6))
-    wearer = Wearer(canvas, head)
+    torso = Torso(head_mesh, head)
     t = np.linspace(0, 1, 14)[:, None]
     polar = 31 + (reach - 31) * t
     crease = np.sin(a * 9 + 2.2 * np.sin(2 * a + rng.uniform(0, 6)) + 1.5 * t + rng.uniform(0, 6))
     crease = crease + 0.7 * np.sin(a * 5 - 3 * t + rng.uniform(0, 6))
-    lower = wearer.at(polar, azimuth, (9 + 2.5 * crease) * MM)
+    lower = torso.at(polar, azimuth, (9 + 2.5 * crease) * MM)
     s = np.linspace(0, 1, 9)[:-1, None, None]
     bend = (
         ring + unit(ring - ring.mean(0)) * 8 * MM + (lower[0] - ring) * [0.2, 0.7, 0.2]
@@ -115,4 +113,4 @@ def drape(
     height = np.arange(len(grid))[:, None]
     shade = np.concatenate([fold, fold[-1:], fold[-1:]])
     paint = pattern_color(pattern, 5 * a, height / 4, color, accent) * (1 + 0.1 * shade)[..., None]
-    return wearer.sheet(grid, paint)
+    return torso.sheet(grid, paint)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2m_synth.head.head_maps import Skull, outside
-from p2m_synth.head.head_mesh import Canvas
+from p2m_synth.head.head_maps import Skull, push_outside
+from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
 from p2m_synth.scene.primitives import ball, clearance, joined, orient, sheet, smooth_path, smooth_step, tube, unit
-from p2m_synth.wear.style import Worn
+from p2m_synth.wear.style import WearStyle
 
 MM = 1e3  # um
 
@@ -37,27 +37,29 @@ def lens_outline(frame: str, rng: np.random.Generator, count: int = 40) -> np.nd
     return np.stack([x, y], 1)
 
 
-def make_glasses(canvas: Canvas, worn: Worn, skull: Skull, head: np.ndarray, rng: np.random.Generator) -> list[Surface]:
+def make_glasses(
+    head_mesh: HeadMesh, style: WearStyle, skull: Skull, head: np.ndarray, rng: np.random.Generator
+) -> list[Surface]:
     """Frame and lenses in the head's frame, resting on the nose and the ears."""
-    points = head[canvas.model.face_vertex_idx]
-    landmarks = points[canvas.model.landmark_idx]
+    points = head[head_mesh.face_idx]
+    landmarks = points[head_mesh.model.landmark_idx]
     right, left = landmarks[36:42].mean(0), landmarks[42:48].mean(0)
     across = unit(left - right)
     tilt = np.radians(rng.uniform(5, 10))  # lenses lean forward at the top
     up = np.array([0, np.cos(tilt), np.sin(tilt)])
     up = unit(up - across * (up @ across))
     forward = np.cross(across, up)
-    metal = worn.frame in ("aviator", "half-rim", "rimless") or worn.frame_color.max() > 0.5
+    metal = style.frame in ("aviator", "half-rim", "rimless") or style.frame_color.max() > 0.5
     bar = rng.uniform(0.9, 1.2) * MM if metal else rng.uniform(1.5, 2.6) * MM
     middle = (right + left) / 2
     # The nose's own width decides how near the lenses may come to each other.
     outer = abs((landmarks[16] - landmarks[0]) @ across) / 2 * rng.uniform(0.84, 0.93)
     inner = rng.uniform(8.5, 10.5) * MM
-    if worn.glasses == "dark":
+    if style.glasses == "dark":
         outer *= 1.05
-    half = (outer - inner) / 2 * (0.9 if worn.frame == "round" else 1)
-    outline = lens_outline(worn.frame, rng) * half
-    drop = rng.uniform(1, 4) * MM + 0.12 * half * (worn.frame == "aviator")
+    half = (outer - inner) / 2 * (0.9 if style.frame == "round" else 1)
+    outline = lens_outline(style.frame, rng) * half
+    drop = rng.uniform(1, 4) * MM + 0.12 * half * (style.frame == "aviator")
 
     # Where the frame stands: in the lens's plane (a, b), its depth follows a gentle curve round the face.
     def place(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -73,9 +75,9 @@ def make_glasses(canvas: Canvas, worn: Worn, skull: Skull, head: np.ndarray, rng
     shift = ahead * forward
 
     ear_top = {1: None, -1: None}
-    ears = canvas.masks["ears"] > 0.5
+    ears = head_mesh.masks["ears"] > 0.5
     for side in (1, -1):
-        ear = head[ears & (canvas.canonical[:, 0] * side > 0)]
+        ear = head[ears & (head_mesh.canonical[:, 0] * side > 0)]
         ear_top[side] = np.array([
             side * np.quantile(side * ear[:, 0], 0.35), np.quantile(ear[:, 1], 0.93), np.quantile(ear[:, 2], 0.5)
         ])  # fmt: skip
@@ -83,11 +85,11 @@ def make_glasses(canvas: Canvas, worn: Worn, skull: Skull, head: np.ndarray, rng
     deep = 1.0 if metal else rng.uniform(1.1, 1.7)
     for side in (-1, 1):
         rim = lenses[side] + shift
-        if worn.frame == "half-rim":
-            rims.append(tube(rim[np.arange(-1, 22)], bar, worn.frame_color, 6, up=forward, flatness=deep, gloss=0.8))
-        elif worn.frame != "rimless":
-            rims.append(tube(rim, bar, worn.frame_color, 6, closed=True, up=forward, flatness=deep, gloss=0.8))
-        panes.append(make_lens(rim, forward, worn, rng))
+        if style.frame == "half-rim":
+            rims.append(tube(rim[np.arange(-1, 22)], bar, style.frame_color, 6, up=forward, flatness=deep, gloss=0.8))
+        elif style.frame != "rimless":
+            rims.append(tube(rim, bar, style.frame_color, 6, closed=True, up=forward, flatness=deep, gloss=0.8))
+        panes.append(make_lens(rim, forward, style, rng))
         # Temples: from the upper outer corner back over the ear, then down behind it.
         corner = rim[(outline[:, 0] - half) ** 2 + (outline[:, 1] - 0.45 * half) ** 2 ==
                      ((outline[:, 0] - half) ** 2 + (outline[:, 1] - 0.45 * half) ** 2).min()][0]  # fmt: skip
@@ -100,16 +102,16 @@ def make_glasses(canvas: Canvas, worn: Worn, skull: Skull, head: np.ndarray, rng
         ])  # fmt: skip
         path = smooth_path(path, 22)
         before_ear = np.arange(len(path)) < 14
-        path = np.where(before_ear[:, None], outside(skull, path[None], 2.2 * MM)[0], path)
+        path = np.where(before_ear[:, None], push_outside(skull, path[None], 2.2 * MM)[0], path)
         thick = bar * np.where(before_ear, 1, 0.8)
         bars.append(
-            tube(path, thick, worn.frame_color, 6, up=np.array([0, 1.0, 0.3]), flatness=1 if metal else 1.8, gloss=0.8)
+            tube(path, thick, style.frame_color, 6, up=np.array([0, 1.0, 0.3]), flatness=1 if metal else 1.8, gloss=0.8)
         )
     start, end = (lenses[side][np.argmin((lenses[side] - middle) @ across * side - 0.35 * (lenses[side] - middle) @ up)]
                   + shift for side in (-1, 1))  # fmt: skip
     arch = np.array([start, (start + end) / 2 + up * 2.2 * MM + forward * 1.5 * MM, end])
-    bars.append(tube(smooth_path(arch, 9), bar, worn.frame_color, 6, up=forward, gloss=0.8))
-    if worn.frame == "aviator":
+    bars.append(tube(smooth_path(arch, 9), bar, style.frame_color, 6, up=forward, gloss=0.8))
+    if style.frame == "aviator":
         high = [
             lenses[side][
                 np.argmin(
@@ -120,7 +122,7 @@ def make_glasses(canvas: Canvas, worn: Worn, skull: Skull, head: np.ndarray, rng
             + shift
             for side in (-1, 1)
         ]
-        bars.append(tube(np.linspace(*high, 6), bar, worn.frame_color, 6, up=forward, gloss=0.8))
+        bars.append(tube(np.linspace(*high, 6), bar, style.frame_color, 6, up=forward, gloss=0.8))
     if metal:  # nose pads
         for side in (-1, 1):
             pad = landmarks[28] * 0.6 + landmarks[27] * 0.4 + side * across * 6.5 * MM - forward * 1.0 * MM
@@ -128,15 +130,15 @@ def make_glasses(canvas: Canvas, worn: Worn, skull: Skull, head: np.ndarray, rng
     return [joined(rims + bars), joined(panes)]
 
 
-def make_lens(rim: np.ndarray, forward: np.ndarray, worn: Worn, rng: np.random.Generator) -> Surface:
+def make_lens(rim: np.ndarray, forward: np.ndarray, style: WearStyle, rng: np.random.Generator) -> Surface:
     """A slightly bulging pane inside a rim (N, 3)."""
     middle = rim.mean(0)
     scale = np.array([1, 0.75, 0.5, 0.25, 0.01])[:, None, None]
     grid = middle + (rim - middle) * scale + forward * 2.0 * MM * (1 - scale**2)
     height = (grid[..., 1] - middle[1]) / np.ptp(rim[:, 1])
-    dark = worn.glasses == "dark"
+    dark = style.glasses == "dark"
     color = (
-        worn.lens_color * (1 + 0.8 * np.clip(0.3 - height, 0, 1))[..., None] if dark else np.float32([0.7, 0.76, 0.8])
+        style.lens_color * (1 + 0.8 * np.clip(0.3 - height, 0, 1))[..., None] if dark else np.float32([0.7, 0.76, 0.8])
     )
     alpha = 0.9 if dark else 0.07
     return orient(sheet(grid, color, True, gloss=1.5 if dark else 0.8, alpha=alpha), middle - forward * 1e5)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2m_synth.head.head_maps import Skull, outside, skull_centre, sphere_directions
-from p2m_synth.head.head_mesh import Canvas
+from p2m_synth.head.head_maps import Skull, push_outside, skull_centre, sphere_directions
+from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
 from p2m_synth.scene.primitives import ball, joined, orient, sheet, smooth_step, tube, unit
 from p2m_synth.wear.fabric import drape, draw_cloth_color, pattern_color
-from p2m_synth.wear.style import Worn
+from p2m_synth.wear.style import WearStyle
 
 MM = 1e3  # um
 
@@ -32,10 +32,10 @@ OPENING_AXIS_DEG = -11  # elevation: the middle of a face lies lower than its ey
 HEADBAND_DEG = 17
 
 
-def rim_elevation(worn: Worn, azimuth: np.ndarray) -> np.ndarray:
+def rim_elevation(style: WearStyle, azimuth: np.ndarray) -> np.ndarray:
     """Elevation (deg) of the lower rim of a hat at azimuths (deg), both seen from the middle of the skull."""
     azimuth = abs((azimuth + 180) % 360 - 180)
-    return np.interp(azimuth, RIM_AZIMUTH, RIM_ELEVATION[worn.headwear]) + worn.rim_deg
+    return np.interp(azimuth, RIM_AZIMUTH, RIM_ELEVATION[style.headwear]) + style.rim_deg
 
 
 def opening_deg(kind: str, turn: np.ndarray) -> np.ndarray:
@@ -50,22 +50,22 @@ def axis_frame() -> np.ndarray:
     return np.stack([forward, np.cross(forward, [1, 0, 0]), [1, 0, 0]])
 
 
-def covers(canvas: Canvas, worn: Worn) -> np.ndarray:
+def hidden_scalp(head_mesh: HeadMesh, style: WearStyle) -> np.ndarray:
     """Which vertices (m,) of the scalp the headwear hides, so that no hair need grow there."""
-    direction = unit(canvas.canonical - skull_centre(canvas, canvas.canonical))
-    if worn.headwear in OPENING:
+    direction = unit(head_mesh.canonical - skull_centre(head_mesh, head_mesh.canonical))
+    if style.headwear in OPENING:
         forward, up, left = axis_frame()
         turn = np.arctan2(direction @ left, direction @ up)
         angle = np.degrees(np.arccos(np.clip(direction @ forward, -1, 1)))
-        return (angle > opening_deg(worn.headwear, turn) + 1) & (canvas.canonical[:, 1] > 5.9)
-    if worn.headwear not in RIM_ELEVATION:
+        return (angle > opening_deg(style.headwear, turn) + 1) & (head_mesh.canonical[:, 1] > 5.9)
+    if style.headwear not in RIM_ELEVATION:
         return np.zeros(len(direction), bool)
     elevation = np.degrees(np.arcsin(direction[:, 1]))
-    above = elevation - rim_elevation(worn, np.degrees(np.arctan2(direction[:, 0], direction[:, 2])))
-    return (above > 2) & (above < (HEADBAND_DEG - 2 if worn.headwear == "headband" else 180))
+    above = elevation - rim_elevation(style, np.degrees(np.arctan2(direction[:, 0], direction[:, 2])))
+    return (above > 2) & (above < (HEADBAND_DEG - 2 if style.headwear == "headband" else 180))
 
 
-def dome(skull: Skull, worn: Worn, offset, rows: int = 20, columns: int = 96, ears: bool = False):
+def dome(skull: Skull, style: WearStyle, offset, rows: int = 20, columns: int = 96, ears: bool = False):
     """A shell over the skull from the crown to the rim, and round it to the inside: points (R, C, 3), height, azimuth.
 
     offset: function of height t (0 rim, 1 crown) and azimuth (deg) -> um outside the skull.
@@ -73,19 +73,19 @@ def dome(skull: Skull, worn: Worn, offset, rows: int = 20, columns: int = 96, ea
     azimuth = np.arange(columns) * (360 / columns)
     t = np.concatenate([np.linspace(1, 0, rows) ** 1.1, [0.0, 0.03]])
     t, azimuth = np.meshgrid(t, azimuth, indexing="ij")
-    rim = rim_elevation(worn, azimuth)
+    rim = rim_elevation(style, azimuth)
     off = np.float32(np.broadcast_to(offset(t, azimuth), t.shape)).copy()
     off[-2:] = 0.6 * MM
     return skull.at(rim + (89.5 - rim) * t, azimuth, off, ears), t, azimuth
 
 
-def make_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A hat that covers the skull, in the head's frame."""
     makers = {
         "cap": make_cap, "beanie": make_beanie, "brimmed hat": make_brimmed_hat, "straw hat": make_brimmed_hat,
         "bike helmet": make_bike_helmet, "hard hat": make_hard_hat, "turban": make_turban, "headband": make_headband,
     }  # fmt: skip
-    return makers[worn.headwear](skull, worn, rng)
+    return makers[style.headwear](skull, style, rng)
 
 
 def brim(rim: np.ndarray, out: np.ndarray, rise: np.ndarray, color, thickness: float, closed: bool, **looks) -> Surface:
@@ -102,9 +102,9 @@ def brim(rim: np.ndarray, out: np.ndarray, rise: np.ndarray, color, thickness: f
     return sheet(grid, np.concatenate([color, 0.7 * color[::-1]]), closed, **looks)
 
 
-def make_cap(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_cap(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A baseball cap of six panels with its visor."""
-    high, side = rng.uniform(2, 11) * MM, 180.0 if worn.backward else 0.0
+    high, side = rng.uniform(2, 11) * MM, 180.0 if style.backward else 0.0
 
     def offset(t, azimuth):
         ahead = np.clip(np.cos(np.radians(azimuth - side)), 0, 1) ** 2
@@ -113,22 +113,22 @@ def make_cap(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface
             6 * MM + high * ahead * np.sin(np.pi * np.clip(t, 0, 1)) ** 0.8 + 5 * MM * t**2 - 0.9 * MM * seam * (1 - t)
         )
 
-    points, t, azimuth = dome(skull, worn, offset)
+    points, t, azimuth = dome(skull, style, offset)
     away = (azimuth - side + 180) % 360 - 180
     front = np.float32(abs(away) < 33)
     panels = np.where(rng.random() < 0.3, front, 0)[..., None]
-    color = worn.cloth + (worn.accent - worn.cloth) * panels
-    if worn.pattern == "logo":
+    color = style.cloth + (style.accent - style.cloth) * panels
+    if style.pattern == "logo":
         reach = np.hypot(away / rng.uniform(13, 20), (t - 0.36) / rng.uniform(0.14, 0.2))
-        for edge, paint in ((1.0, draw_cloth_color(rng)), (0.6, worn.accent)):
+        for edge, paint in ((1.0, draw_cloth_color(rng)), (0.6, style.accent)):
             color = color + (paint - color) * smooth_step(edge + 0.12, edge - 0.12, reach)[..., None]
-    elif worn.pattern != "plain":
-        color = pattern_color(worn.pattern, azimuth / 30, t * 3, color, worn.accent)
+    elif style.pattern != "plain":
+        color = pattern_color(style.pattern, azimuth / 30, t * 3, color, style.accent)
     color = color * (1 - 0.25 * np.exp(-((((away + 30) % 60 - 30) / 2.5) ** 2)))[..., None]
-    visor_color = worn.accent if rng.random() < 0.35 else worn.cloth
+    visor_color = style.accent if rng.random() < 0.35 else style.cloth
     turn = np.linspace(-1, 1, 33)
     width = rng.uniform(46, 56)
-    rim = skull.at(rim_elevation(worn, side + width * turn) + 1, side + width * turn, 6 * MM)
+    rim = skull.at(rim_elevation(style, side + width * turn) + 1, side + width * turn, 6 * MM)
     length, droop = rng.uniform(58, 72) * MM, rng.uniform(0.05, 0.3)
     forward = np.array([0, -rng.uniform(0.12, 0.35), 1 - 2 * (side > 0)])
     out = forward * (length * np.clip(1 - turn**4, 0.02, 1))[:, None] + [0, 0, 0]
@@ -141,7 +141,7 @@ def make_cap(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface
     return [sheet(points, color, True, gloss=0.06), orient(visor, None), button]
 
 
-def make_beanie(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A knitted cap, ribbed, mostly with a folded rim."""
     folded, slouch = rng.random() < 0.7, rng.choice((4, 14, 30)) * MM * rng.uniform(0.6, 1.2)
     cuff = rng.uniform(0.24, 0.36)
@@ -156,22 +156,22 @@ def make_beanie(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surf
         wrinkle = 2.5 * MM * np.sin(np.radians(azimuth) * 3 + 9 * t) * smooth_step(cuff, 1, t) * (slouch > 10 * MM)
         return thick + knit * smooth_step(1, 0.85, t) + wrinkle - 2 * MM * smooth_step(0.04, 0, t)
 
-    points, t, azimuth = dome(skull, worn, offset, rows=19, ears=True)
-    color = np.broadcast_to(worn.cloth, (*t.shape, 3))
-    if worn.pattern in ("stripes", "checks"):
-        color = pattern_color("rings", azimuth / 30, t * rng.uniform(3, 6), color, worn.accent)
-    elif worn.pattern in ("flowers", "dots"):
+    points, t, azimuth = dome(skull, style, offset, rows=19, ears=True)
+    color = np.broadcast_to(style.cloth, (*t.shape, 3))
+    if style.pattern in ("stripes", "checks"):
+        color = pattern_color("rings", azimuth / 30, t * rng.uniform(3, 6), color, style.accent)
+    elif style.pattern in ("flowers", "dots"):
         zigzag = (t * 6 + abs((azimuth / 15) % 2 - 1) * 0.8) % 2 < 1
-        color = np.where((zigzag & (t > cuff) & (t < cuff + 0.4))[..., None], worn.accent, color)
-    elif worn.pattern == "logo" and folded:
+        color = np.where((zigzag & (t > cuff) & (t < cuff + 0.4))[..., None], style.accent, color)
+    elif style.pattern == "logo" and folded:
         away = abs((azimuth + 180) % 360 - 180)
-        color = np.where(((away < 12) & (abs(t - cuff / 2) < 0.09))[..., None], worn.accent, color)
+        color = np.where(((away < 12) & (abs(t - cuff / 2) < 0.09))[..., None], style.accent, color)
     color = color * np.where(np.arange(color.shape[1]) % 2, 1.08, 0.8)[:, None]
     color = color * (0.93 + 0.14 * rng.random(t.shape))[..., None]
     color = color * (1 - 0.45 * np.exp(-(((t - cuff - 0.02) / 0.02) ** 2)) * folded)[..., None]
     parts = [sheet(points, color, True, gloss=0.01, soft=0.15)]
     if rng.random() < 0.25:
-        pompom = ball(points[0].mean(0) + [0, 20 * MM, -4 * MM], 27 * MM, worn.accent, 30, gloss=0.0, soft=0.3)
+        pompom = ball(points[0].mean(0) + [0, 20 * MM, -4 * MM], 27 * MM, style.accent, 30, gloss=0.0, soft=0.3)
         rough = 1 + 0.08 * rng.standard_normal(len(pompom.vertices))
         middle = pompom.vertices.mean(0)
         vertices = np.float32(middle + (pompom.vertices - middle) * rough[:, None])
@@ -180,12 +180,12 @@ def make_beanie(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surf
     return parts
 
 
-def make_brimmed_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_brimmed_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A fedora, or a straw hat."""
-    straw = worn.headwear == "straw hat"
+    straw = style.headwear == "straw hat"
     columns = 72
     azimuth = np.arange(columns) * (360 / columns)
-    rim = skull.at(rim_elevation(worn, azimuth), azimuth, 6 * MM)
+    rim = skull.at(rim_elevation(style, azimuth), azimuth, 6 * MM)
     middle = rim.mean(0)
     top = skull.centre[1] + skull.radius(np.array([[0, 1.0, 0]]))[0] - middle[1]
     height = top + rng.uniform(2, 16) * MM
@@ -200,11 +200,11 @@ def make_brimmed_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list
         grid[..., 1] -= (
             0.12 * height * np.exp(-(((grid[..., 0] - middle[0]) / (28 * MM)) ** 2)) * smooth_step(0.8, 1, level)
         )
-    grid = outside(skull, grid, 5 * MM)
-    base = np.float32([0.62, 0.45, 0.22]) * np.float32(rng.uniform(0.6, 1.2)) if straw else worn.cloth * 0.8
+    grid = push_outside(skull, grid, 5 * MM)
+    base = np.float32([0.62, 0.45, 0.22]) * np.float32(rng.uniform(0.6, 1.2)) if straw else style.cloth * 0.8
     color = np.broadcast_to(base, grid.shape).copy()
     ribbon = (level > 0.015) & (level < 0.24)
-    color[np.broadcast_to(ribbon, color.shape[:2])] = worn.accent * 0.6
+    color[np.broadcast_to(ribbon, color.shape[:2])] = style.accent * 0.6
     grid[1:4] += unit(grid[1:4] - middle) * 1.2 * MM
     weave = 0.75 + 0.4 * rng.random(color.shape[:2]) if straw else 0.95 + 0.1 * rng.random(color.shape[:2])
     color = color * np.where(np.broadcast_to(ribbon, weave.shape), 1, weave)[..., None]
@@ -220,7 +220,7 @@ def make_brimmed_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list
     return [orient(sheet(grid, color, True, gloss=0.03, soft=0.1), skull.centre), orient(plate, None)]
 
 
-def make_bike_helmet(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_bike_helmet(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A helmet with vents and straps."""
 
     def offset(t, azimuth):
@@ -229,25 +229,25 @@ def make_bike_helmet(skull: Skull, worn: Worn, rng: np.random.Generator) -> list
             0.55 + 0.45 * smooth_step(0, 0.12, t)
         )  # fmt: skip
 
-    points, t, _ = dome(skull, worn, offset, rows=24)
+    points, t, _ = dome(skull, style, offset, rows=24)
     away = points[..., 0] - skull.centre[0]
     stripe = abs((away / (21 * MM) + 0.5) % 1 - 0.5) < 0.24
     along = np.sin(np.degrees(np.arctan2(points[..., 2] - skull.centre[2], points[..., 1] - skull.centre[1])) / 15)
     vent = stripe & (along > -0.55) & (t > 0.2) & (abs(away) < 58 * MM)
-    shell = np.where((t < 0.16)[..., None], 0.03, worn.cloth)
-    shell = np.where((abs(away) < 8 * MM)[..., None], worn.accent, shell)
+    shell = np.where((t < 0.16)[..., None], 0.03, style.cloth)
+    shell = np.where((abs(away) < 8 * MM)[..., None], style.accent, shell)
     points = points - unit(points - skull.centre) * (vent * 9 * MM)[..., None]
     color = np.where(vent[..., None], 0.012, shell)
-    return [sheet(points, color, True, gloss=0.5), *chin_straps(skull, worn)]
+    return [sheet(points, color, True, gloss=0.5), *chin_straps(skull, style)]
 
 
-def chin_straps(skull: Skull, worn: Worn) -> list[Surface]:
+def chin_straps(skull: Skull, style: WearStyle) -> list[Surface]:
     """Two straps a side that meet below the ear, and one under the chin."""
     straps = []
     for side in (-1, 1):
         meet = skull.at(np.array([[-33.0]]), np.array([[side * 78.0]]), 4 * MM)[0, 0]
         for azimuth in (62, 112):
-            start = float(rim_elevation(worn, np.array(azimuth)))
+            start = float(rim_elevation(style, np.array(azimuth)))
             e = np.linspace(start, -33, 9)
             path = skull.at(e[None], side * np.linspace(azimuth, 78, 9)[None], 4 * MM, ears=azimuth > 90)[0]
             path[-1] = meet
@@ -258,7 +258,7 @@ def chin_straps(skull: Skull, worn: Worn) -> list[Surface]:
     return [joined(straps)]
 
 
-def make_hard_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_hard_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A hard hat with a ridge and a brim."""
     colors = np.float32([[0.78, 0.5, 0.02], [0.75, 0.75, 0.72], [0.75, 0.16, 0.02], [0.03, 0.12, 0.5]])
     color = colors[rng.integers(4)]
@@ -268,7 +268,7 @@ def make_hard_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Su
         ridge = np.exp(-((np.sin(a) * np.cos(np.radians(t * 80)) / 0.12) ** 2)) + np.exp(-((np.sin(a) / 0.08) ** 2))
         return (16 + 12 * smooth_step(0, 0.25, t) + 3.5 * np.clip(ridge, 0, 1) * smooth_step(0.15, 0.4, t)) * MM
 
-    points, _, azimuth = dome(skull, worn, offset, rows=20)
+    points, _, azimuth = dome(skull, style, offset, rows=20)
     rim = points[-3]
     a = np.radians(azimuth[0])
     wide = (9 + 36 * np.clip(np.cos(a), 0, 1) ** 1.5) * MM
@@ -278,7 +278,7 @@ def make_hard_hat(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Su
     return [sheet(points, color, True, gloss=0.6), orient(plate, None)]
 
 
-def make_turban(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_turban(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """Bands of cloth wound round the head."""
     spacing = rng.uniform(9, 13)
 
@@ -290,31 +290,31 @@ def make_turban(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surf
         bulk = np.sin(np.pi * np.clip(t, 0, 1) ** 0.7) ** 0.7
         return (7 + 20 * bulk + 5 * fold * smooth_step(1, 0.8, t) + 6 * bulk * np.sin(np.radians(away)) ** 2) * MM
 
-    points, t, azimuth = dome(skull, worn, offset, rows=34, columns=56, ears=True)
+    points, t, azimuth = dome(skull, style, offset, rows=34, columns=56, ears=True)
     away = abs((azimuth + 180) % 360 - 180)
     fold = abs(np.sin(np.pi * (t * 90 + 0.3 * np.clip(away, 0, 130)) / spacing))
-    color = worn.cloth * (0.55 + 0.5 * fold**0.5)[..., None]
+    color = style.cloth * (0.55 + 0.5 * fold**0.5)[..., None]
     return [sheet(points, color, True, gloss=0.03, soft=0.15)]
 
 
-def make_headband(skull: Skull, worn: Worn, rng: np.random.Generator) -> list[Surface]:
+def make_headband(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A band round forehead and back."""
     azimuth = np.arange(72) * 5.0
     t = np.array([0.85, 1.0, 1.0, 0.9, 0.7, 0.5, 0.3, 0.1, 0, 0, 0.15])[:, None]
     lift = np.array([0.3, 0.5, 3.2, 4.6, 5, 5, 5, 4.6, 3.2, 0.5, 0.3])[:, None] * MM
     t, azimuth = np.broadcast_arrays(t, azimuth)
-    points = skull.at(rim_elevation(worn, azimuth) + HEADBAND_DEG * t, azimuth, np.broadcast_to(lift, t.shape), True)
-    color = pattern_color(worn.pattern, azimuth / 15, t * 2, worn.cloth, worn.accent)
+    points = skull.at(rim_elevation(style, azimuth) + HEADBAND_DEG * t, azimuth, np.broadcast_to(lift, t.shape), True)
+    color = pattern_color(style.pattern, azimuth / 15, t * 2, style.cloth, style.accent)
     return [sheet(points, color, True, gloss=0.02, soft=0.15)]
 
 
-def make_scarf(canvas, skull, worn, head, rotation, rng) -> list[Surface]:
+def make_scarf(head_mesh, skull, style, head, rotation, rng) -> list[Surface]:
     """A headscarf or a hood with what falls to the shoulders, in the camera's frame."""
-    hood = worn.headwear == "hood"
+    hood = style.headwear == "hood"
     rows, columns = 26, 64
     turn = np.arange(columns) * (2 * np.pi / columns)
     s = np.concatenate([[0.04, 0.0], np.linspace(0, 1, rows) ** 1.15])[:, None]
-    edge = opening_deg(worn.headwear, turn)
+    edge = opening_deg(style.headwear, turn)
     angle = np.radians(edge + (178.5 - edge) * s)
     forward, up, left = axis_frame()
     spoke = np.cos(turn)[:, None] * up + np.sin(turn)[:, None] * left
@@ -331,12 +331,12 @@ def make_scarf(canvas, skull, worn, head, rotation, rng) -> list[Surface]:
         offset[:2] = offset[2] - 3 * MM
     points = (skull.centre + direction * (skull.radius(direction, True) + offset)[..., None]) @ rotation.T
     stripes = 4 * s + 0.3 * np.sin(2 * turn)
-    kind = "plain" if worn.pattern == "logo" or hood else worn.pattern
-    color = pattern_color(kind, turn * 5 + 0 * s, stripes * 2, worn.cloth, worn.accent)
+    kind = "plain" if style.pattern == "logo" or hood else style.pattern
+    color = pattern_color(kind, turn * 5 + 0 * s, stripes * 2, style.cloth, style.accent)
     color = color * (1 + 0.1 * folds)[..., None]
     over = orient(sheet(points, color, True, gloss=0.03, soft=0.15), skull.centre @ rotation.T)
     azimuth = np.arange(columns) * (360 / columns)
     below = -41 - 15 * np.cos(np.radians(azimuth))
     ring = skull.at(below[None], azimuth[None], 7 * MM, True)[0]
     ring = np.mean([np.roll(ring, k, 0) for k in range(-3, 4)], 0) @ rotation.T
-    return [over, drape(canvas, head, ring, worn.cloth, worn.accent, kind, rng, reach_deg=44 if hood else 62)]
+    return [over, drape(head_mesh, head, ring, style.cloth, style.accent, kind, rng, reach_deg=44 if hood else 62)]

@@ -17,7 +17,7 @@ METALS = np.array([[0.75, 0.55, 0.22], [0.66, 0.66, 0.68], [0.72, 0.45, 0.33], [
 
 
 @dataclass(frozen=True, eq=False)
-class Worn:
+class WearStyle:
     """What somebody wears on the head; words for the table of attributes, colors (3,) linear RGB.
 
     glasses: none, clear or dark; frame: one of FRAMES; headwear: none or a key of HEADWEAR; backward: a cap's visor
@@ -40,7 +40,7 @@ class Worn:
     mask: str
 
 
-def draw_worn(rng: np.random.Generator, woman: bool, age: float) -> Worn:
+def draw_wear_style(rng: np.random.Generator, woman: bool, age: float) -> WearStyle:
     """What somebody wears; age 0 young to 1 old."""
     glasses = str(rng.choice(("none", "clear", "dark"), p=(0.89 - 0.1 * age, 0.075 + 0.09 * age, 0.035 + 0.01 * age)))
     share = np.array(list(HEADWEAR.values()))
@@ -55,7 +55,7 @@ def draw_worn(rng: np.random.Generator, woman: bool, age: float) -> Worn:
     frame_color = metal if thin else (dark, horn, draw_cloth_color(rng))[rng.choice(3, p=(0.6, 0.28, 0.12))]
     tint = np.float32([(0.02, 0.02, 0.022), (0.06, 0.035, 0.015), (0.02, 0.035, 0.03), (0.03, 0.035, 0.06)])
     patterns, likely = ("plain", "stripes", "checks", "flowers", "dots", "logo"), (0.45, 0.12, 0.05, 0.07, 0.06, 0.25)
-    return Worn(
+    return WearStyle(
         glasses=glasses,
         frame=frame,
         frame_color=np.float32(frame_color),

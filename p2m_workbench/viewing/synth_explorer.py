@@ -13,7 +13,7 @@ from p2m_core.config.settings import SynthConfig
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_synth.hair.style import CUTS
 from p2m_synth.head.expression import PRESETS
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.person import Overrides
 from p2m_synth.render.light import PLACES
 from p2m_synth.render.renderer import FACE_HIDDEN, FACE_SEEN
@@ -97,7 +97,7 @@ class GeneratorExplorer(widgets.HBox):
         self._show()
 
     def _show(self, _: object = None) -> None:
-        picture, model = self.taken.image, load_canvas().model
+        picture, model = self.taken.image, load_head_mesh().model
         if self.mask.value:
             picture = picture.copy()
             for kind, color in ((FACE_SEEN, SEEN), (FACE_HIDDEN, HIDDEN)):

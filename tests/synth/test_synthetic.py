@@ -192,7 +192,7 @@ def test_looks_go_with_the_person():
     for person, look in zip(people, looks, strict=True):
         assert 0 <= look.melanin <= 1
         assert look.hair.cut in CUTS
-        assert look.worn.glasses in ("none", "clear", "dark")
+        assert look.wear.glasses in ("none", "clear", "dark")
         assert look.age == person.age
         for name in ("freckles", "lipstick", "eye_shadow", "blush", "redness", "lip_gloss"):
             assert 0 <= getattr(look, name) <= 1, name

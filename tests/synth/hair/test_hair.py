@@ -23,7 +23,7 @@ from p2m_synth.hair.strands import (
 )
 from p2m_synth.hair.style import CUTS, cut_style, draw_hair_style
 from p2m_synth.head.expression import draw_expression
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.head.identity import draw_identity
 from p2m_synth.scene.elements import Light
 
@@ -33,25 +33,25 @@ SIDE, SCALE = 224, 1.4e-3 / 2  # samples; samples per um at 112 px a picture
 
 
 @pytest.fixture(scope="module")
-def canvas():
-    return load_canvas()
+def head_mesh():
+    return load_head_mesh()
 
 
 @pytest.fixture(scope="module")
-def mean_head(canvas):
-    return canvas.canonical * np.float32(1e5)
+def mean_head(head_mesh):
+    return head_mesh.canonical * np.float32(1e5)
 
 
-def some_head(canvas, seed):
+def some_head(head_mesh, seed):
     rng = np.random.default_rng(seed)
-    shape = canvas.model.shape_of(draw_identity(rng))
-    return canvas.refined @ canvas.model.vertices(shape, canvas.model.expression_of(draw_expression(rng)[1]))
+    shape = head_mesh.model.shape_of(draw_identity(rng))
+    return head_mesh.refined @ head_mesh.model.vertices(shape, head_mesh.model.expression_of(draw_expression(rng)[1]))
 
 
-def grow(canvas, cut, head, rotation=UPRIGHT, seed=0, **change):
+def grow(head_mesh, cut, head, rotation=UPRIGHT, seed=0, **change):
     rng = np.random.default_rng(seed)
     style = replace(cut_style(cut, rng), **change)
-    return growth.grow_hair(canvas, style, BROWN, head @ rotation.T, rotation, rng)
+    return growth.grow_hair(head_mesh, style, BROWN, head @ rotation.T, rotation, rng)
 
 
 def to_px(points):
@@ -74,29 +74,29 @@ def draw(head, triangles, grown):
 
 
 @pytest.mark.parametrize("cut", GROWING)
-def test_hair_grows_on_the_scalp_and_stays_outside_the_head(canvas, cut):
-    head = some_head(canvas, 7)
-    strands = grow(canvas, cut, head)[0]
+def test_hair_grows_on_the_scalp_and_stays_outside_the_head(head_mesh, cut):
+    head = some_head(head_mesh, 7)
+    strands = grow(head_mesh, cut, head)[0]
     assert strands.points.dtype == strands.color.dtype == np.float32
     assert np.isfinite(strands.points).all()
     assert len(strands.points) == len(strands.color) > 300
     assert 0 <= strands.color.min() <= strands.color.max() <= 1
-    tree, normals = cKDTree(head), vertex_normals(head, canvas.triangles)
+    tree, normals = cKDTree(head), vertex_normals(head, head_mesh.triangles)
     distance, nearest = tree.query(strands.points[:, 0])
     assert distance.max() < 0.12e5
-    assert np.quantile(canvas.hairline[nearest], 0.01) > -0.5
-    assert canvas.masks["ears"][nearest].max() < 0.95
+    assert np.quantile(head_mesh.hairline[nearest], 0.01) > -0.5
+    assert head_mesh.masks["ears"][nearest].max() < 0.95
     points = strands.points[::7].reshape(-1, 3)
     distance, nearest = tree.query(points)
     outside = ((points - head[nearest]) * normals[nearest]).sum(1)
     # Ears may stand out of short growth, and the shell is coarse: a little below the skin is hidden by it.
-    skull = (canvas.masks["ears"][nearest] < 0.05) & (canvas.canonical[nearest, 1] > 6.9)
+    skull = (head_mesh.masks["ears"][nearest] < 0.05) & (head_mesh.canonical[nearest, 1] > 6.9)
     assert np.quantile(outside[skull], 0.01) > -0.06e5
 
 
-def test_all_strands_start_at_their_root(canvas, mean_head):
-    roots, _ = growth.choose_roots(canvas, cut_style("crop", np.random.default_rng(0)), np.random.default_rng(0))
-    place, normal = roots.on(canvas.canonical)
+def test_all_strands_start_at_their_root(head_mesh, mean_head):
+    roots, _ = growth.choose_roots(head_mesh, cut_style("crop", np.random.default_rng(0)), np.random.default_rng(0))
+    place, normal = roots.on(head_mesh.canonical)
     assert np.allclose(place, roots.place, atol=1e-5)
     assert np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
     scalp = place - growth.CENTRE_DM
@@ -105,53 +105,53 @@ def test_all_strands_start_at_their_root(canvas, mean_head):
 
 @pytest.mark.parametrize("cut", GROWING)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_hair_without_a_fringe_leaves_the_face_free(canvas, cut, seed):
-    head = some_head(canvas, 20 + seed)
-    shown = draw(head, canvas.triangles, grow(canvas, cut, head, seed=seed, fringe=0.0))
-    marks = to_px(head[canvas.model.face_vertex_idx[canvas.model.landmark_idx]])[27:]
+def test_hair_without_a_fringe_leaves_the_face_free(head_mesh, cut, seed):
+    head = some_head(head_mesh, 20 + seed)
+    shown = draw(head, head_mesh.triangles, grow(head_mesh, cut, head, seed=seed, fringe=0.0))
+    marks = to_px(head[head_mesh.landmark_idx])[27:]
     column, row = marks[:, :2].round().astype(int).T
     around = np.stack([shown[row + a, column + b] >= 0 for a in (-1, 0, 1) for b in (-1, 0, 1)])
     assert around.mean() < 0.02
     assert (shown >= 0).sum() > 50
 
 
-def test_a_fringe_covers_the_forehead_but_not_the_eyes(canvas, mean_head):
-    forehead = (abs(canvas.canonical[:, 0]) < 0.25) & (abs(canvas.canonical[:, 1] - 7.75) < 0.08)
-    column, row = to_px(mean_head[forehead & (canvas.canonical[:, 2] > 1)])[:, :2].round().astype(int).T
+def test_a_fringe_covers_the_forehead_but_not_the_eyes(head_mesh, mean_head):
+    forehead = (abs(head_mesh.canonical[:, 0]) < 0.25) & (abs(head_mesh.canonical[:, 1] - 7.75) < 0.08)
+    column, row = to_px(mean_head[forehead & (head_mesh.canonical[:, 2] > 1)])[:, :2].round().astype(int).T
     bare, covered = (
-        draw(mean_head, canvas.triangles, grow(canvas, "long_straight", mean_head, fringe=fringe)) >= 0
+        draw(mean_head, head_mesh.triangles, grow(head_mesh, "long_straight", mean_head, fringe=fringe)) >= 0
         for fringe in (0.0, 7.55)
     )
     assert bare[row, column].mean() < 0.1
     assert covered[row, column].mean() > 0.8
-    eyes = to_px(mean_head[canvas.model.face_vertex_idx[canvas.model.landmark_idx[36:48]]])
+    eyes = to_px(mean_head[head_mesh.face_idx[head_mesh.model.landmark_idx[36:48]]])
     column, row = eyes[:, :2].round().astype(int).T
     assert covered[row, column].mean() < 0.1
 
 
-def test_the_same_seed_gives_the_same_bytes(canvas, mean_head):
+def test_the_same_seed_gives_the_same_bytes(head_mesh, mean_head):
     for cut in ("messy", "tail"):
-        first, again, other = (grow(canvas, cut, mean_head, seed=seed) for seed in (4, 4, 5))
+        first, again, other = (grow(head_mesh, cut, mean_head, seed=seed) for seed in (4, 4, 5))
         assert all(np.array_equal(a.points, b.points) for a, b in zip(first, again, strict=True))
         assert all(np.array_equal(a.color, b.color) for a, b in zip(first, again, strict=True))
         assert not np.array_equal(first[0].points[:100], other[0].points[:100])
 
 
-def test_long_hair_hangs_and_its_ends_are_ragged(canvas, mean_head):
-    tips = grow(canvas, "long_straight", mean_head, end=6.3)[0].points[:, -1, 1] / 1e5
+def test_long_hair_hangs_and_its_ends_are_ragged(head_mesh, mean_head):
+    tips = grow(head_mesh, "long_straight", mean_head, end=6.3)[0].points[:, -1, 1] / 1e5
     assert abs(np.median(tips) - 6.3) < 0.25
     assert 0.03 < np.std(tips) < 0.6
     # Gravity is the camera's, whatever the head does.
     nodding = rotation_from_angles(np.radians([-35, 0, 0]))
     for rotation in (np.eye(3), nodding):
-        strands = grow(canvas, "long_straight", mean_head, rotation)[0].points
+        strands = grow(head_mesh, "long_straight", mean_head, rotation)[0].points
         end = strands[:, -1] - strands[:, -4]
         assert np.median(end[:, 1] / np.maximum(np.linalg.norm(end, axis=1), 1)) < -0.75
 
 
-def test_hair_lies_on_the_shoulders(canvas):
-    head = some_head(canvas, 9)
-    strands = grow(canvas, "long_straight", head, end=4.7)[0].points / 1e5
+def test_hair_lies_on_the_shoulders(head_mesh):
+    head = some_head(head_mesh, 9)
+    strands = grow(head_mesh, "long_straight", head, end=4.7)[0].points / 1e5
     top = growth.torso_height(np.float32(head / 1e5))
     column = ((strands[..., 0] - TORSO_LOW[0]) / TORSO_CELL).round().astype(int).clip(0, TORSO_SHAPE[1] - 1)
     row = ((strands[..., 2] - TORSO_LOW[1]) / TORSO_CELL).round().astype(int).clip(0, TORSO_SHAPE[0] - 1)
@@ -161,32 +161,32 @@ def test_hair_lies_on_the_shoulders(canvas):
     assert (strands[..., 1] < top[row, column] - 0.15)[low].mean() < 0.1
 
 
-def test_hair_without_weight_turns_with_the_head(canvas, mean_head):
+def test_hair_without_weight_turns_with_the_head(head_mesh, mean_head):
     rotation = rotation_from_angles(np.radians([10, 50, -15]))
-    still, turned = (grow(canvas, "buzz", mean_head, frame)[0].points for frame in (np.eye(3), rotation))
+    still, turned = (grow(head_mesh, "buzz", mean_head, frame)[0].points for frame in (np.eye(3), rotation))
     assert np.abs(still @ rotation.T - turned).max() < 0.02e5
 
 
-def test_the_painted_scalp_agrees_with_the_roots(canvas):
+def test_the_painted_scalp_agrees_with_the_roots(head_mesh):
     for cut in ("crop", "receding", "crown", "ring", "long_wavy"):
         style = cut_style(cut, np.random.default_rng(3))
-        cover = hair_roots.scalp_cover(canvas, style)
-        assert cover.shape == (len(canvas.canonical),)
+        cover = hair_roots.scalp_cover(head_mesh, style)
+        assert cover.shape == (len(head_mesh.canonical),)
         assert 0 <= cover.min() <= cover.max() <= 1
-        roots, _ = growth.choose_roots(canvas, style, np.random.default_rng(3))
+        roots, _ = growth.choose_roots(head_mesh, style, np.random.default_rng(3))
         assert roots.value(cover).mean() > 0.6
-        assert cover[canvas.canonical[:, 1] < 6].max() == 0
-    assert not hair_roots.scalp_cover(canvas, cut_style("bald", np.random.default_rng(0))).any()
+        assert cover[head_mesh.canonical[:, 1] < 6].max() == 0
+    assert not hair_roots.scalp_cover(head_mesh, cut_style("bald", np.random.default_rng(0))).any()
 
 
-def test_bald_heads_grow_nothing(canvas, mean_head):
-    assert grow(canvas, "bald", mean_head) == []
-    assert facial_hair.grow_beard(canvas, BeardStyle(), BROWN, mean_head, np.eye(3), np.random.default_rng(0)) == []
+def test_bald_heads_grow_nothing(head_mesh, mean_head):
+    assert grow(head_mesh, "bald", mean_head) == []
+    assert facial_hair.grow_beard(head_mesh, BeardStyle(), BROWN, mean_head, np.eye(3), np.random.default_rng(0)) == []
 
 
-def test_a_bald_crown_is_bald(canvas):
+def test_a_bald_crown_is_bald(head_mesh):
     style = replace(cut_style("crown", np.random.default_rng(1)), crown=0.4)
-    roots, _ = growth.choose_roots(canvas, style, np.random.default_rng(1))
+    roots, _ = growth.choose_roots(head_mesh, style, np.random.default_rng(1))
     assert np.linalg.norm(roots.place - np.float32([0, 8.27, -0.1]), axis=1).min() > 0.2
 
 
@@ -230,11 +230,11 @@ def test_beards_go_with_people():
 # --- beard, brows, lashes ---
 
 
-def test_beards_grow_where_their_style_says(canvas, mean_head):
-    mouth = canvas.landmarks[48:60]
+def test_beards_grow_where_their_style_says(head_mesh, mean_head):
+    mouth = head_mesh.landmarks[48:60]
 
     def roots(style):
-        grown = facial_hair.grow_beard(canvas, style, BROWN, mean_head, np.eye(3), np.random.default_rng(0))
+        grown = facial_hair.grow_beard(head_mesh, style, BROWN, mean_head, np.eye(3), np.random.default_rng(0))
         return grown[0].points[:, 0] / 1e5
 
     moustache = roots(BeardStyle("moustache", 0, 1, 0, 0, 0.06))
@@ -245,31 +245,35 @@ def test_beards_grow_where_their_style_says(canvas, mean_head):
     assert np.quantile(goatee[:, 1], 0.95) < mouth[0, 1] + 0.05
     full = roots(BeardStyle("full", 0, 1, 1, 1, 0.1))
     assert len(full) > len(moustache) + len(goatee)
-    assert canvas.masks["ears"][cKDTree(canvas.canonical).query(full)[1]].max() < 0.5
+    assert head_mesh.masks["ears"][cKDTree(head_mesh.canonical).query(full)[1]].max() < 0.5
 
 
-def test_what_grows_on_the_face_follows_pose_and_expression(canvas):
+def test_what_grows_on_the_face_follows_pose_and_expression(head_mesh):
     rotation = rotation_from_angles(np.radians([15, -40, 10]))
-    head = some_head(canvas, 3)
+    head = some_head(head_mesh, 3)
     for growing, value in ((facial_hair.grow_brows, 0.6), (facial_hair.grow_lashes, 0.5)):
         still, turned = (
-            growing(canvas, value, BROWN, head @ frame.T, frame, np.random.default_rng(0))[0].points
+            growing(head_mesh, value, BROWN, head @ frame.T, frame, np.random.default_rng(0))[0].points
             for frame in (np.eye(3), rotation)
         )
         assert np.abs(still @ rotation.T - turned).max() < 100
         moved = head.copy()
         moved[:, 1] += 5000
-        lifted = growing(canvas, value, BROWN, moved, np.eye(3), np.random.default_rng(0))[0].points
+        lifted = growing(head_mesh, value, BROWN, moved, np.eye(3), np.random.default_rng(0))[0].points
         assert np.allclose(lifted - still, [0, 5000, 0], atol=100)
 
 
-def test_brows_and_lashes_lie_at_their_landmarks(canvas, mean_head):
-    marks = canvas.landmarks
-    brows = facial_hair.grow_brows(canvas, 0.6, BROWN, mean_head, np.eye(3), np.random.default_rng(0))[0].points / 1e5
+def test_brows_and_lashes_lie_at_their_landmarks(head_mesh, mean_head):
+    marks = head_mesh.landmarks
+    brows = (
+        facial_hair.grow_brows(head_mesh, 0.6, BROWN, mean_head, np.eye(3), np.random.default_rng(0))[0].points / 1e5
+    )
     assert cKDTree(marks[17:27]).query(brows[:, 0])[0].max() < 0.15
     outward = (brows[:, -1, 0] - brows[:, 0, 0]) * np.sign(brows[:, 0, 0])
     assert (outward > 0).mean() > 0.95
-    lashes = facial_hair.grow_lashes(canvas, 1.0, BROWN, mean_head, np.eye(3), np.random.default_rng(0))[0].points / 1e5
+    lashes = (
+        facial_hair.grow_lashes(head_mesh, 1.0, BROWN, mean_head, np.eye(3), np.random.default_rng(0))[0].points / 1e5
+    )
     assert cKDTree(marks[36:48]).query(lashes[:, 0])[0].max() < 0.12
     assert (lashes[:, -1, 2] > lashes[:, 0, 2]).mean() > 0.95
     upper = lashes[:, 0, 1] > marks[36:48, 1].mean()
@@ -445,10 +449,10 @@ def test_bulk_normals_point_away_from_the_head():
     assert ((normals * (places - [0, 7e5, 0])).sum(1) > 0).all()
 
 
-def test_the_shell_is_the_skull(canvas):
-    head = np.float32(some_head(canvas, 11) / 1e5)
-    scalp = np.unique(canvas.scalp)
-    centre = growth.CENTRE_DM + (head[scalp] - canvas.canonical[scalp]).mean(0)
+def test_the_shell_is_the_skull(head_mesh):
+    head = np.float32(some_head(head_mesh, 11) / 1e5)
+    scalp = np.unique(head_mesh.scalp)
+    centre = growth.CENTRE_DM + (head[scalp] - head_mesh.canonical[scalp]).mean(0)
     shell = growth.skull_shell(head, centre, ears=False)
     assert np.allclose(shell[:, 0], shell[:, -1])
     ray = head[scalp] - centre
@@ -462,4 +466,4 @@ def test_the_shell_is_the_skull(canvas):
         (1 - b) * shell[i + 1, j] + b * shell[i + 1, j + 1]
     )
     assert np.quantile(abs(found - radius), 0.95) < 0.04
-    assert abs(found - radius)[canvas.canonical[scalp, 1] > 8].max() < 0.04
+    assert abs(found - radius)[head_mesh.canonical[scalp, 1] > 8].max() < 0.04

@@ -8,7 +8,7 @@ from p2m_core.geometry.crop import box_of
 from p2m_core.geometry.rasterizer import rasterize
 from p2m_synth.hair.style import cut_style
 from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.person import Overrides, Person, draw_person
 from p2m_synth.render import renderer
 from p2m_synth.render.renderer import place_head, render
@@ -20,31 +20,31 @@ SIZE = 128
 
 
 @pytest.fixture(scope="module")
-def canvas(head):
-    return load_canvas()
+def head_mesh(head):
+    return load_head_mesh()
 
 
-def bare_person(canvas, seed=0, units=None) -> Person:
+def bare_person(head_mesh, seed=0, units=None) -> Person:
     """The mean face, without expression, hair, beard or anything worn."""
     from dataclasses import replace
 
     rng = np.random.default_rng(seed)
-    person = draw_person(rng, canvas.model)
-    worn = replace(person.look.worn, glasses="none", headwear="none", earrings="none", mask="none")
+    person = draw_person(rng, head_mesh.model)
+    wear_style = replace(person.look.wear, glasses="none", headwear="none", earrings="none", mask="none")
     beard = replace(person.look.beard, length=0.0, stubble=0.0)
-    look = replace(person.look, worn=worn, beard=beard, hair=cut_style("bald", rng))
+    look = replace(person.look, wear=wear_style, beard=beard, hair=cut_style("bald", rng))
     shape, expression = np.zeros(199), np.zeros(29)
     units = dict.fromkeys(person.units, 0.0) | (units or {})
     return replace(
         person, look=look, units=units, shape=shape, expression=expression,
-        vertices=canvas.model.vertices(shape, expression),
+        vertices=head_mesh.model.vertices(shape, expression),
     )  # fmt: skip
 
 
-def facing(canvas, angles_deg=(0, 0, 0), size=SIZE) -> Camera:
+def facing(head_mesh, angles_deg=(0, 0, 0), size=SIZE) -> Camera:
     """A camera on the mean face's middle."""
     pose = np.array([*np.radians(angles_deg), 0, 0, 0, 0.55 * size / 1.8e5])
-    landmarks = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), pose, size)
+    landmarks = model_to_image(head_mesh.model.face_model().landmarks(np.zeros(1), np.zeros(1)), pose, size)
     pose[3:5] += [size / 2 - landmarks[:, 0].mean(), landmarks[:, 1].mean() - size / 2]
     return Camera(pose, size)
 
@@ -55,7 +55,7 @@ def nothing_in_front(monkeypatch):
     monkeypatch.setattr(renderer, "COMPANION_SHARE", 0)
 
 
-def part_picture(monkeypatch, canvas, camera, part, person=None):
+def part_picture(monkeypatch, head_mesh, camera, part, person=None):
     """A picture in which one part of the head is white and all else black: (S, S) in [0, 1]."""
     white = PARTS.index(part)
     seen = {}
@@ -67,7 +67,7 @@ def part_picture(monkeypatch, canvas, camera, part, person=None):
     monkeypatch.setattr(renderer, "paint_mesh", paint_mesh)
     monkeypatch.setattr(renderer, "paint_hairs", lambda *args: None)
     monkeypatch.setattr(renderer, "take_photo", lambda image, *_: seen.update(image=image) or ("plain", image))
-    render(canvas, person or bare_person(canvas), camera, np.random.default_rng(0))
+    render(head_mesh, person or bare_person(head_mesh), camera, np.random.default_rng(0))
     return seen["image"][..., 0]
 
 
@@ -76,11 +76,11 @@ def part_picture(monkeypatch, canvas, camera, part, person=None):
 
 @pytest.mark.parametrize("angles_deg", [(0, 0, 0), (10, 25, -20), (-15, -30, 30)])
 @pytest.mark.parametrize(("part", "idx"), [("right_eye", slice(36, 42)), ("left_eye", slice(42, 48))])
-def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, canvas, nothing_in_front, angles_deg, part, idx):
+def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, head_mesh, nothing_in_front, angles_deg, part, idx):
     size = 200
-    camera = facing(canvas, angles_deg, size)
-    landmarks = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose_para, size)
-    picture = part_picture(monkeypatch, canvas, camera, part)
+    camera = facing(head_mesh, angles_deg, size)
+    landmarks = model_to_image(head_mesh.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose_para, size)
+    picture = part_picture(monkeypatch, head_mesh, camera, part)
     row, column = np.mgrid[:size, :size]
     centre = np.array([(picture * column).sum(), (picture * row).sum()]) / picture.sum()
     eye = landmarks[idx, :2]
@@ -92,35 +92,35 @@ def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, canvas, nothing_i
     assert inside.mean() > 0.9
 
 
-def test_the_drawn_skin_is_the_face_models_surface(monkeypatch, canvas, nothing_in_front):
+def test_the_drawn_skin_is_the_face_models_surface(monkeypatch, head_mesh, nothing_in_front):
     """The face model's own depth picture and the drawn skin cover the same pixels."""
-    camera, model = facing(canvas, (5, 20, 0)), canvas.model.face_model()
+    camera, model = facing(head_mesh, (5, 20, 0)), head_mesh.model.face_model()
     points = model_to_image(model.mean, camera.pose_para, SIZE)
     covered = rasterize(points, model.triangles, SIZE, SIZE)[0] >= 0
     assert covered.sum() > 500
-    picture = part_picture(monkeypatch, canvas, camera, "skin")
+    picture = part_picture(monkeypatch, head_mesh, camera, "skin")
     assert (picture[covered] > 0.5).mean() > 0.97  # eyes apart
 
 
-def test_the_face_of_a_placed_head_is_the_models(canvas):
+def test_the_face_of_a_placed_head_is_the_models(head_mesh):
     rng = np.random.default_rng(0)
-    angles, model = np.radians([5, 40, -10]), canvas.model.face_model()
+    angles, model = np.radians([5, 40, -10]), head_mesh.model.face_model()
     shape, values = rng.normal(size=199) * model.shape_sigma, np.zeros(29)
-    turned = place_head(canvas, canvas.model.vertices(shape, values), angles, rng)
+    turned = place_head(head_mesh, head_mesh.model.vertices(shape, values), angles, rng)
     expected = model.vertices(shape, values) @ rotation_from_angles(angles).T
-    apart = np.linalg.norm(turned[canvas.model.face_vertex_idx] - expected, axis=1)
+    apart = np.linalg.norm(turned[head_mesh.face_idx] - expected, axis=1)
     assert np.quantile(apart, 0.95) < 1  # um
     assert apart.max() < 1000  # below the chin the neck begins, which does not quite follow
     np.testing.assert_allclose(angles_from_rotation(rotation_from_angles(angles)), angles)
 
 
 @pytest.mark.parametrize(("unit", "axis", "sign"), [("eyeLookOut", 0, 1), ("eyeLookIn", 0, -1), ("eyeLookUp", 1, 1)])
-def test_eyes_look_where_the_expression_says(canvas, unit, axis, sign):
-    looking = bare_person(canvas, units={f"{unit}Left": 1.0})
-    camera = facing(canvas)
-    moved_scene = renderer.Scene(canvas, looking, camera, place_head(canvas, looking.vertices, np.zeros(3),
+def test_eyes_look_where_the_expression_says(head_mesh, unit, axis, sign):
+    looking = bare_person(head_mesh, units={f"{unit}Left": 1.0})
+    camera = facing(head_mesh)
+    moved_scene = renderer.Scene(head_mesh, looking, camera, place_head(head_mesh, looking.vertices, np.zeros(3),
                            np.random.default_rng(0)), [], [], 0, None, None, None)  # fmt: skip
-    ahead = renderer.Scene(**{**vars(moved_scene), "person": bare_person(canvas)})
+    ahead = renderer.Scene(**{**vars(moved_scene), "person": bare_person(head_mesh)})
     moved = renderer.eye_axes(moved_scene)[1] - renderer.eye_axes(ahead)[1]
     assert (sign * moved[:, axis] > 0.1).all()  # both eyes the same way
     assert abs(renderer.eye_axes(ahead)[1][:, 0]).max() < 0.2
@@ -129,9 +129,9 @@ def test_eyes_look_where_the_expression_says(canvas, unit, axis, sign):
 # --- cameras ---
 
 
-def test_perspective_from_afar_is_none(canvas):
-    camera = facing(canvas, (10, -35, 5))
-    points = canvas.canonical * 1e5
+def test_perspective_from_afar_is_none(head_mesh):
+    camera = facing(head_mesh, (10, -35, 5))
+    points = head_mesh.canonical * 1e5
     far = Camera(camera.pose_para, SIZE, 1e12)
     np.testing.assert_allclose(far.to_px(points), camera.to_px(points), atol=0.01)
     near = Camera(camera.pose_para, SIZE, 4e5)
@@ -139,7 +139,7 @@ def test_perspective_from_afar_is_none(canvas):
     assert abs(apart).max() > 3
     assert (apart[:, 2] == 0).all()
     # what is nearer than the head's centre grows
-    nose = canvas.landmarks[30].astype(float) * 1e5
+    nose = head_mesh.landmarks[30].astype(float) * 1e5
     offset = camera.to_px(nose[None])[0, :2] - (SIZE - 1) / 2
     np.testing.assert_allclose(
         near.to_px(nose[None])[0, :2] - (SIZE - 1) / 2, offset * 4e5 / (4e5 + elements.HEAD_CENTRE_Z_UM - nose[2]),
@@ -147,9 +147,9 @@ def test_perspective_from_afar_is_none(canvas):
     )  # fmt: skip
 
 
-def test_samples_lie_evenly_in_pixels(canvas):
-    camera = facing(canvas)
-    points = np.float32(canvas.landmarks * 1e5)
+def test_samples_lie_evenly_in_pixels(head_mesh):
+    camera = facing(head_mesh)
+    points = np.float32(head_mesh.landmarks * 1e5)
     px, samples = camera.to_px(points), camera.to_samples(points, 2)
     np.testing.assert_allclose(samples[:, :2], 2 * px[:, :2] + 0.5, atol=1e-3)
 
@@ -157,36 +157,37 @@ def test_samples_lie_evenly_in_pixels(canvas):
 # --- what is seen ---
 
 
-def test_a_bare_frontal_face_hides_nothing(canvas, nothing_in_front):
-    picture = render(canvas, bare_person(canvas), facing(canvas), np.random.default_rng(0))
+def test_a_bare_frontal_face_hides_nothing(head_mesh, nothing_in_front):
+    picture = render(head_mesh, bare_person(head_mesh), facing(head_mesh), np.random.default_rng(0))
     assert set(np.unique(picture.mask)) <= {0, 255}
     assert picture.hidden.sum() <= 4
-    model = canvas.model.face_model()
-    points = model_to_image(model.mean, facing(canvas).pose_para, SIZE)
+    model = head_mesh.model.face_model()
+    points = model_to_image(model.mean, facing(head_mesh).pose_para, SIZE)
     covered = rasterize(points, model.triangles, SIZE, SIZE)[0] >= 0
     both = (covered & (picture.mask > 0)).sum() / (covered | (picture.mask > 0)).sum()
     assert both > 0.95
 
 
 @pytest.mark.parametrize("yaw_deg", [60, -60])
-def test_a_turned_face_hides_its_far_side(canvas, nothing_in_front, yaw_deg):
-    camera = facing(canvas, (0, yaw_deg, 0))
-    picture = render(canvas, bare_person(canvas), camera, np.random.default_rng(0))
-    depth = model_to_image(canvas.model.face_model().landmarks(np.zeros(1), np.zeros(1)), camera.pose_para, SIZE)[:, 2]
+def test_a_turned_face_hides_its_far_side(head_mesh, nothing_in_front, yaw_deg):
+    camera = facing(head_mesh, (0, yaw_deg, 0))
+    picture = render(head_mesh, bare_person(head_mesh), camera, np.random.default_rng(0))
+    landmarks = head_mesh.model.face_model().landmarks(np.zeros(1), np.zeros(1))
+    depth = model_to_image(landmarks, camera.pose_para, SIZE)[:, 2]
     near, far = (range(9, 15), range(2, 8)) if depth[12] > depth[4] else (range(2, 8), range(9, 15))
     assert picture.hidden[list(far)].mean() > 0.8
     assert picture.hidden[list(near)].mean() < 0.2
     assert not picture.hidden[30]
 
 
-def test_what_stands_in_front_hides(canvas, monkeypatch):
+def test_what_stands_in_front_hides(head_mesh, monkeypatch):
     """A board before the lower half of the face: its pixels are 128, its landmarks hidden, the others not."""
-    camera, person = facing(canvas), bare_person(canvas)
-    split = canvas.landmarks[33, 1] * 1e5
+    camera, person = facing(head_mesh), bare_person(head_mesh)
+    split = head_mesh.landmarks[33, 1] * 1e5
     board = np.array([[-2e5, split - 3e5, 3e5], [2e5, split - 3e5, 3e5], [2e5, split, 3e5], [-2e5, split, 3e5]])
     things = [Surface(np.float32(board), np.array([[0, 1, 2], [0, 2, 3]]), np.full((4, 3), 0.5))]
     monkeypatch.setattr(renderer, "draw_occluder", lambda *args: ("board", things))
-    picture = render(canvas, person, camera, np.random.default_rng(0))
+    picture = render(head_mesh, person, camera, np.random.default_rng(0))
     assert picture.facts["occluder"] == "board"
     row = camera.to_px(np.array([[0, split, 0]]))[0, 1]
     above, below = picture.mask[: int(row) - 1], picture.mask[int(row) + 2 :]
@@ -197,13 +198,13 @@ def test_what_stands_in_front_hides(canvas, monkeypatch):
     assert not picture.hidden[[19, 24, 27, 28, 29, 30]].any()
 
 
-def test_dark_glass_hides_and_clear_glass_does_not(canvas, monkeypatch):
+def test_dark_glass_hides_and_clear_glass_does_not(head_mesh, monkeypatch):
     pane = np.array([[-0.6e5, 7.15e5, 3e5], [0.6e5, 7.15e5, 3e5], [0.6e5, 7.4e5, 3e5], [-0.6e5, 7.4e5, 3e5]])
     shares = []
     for alpha in (0.1, 0.9):
         glass = Surface(np.float32(pane), np.array([[0, 1, 2], [0, 2, 3]]), np.full((4, 3), 0.02), alpha=alpha)
         monkeypatch.setattr(renderer, "draw_occluder", lambda *args, glass=glass: ("pane", [glass]))
-        picture = render(canvas, bare_person(canvas), facing(canvas), np.random.default_rng(0))
+        picture = render(head_mesh, bare_person(head_mesh), facing(head_mesh), np.random.default_rng(0))
         shares.append((picture.mask == renderer.FACE_HIDDEN).sum())
     assert shares[0] < 30
     assert shares[1] > 200
@@ -236,7 +237,7 @@ def test_wishes_are_granted(head):
 
 def test_faces_seen_in_perspective_have_the_nearest_pose(head):
     recipe = Recipe(96, 6, perspective=True)
-    model = load_canvas().model.face_model()
+    model = load_head_mesh().model.face_model()
     for index in range(4):
         draw = draw_sample(recipe, index)
         assert 0.35e6 <= draw.camera.distance_um <= 2.5e6

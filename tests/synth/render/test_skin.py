@@ -7,14 +7,14 @@ import pytest
 
 from p2m_synth.appearance import draw_appearance
 from p2m_synth.head.asset import PARTS
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.head.identity import draw_identity
 from p2m_synth.render import skin
 
 
 @pytest.fixture(scope="module")
-def canvas(head):
-    return load_canvas()
+def head_mesh(head):
+    return load_head_mesh()
 
 
 def look(seed=0, **changes):
@@ -57,9 +57,9 @@ def test_look_up_repeats():
     np.testing.assert_allclose(found, found[0], atol=1e-4)
 
 
-def test_lines_and_dots_lie_where_they_are_drawn(canvas):
+def test_lines_and_dots_lie_where_they_are_drawn(head_mesh):
     pen = skin.Pen(np.random.default_rng(0))
-    a, b = canvas.landmarks[[31, 35]].astype(float)
+    a, b = head_mesh.landmarks[[31, 35]].astype(float)
     pen.line(np.array([a, b]), 1.0, 0.02)
     middle = (a + b) / 2
     column, row = skin.to_marks_px(middle)
@@ -75,8 +75,8 @@ def test_lines_and_dots_lie_where_they_are_drawn(canvas):
     pen.line(np.array([[0, 3.0, 1.4], [0.1, 3.0, 1.4]]), 1.0, 0.02)  # below the unrolled part: nothing happens
 
 
-def test_slopes_fall_into_a_wrinkle_from_both_sides(canvas):
-    marks = skin.draw_marks(canvas, look(age=1.0, freckles=0.0), {"browInnerUp": 1.0}, np.random.default_rng(0))
+def test_slopes_fall_into_a_wrinkle_from_both_sides(head_mesh):
+    marks = skin.draw_marks(head_mesh, look(age=1.0, freckles=0.0), {"browInnerUp": 1.0}, np.random.default_rng(0))
     assert marks.shape == (skin.HEIGHT_PX, skin.WIDTH_PX, 4)
     wrinkle, across = marks[..., 1], marks[..., 3]
     row, column = np.unravel_index(np.argmax(wrinkle[:150, 200:360]), (150, 160))
@@ -86,10 +86,10 @@ def test_slopes_fall_into_a_wrinkle_from_both_sides(canvas):
     assert above > 0 > below
 
 
-def test_wrinkles_come_with_age_and_with_folds(canvas):
+def test_wrinkles_come_with_age_and_with_folds(head_mesh):
     def amount(age, units=None):
         drawn = [
-            skin.draw_marks(canvas, look(age=age), units or {}, np.random.default_rng(seed))[..., 1].mean()
+            skin.draw_marks(head_mesh, look(age=age), units or {}, np.random.default_rng(seed))[..., 1].mean()
             for seed in range(6)
         ]
         return np.mean(drawn)
@@ -99,9 +99,9 @@ def test_wrinkles_come_with_age_and_with_folds(canvas):
     assert amount(0.5, {"mouthSmileLeft": 1.0, "cheekSquintLeft": 1.0, "eyeSquintLeft": 1.0}) > 1.5 * amount(0.5)
 
 
-def test_freckles_are_marks(canvas):
+def test_freckles_are_marks(head_mesh):
     plain, freckled = (
-        skin.draw_marks(canvas, look(age=0.4, freckles=f, blemishes=0.0), {}, np.random.default_rng(2))[..., 0]
+        skin.draw_marks(head_mesh, look(age=0.4, freckles=f, blemishes=0.0), {}, np.random.default_rng(2))[..., 0]
         for f in (0.0, 1.0)
     )
     assert (freckled > 0.1).sum() > 10 * (plain > 0.1).sum() + 100
@@ -116,22 +116,22 @@ def test_melanin_darkens_skin():
     assert all(r > g > b for r, g, b in tones)
 
 
-def test_lipstick_colours_lips_and_nothing_else(canvas):
+def test_lipstick_colours_lips_and_nothing_else(head_mesh):
     base = np.float32([0.5, 0.33, 0.25])
     red = np.float32([0.6, 0.02, 0.05])
-    plain = skin.skin_color(canvas, look(lipstick=0.0), base, np.random.default_rng(0))[0]
-    made_up = skin.skin_color(canvas, look(lipstick=1.0, lipstick_color=red), base, np.random.default_rng(0))[0]
-    lips = canvas.masks["lips"]
+    plain = skin.skin_color(head_mesh, look(lipstick=0.0), base, np.random.default_rng(0))[0]
+    made_up = skin.skin_color(head_mesh, look(lipstick=1.0, lipstick_color=red), base, np.random.default_rng(0))[0]
+    lips = head_mesh.masks["lips"]
     np.testing.assert_allclose(made_up[lips > 0.95], np.broadcast_to(red, (int((lips > 0.95).sum()), 3)), atol=0.02)
     np.testing.assert_array_equal(made_up[lips == 0], plain[lips == 0])
 
 
-def test_stubble_and_the_hairs_ground_darken_where_they_are(canvas):
+def test_stubble_and_the_hairs_ground_darken_where_they_are(head_mesh):
     person = look(
         hair_color=np.float32([0.01, 0.01, 0.01]), natural_color=np.float32([0.01, 0.01, 0.01]), roughness=0.0
     )
     person = replace(person, beard=replace(person.beard, stubble=0.8))
-    points = canvas.canonical[canvas.model.face_vertex_idx][:300]
+    points = head_mesh.canonical[head_mesh.face_idx][:300]
     marks = np.zeros((skin.HEIGHT_PX, skin.WIDTH_PX, 4), np.float32)
     values = np.zeros((300, 7), np.float32)
     values[:, :3], values[:, 3] = 0.5, 0.2
@@ -158,13 +158,13 @@ def test_eyes_have_pupil_iris_and_white():
     assert moved[3].max() < 0.02  # it looks there now
 
 
-def test_teeth_are_light_and_cavities_dark(canvas):
+def test_teeth_are_light_and_cavities_dark(head_mesh):
     part = np.array([PARTS.index(name) for name in ("upper_teeth", "lower_teeth", "tongue", "mouth_cavity")])
-    idx = [np.unique(canvas.triangles[canvas.part == p]) for p in part]
+    idx = [np.unique(head_mesh.triangles[head_mesh.part == p]) for p in part]
     edge = (-1, 1, 0, 0)  # the biting edge of the upper teeth is their lowest part
-    front = np.array([i[np.argmax(canvas.canonical[i] @ [0, e, 1.0])] for i, e in zip(idx, edge, strict=True)])
+    front = np.array([i[np.argmax(head_mesh.canonical[i] @ [0, e, 1.0])] for i, e in zip(idx, edge, strict=True)])
     teeth = np.float32([0.7, 0.65, 0.55])
-    color, gloss, openness = skin.mouth_color(part, canvas.canonical[front], teeth)
+    color, gloss, openness = skin.mouth_color(part, head_mesh.canonical[front], teeth)
     assert (color[:2, 1] > 0.2).all()
     assert color[3].max() < 0.15
     assert color[2, 0] > 2 * color[2, 1]

@@ -10,29 +10,31 @@ import pytest
 from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.rasterizer import rasterize, vertex_normals
 from p2m_synth.head.head_maps import Skull
-from p2m_synth.head.head_mesh import load_canvas
+from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.occluders import hand, things
-from p2m_synth.wear import accessories, clothes, headwear, style
+from p2m_synth.wear import clothes, headwear, style
+from p2m_synth.wear.accessories import make_accessories
+from p2m_synth.wear.clothes import make_clothes
 
 MM = 1e3
 NOTHING = {"glasses": "none", "headwear": "none", "earrings": "none", "mask": "none"}
 
 
 @pytest.fixture(scope="module")
-def canvas():
-    return load_canvas()
+def head_mesh():
+    return load_head_mesh()
 
 
-def pose_head(canvas, seed: int, yaw_deg: float = 0.0):
+def pose_head(head_mesh, seed: int, yaw_deg: float = 0.0):
     """A random person's refined vertices in the camera's frame, um, and the rotation."""
-    shape = np.random.default_rng(seed).standard_normal(len(canvas.model.shape_sigma)) * canvas.model.shape_sigma
+    shape = np.random.default_rng(seed).standard_normal(len(head_mesh.model.shape_sigma)) * head_mesh.model.shape_sigma
     rotation = rotation_from_angles(np.radians([5, yaw_deg, 3]))
-    vertices = canvas.model.vertices(shape, np.zeros(len(canvas.model.expression_sigma)))
-    return np.float32(canvas.refined @ vertices @ rotation.T), rotation
+    vertices = head_mesh.model.vertices(shape, np.zeros(len(head_mesh.model.expression_sigma)))
+    return np.float32(head_mesh.refined @ vertices @ rotation.T), rotation
 
 
 def wearing(seed: int, **what):
-    return replace(style.draw_worn(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
+    return replace(style.draw_wear_style(np.random.default_rng(seed), True, 0.5), **(NOTHING | what))
 
 
 def check(surfaces) -> None:
@@ -50,12 +52,14 @@ def check(surfaces) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(style.HEADWEAR))
-def test_hats_stand_outside_the_head(canvas, kind):
+def test_hats_stand_outside_the_head(head_mesh, kind):
     for seed in range(2):
-        head, rotation = pose_head(canvas, seed, 30)
-        surfaces = accessories.wear(canvas, wearing(seed, headwear=kind), head, rotation, np.random.default_rng(seed))
+        head, rotation = pose_head(head_mesh, seed, 30)
+        surfaces = make_accessories(
+            head_mesh, wearing(seed, headwear=kind), head, rotation, np.random.default_rng(seed)
+        )
         check(surfaces)
-        skull = Skull(canvas, head @ rotation)
+        skull = Skull(head_mesh, head @ rotation)
         for surface in surfaces[:1]:
             reach = surface.vertices @ rotation - skull.centre
             distance = np.linalg.norm(reach, axis=1)
@@ -63,25 +67,25 @@ def test_hats_stand_outside_the_head(canvas, kind):
 
 
 @pytest.mark.parametrize("kind", sorted(style.HEADWEAR))
-def test_hats_hide_scalp_and_never_the_face(canvas, kind):
-    hidden = headwear.covers(canvas, wearing(0, headwear=kind))
-    assert hidden[canvas.hairline > 0].mean() > (0.15 if kind == "headband" else 0.4)
-    landmarks = canvas.model.face_vertex_idx[canvas.model.landmark_idx]
+def test_hats_hide_scalp_and_never_the_face(head_mesh, kind):
+    hidden = headwear.hidden_scalp(head_mesh, wearing(0, headwear=kind))
+    assert hidden[head_mesh.hairline > 0].mean() > (0.15 if kind == "headband" else 0.4)
+    landmarks = head_mesh.landmark_idx
     assert not hidden[landmarks[17:]].any()
-    assert not headwear.covers(canvas, wearing(0)).any()
+    assert not headwear.hidden_scalp(head_mesh, wearing(0)).any()
 
 
 @pytest.mark.parametrize("frame", style.FRAMES)
-def test_glasses_sit_before_the_eyes_and_outside_the_face(canvas, frame):
+def test_glasses_sit_before_the_eyes_and_outside_the_face(head_mesh, frame):
     for seed in range(2):
-        head, rotation = pose_head(canvas, seed, -40)
-        worn = wearing(seed, glasses="clear", frame=frame)
-        frames, panes = accessories.wear(canvas, worn, head, rotation, np.random.default_rng(seed))
+        head, rotation = pose_head(head_mesh, seed, -40)
+        wear_style = wearing(seed, glasses="clear", frame=frame)
+        frames, panes = make_accessories(head_mesh, wear_style, head, rotation, np.random.default_rng(seed))
         check([frames, panes])
         assert panes.alpha < 0.2
         front = panes.vertices @ rotation
-        face = (head @ rotation)[canvas.model.face_vertex_idx]
-        landmarks = face[canvas.model.landmark_idx]
+        face = (head @ rotation)[head_mesh.face_idx]
+        landmarks = face[head_mesh.model.landmark_idx]
         for eye, side in ((landmarks[36:42], -1), (landmarks[42:48], 1)):
             pane = front[front[:, 0] * side > 0]
             offset = pane.mean(0) - eye.mean(0)
@@ -94,20 +98,20 @@ def test_glasses_sit_before_the_eyes_and_outside_the_face(canvas, frame):
                 assert over[2] > point[2] - 1 * MM
 
 
-def test_dark_glasses_hide_the_eyes(canvas):
-    head, rotation = pose_head(canvas, 0)
-    panes = accessories.wear(canvas, wearing(0, glasses="dark"), head, rotation, np.random.default_rng(0))[-1]
+def test_dark_glasses_hide_the_eyes(head_mesh):
+    head, rotation = pose_head(head_mesh, 0)
+    panes = make_accessories(head_mesh, wearing(0, glasses="dark"), head, rotation, np.random.default_rng(0))[-1]
     assert 0.7 < panes.alpha < 1
 
 
 @pytest.mark.parametrize("what", [{"mask": "surgical"}, {"mask": "cloth"}, {"earrings": "stud"}, {"earrings": "ring"},
                                   {"earrings": "drop"}])  # fmt: skip
-def test_masks_and_earrings(canvas, what):
-    head, rotation = pose_head(canvas, 3, 20)
-    surfaces = accessories.wear(canvas, wearing(3, **what), head, rotation, np.random.default_rng(3))
+def test_masks_and_earrings(head_mesh, what):
+    head, rotation = pose_head(head_mesh, 3, 20)
+    surfaces = make_accessories(head_mesh, wearing(3, **what), head, rotation, np.random.default_rng(3))
     check(surfaces)
     if "mask" in what:
-        nose, mouth = (head @ rotation)[canvas.model.face_vertex_idx][canvas.model.landmark_idx[[30, 51]]]
+        nose, mouth = (head @ rotation)[head_mesh.face_idx][head_mesh.model.landmark_idx[[30, 51]]]
         for point in (nose, mouth):  # seen from the front, the mask is nearer
             shifted = (surfaces[0].vertices @ rotation - point) / MM + [40, 40, 0]
             assert rasterize(shifted, surfaces[0].triangles, 81, 81)[2][40, 40] > 0
@@ -115,7 +119,7 @@ def test_masks_and_earrings(canvas, what):
 
 def test_shares():
     rng = np.random.default_rng(0)
-    people = [style.draw_worn(rng, k % 2 == 0, rng.random()) for k in range(6000)]
+    people = [style.draw_wear_style(rng, k % 2 == 0, rng.random()) for k in range(6000)]
     assert np.mean([w.glasses != "none" for w in people]) == pytest.approx(0.16, abs=0.03)
     assert np.mean([w.glasses == "dark" for w in people]) == pytest.approx(0.04, abs=0.015)
     assert np.mean([w.headwear != "none" for w in people]) == pytest.approx(0.12, abs=0.02)
@@ -127,23 +131,23 @@ def test_shares():
 
 
 @pytest.mark.parametrize("kind", sorted(things.KINDS))
-def test_occluders_hide_a_part_of_the_face(canvas, kind):
+def test_occluders_hide_a_part_of_the_face(head_mesh, kind):
     for seed in range(3):
-        head, _ = pose_head(canvas, seed, (-40, 0, 40)[seed])
-        face = head[canvas.model.face_vertex_idx]
+        head, _ = pose_head(head_mesh, seed, (-40, 0, 40)[seed])
+        face = head[head_mesh.face_idx]
         surfaces = things.make_occluder(
-            kind, np.random.default_rng(seed), canvas, face, face[canvas.model.landmark_idx], things.SKIN
+            kind, np.random.default_rng(seed), head_mesh, face, face[head_mesh.model.landmark_idx], things.SKIN
         )
         check(surfaces)
-        assert 0 < things.covered_share(surfaces, canvas, face) < 0.45
+        assert 0 < things.covered_share(surfaces, head_mesh, face) < 0.45
 
 
-def test_share_of_occluders(canvas):
-    head, _ = pose_head(canvas, 0)
-    face = head[canvas.model.face_vertex_idx]
-    landmarks = face[canvas.model.landmark_idx]
+def test_share_of_occluders(head_mesh):
+    head, _ = pose_head(head_mesh, 0)
+    face = head[head_mesh.face_idx]
+    landmarks = face[head_mesh.model.landmark_idx]
     rng = np.random.default_rng(0)
-    names = [things.draw_occluder(rng, canvas, face, landmarks)[0] for _ in range(300)]
+    names = [things.draw_occluder(rng, head_mesh, face, landmarks)[0] for _ in range(300)]
     assert 0.1 < np.mean([name != "none" for name in names]) < 0.26
     assert set(names) <= {"none", *things.KINDS}
 
@@ -165,32 +169,34 @@ def test_a_hand_is_closed_and_bends():
 
 
 @pytest.mark.parametrize("outfit", sorted(clothes.OUTFITS))
-def test_clothes_stay_below_the_chin(canvas, outfit):
+def test_clothes_stay_below_the_chin(head_mesh, outfit):
     for seed in range(2):
-        head, _ = pose_head(canvas, seed)
-        name, surfaces = clothes.dress(canvas, head, np.random.default_rng(seed), True, outfit)
+        head, _ = pose_head(head_mesh, seed)
+        name, surfaces = make_clothes(head_mesh, head, np.random.default_rng(seed), True, outfit)
         assert name == outfit
         check(surfaces)
-        chin = head[canvas.model.face_vertex_idx[canvas.model.landmark_idx[8]]]
+        chin = head[head_mesh.face_idx[head_mesh.model.landmark_idx[8]]]
         for surface in surfaces:
             before = surface.vertices[abs(surface.vertices[:, 0] - chin[0]) < 30 * MM]
             before = before[before[:, 2] > chin[2] - 60 * MM]
             assert len(before) == 0 or before[:, 1].max() < chin[1]
-        hidden = clothes.hides(canvas, outfit)
+        hidden = clothes.hidden_skin(head_mesh, outfit)
         assert hidden.any()
-        assert not hidden[canvas.model.face_vertex_idx].any()
+        assert not hidden[head_mesh.face_idx].any()
 
 
-def test_same_seed_same_things(canvas):
-    head, rotation = pose_head(canvas, 1, 25)
-    face = head[canvas.model.face_vertex_idx]
+def test_same_seed_same_things(head_mesh):
+    head, rotation = pose_head(head_mesh, 1, 25)
+    face = head[head_mesh.face_idx]
 
     def everything():
         rng = np.random.default_rng(8)
-        worn = wearing(8, glasses="clear", headwear="beanie", earrings="drop")
-        surfaces = accessories.wear(canvas, worn, head, rotation, rng) + clothes.dress(canvas, head, rng, True)[1]
-        landmarks = face[canvas.model.landmark_idx]
-        return surfaces + things.draw_occluder(rng, canvas, face, landmarks, share=1.0)[1]
+        wear_style = wearing(8, glasses="clear", headwear="beanie", earrings="drop")
+        surfaces = (
+            make_accessories(head_mesh, wear_style, head, rotation, rng) + make_clothes(head_mesh, head, rng, True)[1]
+        )
+        landmarks = face[head_mesh.model.landmark_idx]
+        return surfaces + things.draw_occluder(rng, head_mesh, face, landmarks, share=1.0)[1]
 
     for one, other in zip(everything(), everything(), strict=True):
         np.testing.assert_array_equal(one.vertices, other.vertices)
