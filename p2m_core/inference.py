@@ -34,6 +34,10 @@ def open_network(
     """The network of "bundled" or a weights file, kept in memory between calls.
 
     Args: precision: of the encoder; "auto" is bf16 where the device has instructions for it. `predict_crops` knows.
+
+    >>> network = open_network("bundled", device="cpu")
+    >>> network.template.counts, network.config.input_px
+    ((127, 469, 1801, 7057), 112)
     """
     path = weights_path(weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,6 +49,11 @@ def predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool = True) -> li
 
     Args:    crops: (B, S, S, 3) uint8 RGB.   flip: average with the prediction for the mirrored crop.
     Returns: one (B, n_k, 3) a level.
+
+    >>> crops = np.zeros((2, 112, 112, 3), np.uint8)
+    >>> levels = predict_crops(open_network(device="cpu"), crops)
+    >>> [vertices.shape for vertices in levels]
+    [(2, 127, 3), (2, 469, 3), (2, 1801, 3), (2, 7057, 3)]
     """
     return _predict_crops(model, crops, flip)[0]
 

@@ -42,6 +42,11 @@ def nme68_2d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     Returns: (N,) percent.
     Raises:  ValueError if shapes differ or a ground truth has no extent.
     Source:  Zhu et al., CVPR 2016.
+
+    >>> gt = np.random.default_rng(0).uniform(50, 150, (1, 68, 2))
+    >>> gt[0, :2] = [50, 50], [150, 150]  # a face size of 100 px
+    >>> nme68_2d(gt + [3, 4], gt)
+    array([5.])
     """
     return _nme(pred, gt, 2)
 

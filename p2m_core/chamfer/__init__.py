@@ -67,6 +67,13 @@ def nearest(
              with gradients through the found neighbours to both clouds, equal on every run; idx_ab (B, N) into b and
              idx_ba (B, M) into a, int64.
     Raises:  ValueError if a cloud is empty, not finite, or the shapes, the lengths or the back end do not fit.
+
+    >>> a, b = torch.tensor([[[0.0, 0, 0], [4, 0, 0]]]), torch.tensor([[[1.0, 0, 0], [0, 2, 0], [9, 0, 0]]])
+    >>> d_ab, d_ba, idx_ab, idx_ba = nearest(a, b)
+    >>> d_ab.tolist(), idx_ab.tolist()  # squared
+    ([[1.0, 9.0]], [[0, 0]])
+    >>> d_ba.tolist(), idx_ba.tolist()
+    ([[1.0, 4.0, 25.0]], [[0, 0, 1]])
     """
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     a, sizes_a, beyond_a = _checked("a", a.to(dtype), lengths_a)
@@ -146,6 +153,12 @@ def chamfer_distance(
     Args:   a: predicted (B, N, 3).   b: ground truth (B, M, 3).   opposite: weight of the way back.   The others, and
             the errors raised: see `nearest`.
     Source: Pixel2Mesh, the chamfer loss.
+
+    >>> predicted = torch.zeros(1, 1, 3, requires_grad=True)
+    >>> distance = chamfer_distance(predicted, torch.tensor([[[1.0, 0, 0], [0, 2, 0]]]))  # (1 + 4) / 2 and back 1
+    >>> distance.backward()
+    >>> distance.item(), predicted.grad.tolist()
+    (3.5, [[[-3.0, -2.0, 0.0]]])
     """
     d_ab, d_ba, _, _ = nearest(a, b, lengths_a, lengths_b, backend)
     return cloud_mean(d_ba, lengths_b) + opposite * cloud_mean(d_ab, lengths_a)

@@ -25,6 +25,13 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     Args:    source: "face-lite" (configs/face-lite.yaml), the path of a YAML file, or None for the defaults.
              overrides: "train.lr=1e-4" and the like; the right side is read as YAML.
     Raises:  InputError naming file and field (or "--set"), with the near name where one is unknown.
+
+    >>> config = load_config("face-lite", ["train.lr=3e-4"])
+    >>> config.name, config.model.backbone, config.train.lr
+    ('face-lite', 'resnet18', 0.0003)
+    >>> load_config("face-lite", ["train.lrr=3e-4"])
+    Traceback (most recent call last):
+    p2m_core.errors.InputError: --set: train.lrr: no such setting (did you mean train.lr?)
     """
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}  # dotted field -> the file that set it last

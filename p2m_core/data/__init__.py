@@ -11,6 +11,13 @@ def open_store(config: Config, folder: str | Path | None = None):
     """The store that was made of data.raw, or the packed objects in data.raw itself.
 
     Args: folder: another one than the config's.
+
+    >>> store = open_store(config)  # the config of a set that was preprocessed
+    >>> rows = store.rows("test")
+    >>> store.table["landmarks_px"][rows].shape == (len(rows), 68, 3)
+    True
+    >>> store.dataset(rows, config, train=False)[0]["image"].shape  # of model.input_px
+    (3, 64, 64)
     """
     if config.data.kind == "objects":
         from p2m_core.data.shapenet import ObjectStore

@@ -26,6 +26,10 @@ def crop_matrix(box: np.ndarray, size_px: int, margin: float) -> np.ndarray:
              margin: the crop's side over the box's longer side.
     Returns: (2, 3) for cv2.warpAffine; the box's centre falls on the crop's centre, (size_px - 1) / 2.
     Raises:  InputError if the box has no area.
+
+    >>> matrix = crop_matrix(np.array([100, 50, 200, 150]), size_px=130, margin=1.3)
+    >>> apply_affine(matrix, np.array([[150.0, 100], [215, 165]])).tolist()  # the box's centre, the crop's outer corner
+    [[64.5, 64.5], [129.5, 129.5]]
     """
     x0, y0, x1, y1 = np.asarray(box, np.float64)
     side = max(x1 - x0, y1 - y0) * margin

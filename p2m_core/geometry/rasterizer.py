@@ -54,6 +54,15 @@ def rasterize(
     Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), either winding.
     Returns: triangle (H, W) int32, -1 where there is none; bary (H, W, 3) float32, the weights of the
              triangle's corners; depth (H, W) float32, -inf where there is none.
+
+    >>> corners_px = np.array([[0.0, 0, 1], [3, 0, 1], [0, 3, 4]])
+    >>> triangle, bary, depth = rasterize(corners_px, np.array([[0, 1, 2]]), height=3, width=4)
+    >>> triangle
+    array([[ 0,  0,  0,  0],
+           [ 0,  0,  0, -1],
+           [ 0,  0, -1, -1]], dtype=int32)
+    >>> bary[1, 1].round(2), float(depth[1, 1])
+    (array([0.33, 0.33, 0.33], dtype=float32), 2.0)
     """
     xyz = np.ascontiguousarray(np.asarray(vertices_px, np.float32).T)
     triangle = np.full((height, width), -1, np.int32)

@@ -18,6 +18,13 @@ def umeyama(source: Points, target: Points) -> tuple[Points, Points, Points]:
     Args:    source, target: (..., N, 3), arrays or tensors. Arrays are computed in float64.
     Returns: scale (...), rotation (..., 3, 3), translation (..., 3): target ~ scale source @ rotation.T + translation.
     Source:  Umeyama, PAMI 1991.
+
+    >>> source = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    >>> scale, rotation, translation = umeyama(source, 2 * source @ [[0, 1, 0], [-1, 0, 0], [0, 0, 1]] + [5, 0, 0])
+    >>> float(scale.round(6)), np.allclose(translation, [5, 0, 0])
+    (2.0, True)
+    >>> np.allclose(rotation @ [1, 0, 0], [0, 1, 0])  # a quarter turn from x to y
+    True
     """
     if isinstance(source, np.ndarray):
         xp, source, target = np, np.asarray(source, np.float64), np.asarray(target, np.float64)

@@ -41,6 +41,12 @@ class Template:
     landmark_faces (68, 3) vertex indices of the triangle that carries each landmark, finest level
     landmark_bary  (68, 3) its weights; both empty (0, 3) where the template is not registered on a face
     mirror         (V,) the vertex that the mirror image of each falls on; empty where there is no symmetry
+
+    >>> template = Template.from_mesh(np.eye(3), np.array([[0, 1, 2]]), levels=3)
+    >>> template.counts
+    (3, 6, 15)
+    >>> template.faces[1].tolist(), template.unpool[0].tolist()  # vertex 3 lies in the middle of edge (0, 1)
+    ([[0, 3, 4], [3, 1, 5], [4, 5, 2], [3, 5, 4]], [[0, 1], [0, 2], [1, 2]])
     """
 
     vertices: np.ndarray

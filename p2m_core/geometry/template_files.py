@@ -18,6 +18,10 @@ def load_template(path: str | Path, levels: int = 4) -> Template:
     that trimesh reads.
 
     Raises: InputError for a file that is neither, or a pickle that holds more than numpy arrays.
+
+    >>> from p2m_core.config.paths import resolve
+    >>> load_template(resolve("configs/unit-sphere.obj"), levels=2).counts
+    (162, 642)
     """
     path = Path(path)
     if not path.exists():

@@ -38,6 +38,15 @@ class MeshLoss(nn.Module):
     """The weighted sum of all terms with a weight above 0.
 
     Args of forward: prediction, truth.   Returns: the total, and each term before its weight.
+
+    >>> from p2m_core.geometry.template import ellipsoid
+    >>> template = ellipsoid(levels=2)
+    >>> levels = [torch.from_numpy(template.vertices[:n])[None] for n in template.counts]
+    >>> cloud = torch.rand(1, 500, 3, generator=torch.Generator().manual_seed(0))
+    >>> loss = MeshLoss(LossConfig(normal=0), template)
+    >>> total, terms = loss(NetworkOutput(levels, before=levels), Truth(points=cloud))
+    >>> sorted(terms), bool(total > 0)
+    (['chamfer', 'edge', 'laplace', 'move'], True)
     """
 
     def __init__(self, config: LossConfig, template: Template):

@@ -58,7 +58,15 @@ class NetworkOutput:
 
 
 class Pixel2Mesh(nn.Module):
-    """The network. Input (B, 3, S, S) RGB in [0, 1]; output a `NetworkOutput`."""
+    """The network. Input (B, 3, S, S) RGB in [0, 1]; output a `NetworkOutput`.
+
+    >>> from p2m_core.geometry.template import ellipsoid
+    >>> config = ModelConfig(camera="perspective", pose_head=False, hidden=(16, 16), blocks=(1, 1))
+    >>> network = Pixel2Mesh(config, ellipsoid(levels=2))
+    >>> output = network(torch.zeros(2, 3, 64, 64))
+    >>> [tuple(vertices.shape) for vertices in output.levels]
+    [(2, 162, 3), (2, 642, 3)]
+    """
 
     start: torch.Tensor  # (V, 3) the template before it is placed
 

@@ -65,6 +65,13 @@ def predict(
              precision: as for `open_network`; bf16 moves a vertex by 0.04% of the face size (benchmarks/speed.py).
     Returns: a FaceMesh a box, in the boxes' order, or the largest face first; [] if no face is found.
     Raises:  InputError for an image or boxes of another shape.
+
+    >>> from p2m_workbench.photos.read import read_photo, sample_photo
+    >>> (mesh,) = predict(read_photo(sample_photo()))  # one face
+    >>> mesh.vertices_px.shape, mesh.landmarks_px.shape
+    ((7057, 3), (68, 3))
+    >>> bool(abs(mesh.pose[1]) < 30)  # yaw, degrees
+    True
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
