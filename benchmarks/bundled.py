@@ -17,8 +17,7 @@ import numpy as np
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.paths import resolve
-from p2m_core.data.preprocess import build_store
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 from p2m_core.geometry.crop import face_size
 from p2m_core.inference import open_network
 from p2m_core.metrics import rec_umeyama
@@ -28,20 +27,21 @@ from p2m_workbench.measuring.mesh_quality import intersecting, turned_over
 from p2m_workbench.measuring.tables import truth_at_depth
 from p2m_workbench.photos.predict import predict
 from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
+from p2m_workbench.preprocessing import preprocess
 
 SOUND = 100  # meshes that are searched for triangles through each other
 UP = np.array([1, -1, 1])
 
 
-def bench_store(count: int) -> Store:
+def bench_store(count: int) -> FaceStore:
     """The store of some faces of a seed that training has not seen."""
     settings = ["synth.out=data/raw/bench", f"synth.count={count}", "synth.seed=7", "synth.workers=1"]
     config = load_config("weights", [*settings, "data.raw=data/raw/bench", "data.store=data/processed/bench"])
     write_dataset(config.synth)
-    return Store(build_store(config))
+    return preprocess(config)
 
 
-def with_truth(store: Store, weights: str, count: int) -> None:
+def with_truth(store: FaceStore, weights: str, count: int) -> None:
     """Print what `p2m evaluate` does not: shape without pose, and how sound the meshes are."""
     model, rows = open_network(weights), np.arange(min(count, len(store)))
     meshes = predict_store(model, store, rows, flip=True)
@@ -114,7 +114,7 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="4 faces, for the tests")
     args = options.parse_args()
     count = 4 if args.tiny else args.count
-    with_truth(Store(resolve(args.store)) if args.store else bench_store(count), args.weights, count)
+    with_truth(FaceStore(resolve(args.store)) if args.store else bench_store(count), args.weights, count)
     agreement(find_photos([args.photos]) if args.photos else [sample_photo()], args.weights)
 
 

@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import AugmentConfig, SynthConfig
-from p2m_core.data.preprocess import build_store
-from p2m_core.data.store import CropDataset, Store
+from p2m_core.data.face_store import CropDataset
 from p2m_synth.writer import write_dataset
+from p2m_workbench.preprocessing import preprocess
 from p2m_workbench.training.loader import worker_init
 
 LINES = 45_000
@@ -83,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(1)  # two workers and this process share two cores; more threads would only spin
     with tempfile.TemporaryDirectory() as folder:
         raw = write_dataset(SynthConfig(out=f"{folder}/raw", count=count, workers=1 if chosen.tiny else workers))
-        store = Store(build_store(load_config("face-lite", ["data.workers=1"]), raw, f"{folder}/store"))
+        store = preprocess(load_config("face-lite", ["data.workers=1"]), raw, f"{folder}/store")
         text = Path(folder) / "image00001.txt"
         rows = np.random.default_rng(0).normal(size=(200 if chosen.tiny else LINES, 7))
         text.write_text("\n".join(",".join(f"{x:.6f}" for x in row) for row in rows))

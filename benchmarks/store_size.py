@@ -25,11 +25,11 @@ from set_300w_lp import photo_files
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import SUBSETS, Sample, find_samples, read_sample
-from p2m_core.data.preprocess import build_store
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 from p2m_core.files import atomic_path
 from p2m_core.parallel import map_jobs
 from p2m_synth.writer import write_dataset
+from p2m_workbench.preprocessing import preprocess
 
 LIMIT, ALL = 33_000, 2 * sum(SUBSETS.values())
 
@@ -67,7 +67,7 @@ def write_zip(path: Path, samples: list[Sample], photos: int, poses: int, worker
                     whole.writestr(name, file.read(name))
 
 
-def report(store: Store, seconds: float, zip_bytes: int) -> None:
+def report(store: FaceStore, seconds: float, zip_bytes: int) -> None:
     """Print size and speed of a store of the whole zip or of a part of it."""
     size, count = store.manifest["bytes_per_sample"], len(store)
     print(f"{count} samples of {store.size_px} px, {store.manifest['splits']}")
@@ -99,7 +99,7 @@ def main() -> None:
             settings = load_config(config, [f"data.workers={workers}", "data.face_model=fit", *some])
             out, start = folder / config, time.perf_counter()
             there = (out / "manifest.json").exists() or bool(list(out.glob("parts-*")))
-            store = Store(build_store(settings, path, out))
+            store = preprocess(settings, path, out)
             part = path.stat().st_size * len(store) / count
             report(store, 0 if there else time.perf_counter() - start, part)
             assert json.loads((out / "manifest.json").read_text())["skipped"] == []

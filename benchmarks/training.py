@@ -25,8 +25,8 @@ import torch
 from p2m_core.config.loading import load_config
 from p2m_core.config.paths import project_root
 from p2m_core.config.settings import Config, SynthConfig
-from p2m_core.data.preprocess import build_store
 from p2m_synth.writer import write_dataset
+from p2m_workbench.preprocessing import preprocess
 from p2m_workbench.training.trainer import Trainer, train
 
 PHASES = {"forward": "compute_loss", "backward": "backward", "optimiser": "update"}
@@ -86,7 +86,7 @@ def main() -> None:
         size = 96 if chosen.tiny else 300
         raw = write_dataset(SynthConfig(out=str(folder / "raw"), count=count, size_px=size, seed=9, workers=1))
         for name in names:
-            build_store(configure(name, raw, folder))
+            preprocess(configure(name, raw, folder))
         # From here on, also in the processes that are started: runs go to the temporary folder.
         configs = Path(project_root()) / "configs"
         os.environ["P2M_HOME"] = str(folder)

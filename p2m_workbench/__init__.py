@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 _HOME_OF = {
+    "preprocess": "p2m_workbench.preprocessing",
     "predict": "p2m_workbench.photos.predict",
     "train": "p2m_workbench.training.trainer",
     "evaluate": "p2m_workbench.measuring.evaluate",

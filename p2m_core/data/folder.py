@@ -47,7 +47,6 @@ NEIGHBOURS = 12  # that a normal is estimated from
 LEAST_POINTS = 4
 # An object's size over that of the picture, or of the box where one is given: beyond, its units are not the camera's.
 SIZE_RATIOS, SIZE_RATIOS_BOX = (0.02, 5.0), (0.2, 4.0)
-SEEN_PX = 128
 Y_UP = np.array([1.0, -1.0, 1.0])
 _OPENCV = np.array([1.0, -1.0, -1.0])
 _UNUSED = {

@@ -17,20 +17,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset
 
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import Config
-from p2m_core.data.clouds import CloudDecoder, cloud_errors, on_input, pad_clouds
+from p2m_core.data.clouds import CloudDataset, CloudStore
 from p2m_core.data.splits import SPLITS, by_shares
 from p2m_core.errors import InputError
 from p2m_core.files import sha256
 from p2m_core.geometry.template import ellipsoid
 from p2m_core.geometry.template_files import load_template
 from p2m_core.safe_pickle import load_arrays
-from p2m_core.targets import BY_CORRESPONDENCE, Truth
 
 LISTS = ("{}.txt", "{}_list.txt", "meta/{}_tf.txt", "meta/{}_all.txt")
 PACKED = re.compile(r"(?:.*/)?([^/]+)/([^/]+)/rendering/([^/]+)\.dat")
@@ -53,7 +50,7 @@ def find_list(folder: Path, split: str) -> Path:
             if path.is_file():
                 return path
     names = ", ".join(name.format(split) for name in LISTS)
-    raise InputError(folder, f"{split}.txt", "there is no list of views", f"add one of {names}, or set data.lists")
+    raise InputError(folder, f"{split}.txt", "there is no list of views", f"add one of {names}")
 
 
 def read_list(path: Path, folder: Path) -> dict[str, list[str]]:
@@ -149,23 +146,18 @@ def scaled(picture: np.ndarray, size_px: int) -> np.ndarray:
 # --- what training and evaluation ask for ---------------------------------------------------------
 
 
-class ObjectStore:
+class ObjectStore(CloudStore):
     """The views of a folder in one of the packed formats.
 
     table: columns name, category, model, path (str) and split, a row a view.   template: Template.
     """
 
-    metric, camera, unit = "cd_x1000", "perspective", "m"
+    camera, unit = "perspective", "m"
     damaged = np.zeros(0, np.int64)  # views are read as they are, without checksums
 
     def __init__(self, folder: str | Path, config: Config):
         self.folder, self.config, kind = resolve(folder), config, config.template
-        if config.model.camera != "perspective":
-            raise InputError("config", "model.camera", f"is {config.model.camera}", "objects want perspective")
-        if not kind.file and kind.kind != "ellipsoid":
-            raise InputError("config", "template.kind", f"is {kind.kind}", "objects want ellipsoid, or a template.file")
-        lists = resolve(config.data.lists or folder)
-        files = {split: find_list(lists, split) for split in ("train", "test")}
+        files = {split: find_list(self.folder, split) for split in ("train", "test")}
         train, test = (read_list(path, self.folder) for path in files.values())
         if both := set(train["path"]) & set(test["path"]):
             problem = f"{len(both)} of its views are in {files['train']} too, the first: {min(both)}"
@@ -199,60 +191,19 @@ class ObjectStore:
         return np.arange(len(self)) if split == "all" else np.nonzero(self.table["split"] == SPLITS.index(split))[0]
 
     def dataset(self, rows: np.ndarray, config: Config, train: bool) -> ObjectDataset:
-        """Views for the network.
-
-        Raises: InputError for training with augmentation, since the camera is fixed and the points would have to
-                follow, or by correspondences, which clouds have not.
-        """
-        wanted = [name for name, value in config.augment.model_dump().items() if value]
-        for name in BY_CORRESPONDENCE:
-            if train and getattr(config.loss, name):
-                raise InputError("config", f"loss.{name}", "is above 0, but clouds have no vertices", "set it to 0")
-        if train and wanted:
-            problem = f"{', '.join(wanted)} above 0, but objects are trained on as they are"
-            raise InputError("config", "augment", problem, "set them to 0, as configs/object-resnet50.yaml does")
+        """Views for the network."""
         return ObjectDataset(self, rows, config, train)
 
-    def truth_decoder(self) -> CloudDecoder:
-        """From a batch of `dataset` to its truth."""
-        return CloudDecoder()
 
-    def error(self, vertices: torch.Tensor, truth: Truth) -> np.ndarray:
-        """CD x1000 of cd-f1@p2m for predicted finest vertices (B, V, 3), one a sample."""
-        return cloud_errors(vertices, truth)
+class ObjectDataset(CloudDataset):
+    """Views as the network's inputs, in the object's frame, see `CloudDataset`."""
 
-    def on_image(self, vertices: np.ndarray, side_px: int) -> np.ndarray:
-        """The network's vertices in px of its input, drawn side_px wide; z to the viewer."""
-        return on_input(vertices, self.config.model, side_px)
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return read_view(self.store.table["path"][index])
 
-
-class ObjectDataset(Dataset):
-    """Views of a store as the network's inputs.
-
-    Item: image (3, S, S) float32 in [0, 1]; points, normals (M, 3) float32, object frame; index. For training M is
-    loss.points, drawn by seed, epoch and sample; else all points are there, and lengths says how many.
-    """
-
-    def __init__(self, store: ObjectStore, rows: np.ndarray, config: Config, train: bool):
-        self.store, self.rows, self.config, self.train, self.epoch = store, rows, config, train, 0
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, np.ndarray]:
-        # A sampler may hand over (epoch, position): workers that live on do not see self.epoch change.
-        epoch, position = item if isinstance(item, tuple) else (self.epoch, item)
-        index, model = int(self.rows[position]), self.config.model
-        picture, cloud = read_view(self.store.table["path"][index])
-        if self.train:
-            order = np.random.default_rng([self.config.seed, epoch, index]).permutation(len(cloud))
-            cloud = cloud[np.resize(order, self.config.loss.points)]  # begins again where there are too few
-        points, normals = cloud[:, :3] - np.float32(model.mesh_offset), cloud[:, 3:]
+    def to_input(
+        self, picture: np.ndarray, cloud: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        model, normals = self.config.model, cloud[:, 3:]
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        image = scaled(picture, model.input_px).transpose(2, 0, 1)
-        content = {"image": np.ascontiguousarray(image), "points": points, "normals": normals, "index": np.int64(index)}
-        return content if self.train else content | {"lengths": np.int64(len(cloud))}
-
-    def __getitems__(self, items: list) -> list[dict[str, np.ndarray]]:
-        """A DataLoader's batch, clouds padded to the longest."""
-        return pad_clouds([self[item] for item in items])
+        return scaled(picture, model.input_px), cloud[:, :3] - np.float32(model.mesh_offset), normals

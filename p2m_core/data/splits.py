@@ -37,7 +37,7 @@ def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | Non
         return by_shares(names if sources is None else sources, data), "shares of a hash of the names"
     if not whole:
         problem = f"{data.split} is of the 2000 images of AFLW2000-3D, this set has {len(names)}"
-        raise InputError("config", "data.split", problem, "take auto or shares")
+        raise InputError(data.raw, "data.split", problem, "take auto or shares")
     fold = 1 if data.split == "auto" else int(data.split.removeprefix("fold-"))
     folder = project_root() / "data" / "splits" / "aflw2000-3d"
     if fold == 1:

@@ -12,7 +12,7 @@ from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, find_samples, origin, read_image, read_sample, unpaired
-from p2m_core.data.folder import SEEN_PX, is_folder_set
+from p2m_core.data.folder import is_folder_set
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import apply_affine, box_of, crop_image, crop_matrix
 from p2m_core.geometry.rasterizer import draw_mesh, rasterize
@@ -25,6 +25,7 @@ from p2m_workbench.photos.export import save_picture
 LOOKED_AT = 50  # samples of a set, evenly spaced
 ORIGIN_PX = (0.5, 2.5)  # mean offset of rebuilt landmarks where pixels count from another number: 1, or 2 for both
 PREVIEWS, PREVIEW_MARGIN, PREVIEW_POINTS = 6, 1.5, 600
+SEEN_PX = 128  # side of the picture in which a mesh's seen triangles are looked for
 
 
 def check(path: str | Path, face_model: str = "auto") -> list[str]:
@@ -122,10 +123,10 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
 
 def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
     """How near our face model comes to the samples' landmarks."""
+    from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
     from p2m_core.data.preprocess import sample_rows
-    from p2m_core.data.store import REBUILT_LIMIT_PERCENT
 
-    residual = sample_rows(samples, model, fit=True)["residual_percent"]
+    residual = sample_columns(samples, model, fit=True)["residual_percent"]
     what = "our face model fitted to the landmarks: nme68-3d"
     lines = [f"{what} {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}"]
     worst = samples[int(residual.argmax())].name
@@ -134,8 +135,8 @@ def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
 
 def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) -> list[str]:
     """Whether pose, coefficients and this face model give the samples' own landmarks."""
+    from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
     from p2m_core.data.preprocess import has_coefficients, rebuilt_landmarks
-    from p2m_core.data.store import REBUILT_LIMIT_PERCENT
     from p2m_core.metrics import nme68_3d
 
     counts = model.shape_basis.shape[2], model.expression_basis.shape[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 
 RESIDUAL_PERCENT = 3.0  # twice what a fit leaves of an ordinary face
 ANGLE_DEG = 90.0  # of yaw, beyond which no half of the face is seen
@@ -13,7 +13,7 @@ SMALL_PX = 40.0  # of face size: fewer than the network's input has
 CUT_OFF = 5  # landmarks outside the photo
 
 
-def find_outliers(store: Store) -> pd.DataFrame:
+def find_outliers(store: FaceStore) -> pd.DataFrame:
     """A row for each reason to doubt a sample: index (into the store), name, reason; worst residuals first.
 
     Reasons: the truth does not sit on the landmarks, the head looks away, the face is small or cut off.

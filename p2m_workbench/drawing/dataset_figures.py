@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from p2m_core.config.settings import AugmentConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.data.store import CropDataset, Store
+from p2m_core.data.face_store import CropDataset, FaceStore
 from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine, ndc_to_px
 from p2m_core.geometry.rasterizer import draw_mesh
@@ -49,7 +49,7 @@ def raw_samples(folder: str | Path, count: int = 16, size_px: int = 200, landmar
     return contact_sheet(pictures)
 
 
-def crops_with_truth(store: Store, rows: Sequence[int], scale: int = 1) -> np.ndarray:
+def crops_with_truth(store: FaceStore, rows: Sequence[int], scale: int = 1) -> np.ndarray:
     """Stored crops with the ground-truth mesh over them: above the crop, below the mesh."""
     above, below = [], []
     for index in rows:
@@ -61,7 +61,7 @@ def crops_with_truth(store: Store, rows: Sequence[int], scale: int = 1) -> np.nd
 
 
 def augmented(
-    store: Store, index: int, config: AugmentConfig, input_px: int, margin: float, count: int = 8, seed: int = 0
+    store: FaceStore, index: int, config: AugmentConfig, input_px: int, margin: float, count: int = 8, seed: int = 0
 ) -> np.ndarray:
     """A sample as the network sees it in training, in `count` epochs, with its landmarks moved alike."""
     data = CropDataset(store, np.array([index]), input_px, margin, config, seed)
@@ -86,7 +86,7 @@ def template_levels(template: Template, size_px: int = 300, yaw_deg: float = 25.
     return contact_sheet(pictures, len(pictures))
 
 
-def distributions(store: Store) -> Figure:
+def distributions(store: FaceStore) -> Figure:
     """Histograms of pitch, yaw, roll, face size and landmark residual of a store."""
     angles = np.degrees(store.table["file_pose"][:, :3])
     columns = {

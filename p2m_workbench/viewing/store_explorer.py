@@ -1,4 +1,4 @@
-"""The explorer of a store: which samples are in it, what lies on them, and what crop and augmentation do to them."""
+"""The explorer of a store: its samples with landmarks and ground truth, and the effect of crop and augmentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from p2m_core.config.loading import save_config
 from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import AugmentConfig, Config
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.crop import apply_affine, compose, crop_matrix, invert_affine
@@ -21,7 +21,8 @@ from p2m_core.network.mesh_ops import region_density
 from p2m_workbench.doctor.outliers import find_outliers
 from p2m_workbench.drawing.dataset_figures import augmented
 from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors
-from p2m_workbench.viewing.scene import FaceScene, Look
+from p2m_workbench.viewing.controls import checkbox, labelled
+from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
 SIDE_PX = 460  # of the picture
 ORDERS = ("as stored", "residual", "yaw", "face size")
@@ -31,78 +32,67 @@ REGIONS = (0.22, 0.17)  # shown where the config has none: those of older ports
 INPUT_BOX, STORE_BOX = (255, 176, 59), (112, 178, 255)
 
 
-class Explorer(widgets.VBox):
+class StoreExplorer(widgets.VBox):
     """A picker with filters, a photo with layers, its truth in 3D, and sliders for crop and augmentation.
 
     Controls are attributes: yaw, size, residual, outliers, order, sample; landmarks, mesh, regions, boxes;
     margin, store_margin, augment (a slider a field), seed.
     """
 
-    def __init__(self, store: Store, config: Config):
+    def __init__(self, store: FaceStore, config: Config):
         self.store, self.config = store, config
-        self.doubts = find_outliers(store)
+        self.outlier_table = find_outliers(store)
         self.photos: dict[str, Path] | None = None
-        wide = {"style": {"description_width": "92px"}, "continuous_update": False, "layout": {"width": "350px"}}
-        yaw, size, residual = store.yaw_deg(), store.face_size_px(), store.table["residual_percent"]
-
-        def span(values: np.ndarray, title: str) -> widgets.FloatRangeSlider:
-            low, high = float(np.floor(values.min())), float(np.ceil(values.max())) + 1e-3
-            return widgets.FloatRangeSlider(value=(low, high), min=low, max=high, description=title, **wide)
-
-        self.yaw, self.size = span(np.abs(yaw), "|yaw|, deg"), span(size, "face, px")
-        self.residual = span(residual, "residual, %")
-        self.outliers = widgets.Checkbox(
-            False, description=f"the {self.doubts['index'].nunique()} suspicious ones only"
-        )
-        self.order = widgets.Dropdown(options=ORDERS, description="order", style=wide["style"])
-        self.chosen = np.arange(len(store))
-        self.sample = widgets.IntSlider(value=0, min=0, max=len(store) - 1, description="sample", **wide)
-        self.sample.add_class("p2m-sample")
-        on = {"landmarks": True, "mesh": False, "regions": False, "boxes": True}
-        for name, value in on.items():
-            setattr(self, name, widgets.Checkbox(value, description=name, indent=False, layout={"width": "92px"}))
-        self.margin = widgets.FloatSlider(
-            value=config.model.margin, min=1.01, max=2.0, step=0.01, description="input margin", **wide
-        )
-        self.margin.add_class("p2m-margin")
-        self.store_margin = widgets.FloatSlider(
-            value=config.data.store_margin, min=1.01, max=2.5, step=0.01, description="store margin", **wide
-        )
-        self.augment = {
-            name: widgets.FloatSlider(
-                value=value, min=0, max=LARGEST.get(name, 1.0), step=1 if name == "rotate_deg" else 0.01,
-                description=name, **wide,
-            )
-            for name, value in config.augment.model_dump().items()
+        self.columns = {
+            "residual": store.table["residual_percent"], "yaw": store.yaw_deg(), "face size": store.face_size_px()
         }  # fmt: skip
-        self.seed = widgets.IntSlider(value=0, min=0, max=99, description="draw", **wide)
+
+        def slider(title: str, value: float, low: float, high: float, step: float = 0.01) -> widgets.Widget:
+            kind = widgets.IntSlider if isinstance(value, int) else widgets.FloatSlider
+            return labelled(kind, title, 92, 350, value=value, min=low, max=high, step=step)
+
+        def span(title: str, values: np.ndarray) -> widgets.FloatRangeSlider:
+            low, high = float(np.floor(values.min())), float(np.ceil(values.max())) + 1e-3
+            return labelled(widgets.FloatRangeSlider, title, 92, 350, value=(low, high), min=low, max=high)
+
+        self.yaw, self.size = (
+            span("|yaw|, deg", np.abs(self.columns["yaw"])),
+            span("face, px", self.columns["face size"]),
+        )
+        self.residual = span("residual, %", self.columns["residual"])
+        self.outliers = checkbox(f"the {self.outlier_table['index'].nunique()} outliers only")
+        self.order = widgets.Dropdown(options=ORDERS, description="order", style={"description_width": "92px"})
+        self.chosen = np.arange(len(store))
+        self.sample = slider("sample", 0, 0, len(store) - 1, 1).add_class("p2m-sample")
+        for name, value in {"landmarks": True, "mesh": False, "regions": False, "boxes": True}.items():
+            setattr(self, name, checkbox(name, value, width="92px"))
+        self.margin = slider("input margin", config.model.margin, 1.01, 2.0).add_class("p2m-margin")
+        self.store_margin = slider("store margin", config.data.store_margin, 1.01, 2.5)
+        self.augment = {
+            name: slider(name, float(value), 0, LARGEST.get(name, 1.0), 1 if name == "rotate_deg" else 0.01)
+            for name, value in config.augment.model_dump().items()
+        }
+        self.seed = slider("draw", 0, 0, 99, 1)
         self.facts, self.saved = widgets.HTML(), widgets.HTML()
-        self.picture, self.sheet = widgets.Image(format="png"), widgets.Image(format="png")
-        self.picture.add_class("p2m-picture")
-        self.sheet.add_class("p2m-sheet")
+        self.picture = widgets.Image(format="png").add_class("p2m-picture")
+        self.sheet = widgets.Image(format="png").add_class("p2m-sheet")
         self.scene = FaceScene(self.truth(0), SIDE_PX, SIDE_PX)
         self.save = widgets.Button(description="Keep these settings", button_style="primary")
         self.save.on_click(lambda _: self.write())
-        self.doubt = widgets.Select(
-            options=[(f"{name}: {reason}", index) for index, name, reason in self.doubts.to_numpy().tolist()],
-            value=None, rows=6, layout={"width": "350px"},
-        )  # fmt: skip
+        found = [(f"{name}: {reason}", index) for index, name, reason in self.outlier_table.to_numpy().tolist()]
+        self.outlier = widgets.Select(options=found, value=None, rows=6, layout={"width": "350px"})
         super().__init__(self._laid_out())
-        for control in (self.yaw, self.size, self.residual, self.outliers, self.order):
-            control.observe(self._filter, "value")
-        for control in (
-            self.sample,
-            self.landmarks,
-            self.mesh,
-            self.regions,
-            self.boxes,
-            self.margin,
-            self.store_margin,
+        for controls, changed in (
+            ((self.yaw, self.size, self.residual, self.outliers, self.order), self._filter),
+            (
+                (self.sample, self.landmarks, self.mesh, self.regions, self.boxes, self.margin, self.store_margin),
+                self._show,
+            ),
+            ((self.sample, self.margin, self.seed, *self.augment.values()), self._show_sheet),
+            ((self.outlier,), self._go_to_outlier),
         ):
-            control.observe(self._show, "value")
-        for control in (self.sample, self.margin, self.seed, *self.augment.values()):
-            control.observe(self._show_sheet, "value")
-        self.doubt.observe(self._go_to_doubt, "value")
+            for control in controls:
+                control.observe(changed, "value")
         self._show()
         self._show_sheet()
 
@@ -111,16 +101,18 @@ class Explorer(widgets.VBox):
             return widgets.VBox([widgets.HTML(f"<b>{title}</b>"), *children], layout={"margin": "0 18px 8px 0"})
 
         layers = widgets.HBox([self.landmarks, self.mesh, self.regions, self.boxes])
-        picker = block(
-            "Which sample?", self.yaw, self.size, self.residual, self.outliers, self.order, self.sample, self.facts
-        )
+        filters = (self.yaw, self.size, self.residual, self.outliers, self.order, self.sample)
         crop = block("Crop", self.margin, self.store_margin)
-        doubts = block("Suspicious", self.doubt if len(self.doubts) else widgets.HTML("none"))
-        augment = block("Augmentation", *self.augment.values(), self.seed)
-        views = widgets.VBox([widgets.HBox([self.picture, self.scene.renderer]), layers])
+        outliers = block("Outliers", self.outlier if len(self.outlier_table) else widgets.HTML("none"))
         controls = widgets.HBox(
-            [picker, widgets.VBox([crop, doubts]), augment], layout={"flex_flow": "row wrap", "margin": "8px 0"}
+            [
+                block("Which sample?", *filters, self.facts),
+                widgets.VBox([crop, outliers]),
+                block("Augmentation", *self.augment.values(), self.seed),
+            ],
+            layout={"flex_flow": "row wrap", "margin": "8px 0"},
         )
+        views = widgets.VBox([widgets.HBox([self.picture, self.scene.renderer]), layers])
         return [views, controls, self.sheet, widgets.HBox([self.save, self.saved])]
 
     # --- which sample ---
@@ -131,20 +123,17 @@ class Explorer(widgets.VBox):
         return int(self.chosen[self.sample.value])
 
     def _filter(self, _: object = None) -> None:
-        store, shown = self.store, self.index
-        columns = {
-            "residual": store.table["residual_percent"], "yaw": store.yaw_deg(), "face size": store.face_size_px()
-        }  # fmt: skip
-        kept = np.ones(len(store), bool)
+        shown, columns = self.index, self.columns
+        kept = np.ones(len(self.store), bool)
         for control, values in (
             (self.yaw, np.abs(columns["yaw"])), (self.size, columns["face size"]), (self.residual, columns["residual"])
         ):  # fmt: skip
             kept &= (values >= control.value[0]) & (values <= control.value[1])
         if self.outliers.value:
-            kept &= np.isin(np.arange(len(store)), self.doubts["index"])
+            kept &= np.isin(np.arange(len(kept)), self.outlier_table["index"])
         found = np.flatnonzero(kept)
         if not len(found):
-            self.facts.value = "<i>no sample is so: widen the filters</i>"
+            self.facts.value = "<i>no sample passes: widen the filters</i>"
             return
         if self.order.value != "as stored":
             found = found[np.argsort(columns[self.order.value][found])[::-1]]
@@ -156,7 +145,7 @@ class Explorer(widgets.VBox):
         self._show()
         self._show_sheet()
 
-    def _go_to_doubt(self, change: dict) -> None:
+    def _go_to_outlier(self, change: dict) -> None:
         place = np.flatnonzero(self.chosen == change["new"])
         if len(place):
             self.sample.value = int(place[0])
@@ -202,13 +191,12 @@ class Explorer(widgets.VBox):
         if self.boxes.value:
             box = store.table["box_px"][index]
             for margin, color in ((self.store_margin.value, STORE_BOX), (self.margin.value, INPUT_BOX)):
-                corners = apply_affine(
-                    invert_affine(crop_matrix(box, 2, margin)), np.array([[-0.5, -0.5, 0], [1.5, 1.5, 0]])
-                )
+                unit_crop = np.array([[-0.5, -0.5, 0], [1.5, 1.5, 0]])  # corners of a crop of 2 px
+                corners = apply_affine(invert_affine(crop_matrix(box, 2, margin)), unit_crop)
                 low, high = np.round(apply_affine(to_view, corners)[:, :2]).astype(int)
                 cv2.rectangle(picture, low.tolist(), high.tolist(), color, 2, cv2.LINE_AA)
         self.picture.value = encode_picture(picture)
-        self.scene.show(self.truth(index), Look())
+        self.scene.show(self.truth(index), ViewOptions())
         angles = np.degrees(store.table["file_pose"][index, :3]).round(1)
         self.facts.value = (
             f"<b>{store.table['name'][index]}</b>, {self.sample.value + 1} of {len(self.chosen)}<br>"
@@ -221,17 +209,17 @@ class Explorer(widgets.VBox):
         """Colours of the finest vertices by the density with which the clouds of the loss are drawn there."""
         loss, faces = self.config.loss, self.store.template.faces[-1]
         shares = loss.regions if any(loss.regions) else REGIONS
-        density = region_density(self.store.template, shares, loss.region_radii).numpy()
+        density = region_density(self.store.template, shares).numpy()
         at_vertex = np.zeros(self.store.template.counts[-1])
         np.maximum.at(at_vertex, faces.ravel(), density.repeat(3))
         return error_colors(at_vertex, float(at_vertex.max()))
 
     def _show_sheet(self, _: object = None) -> None:
         config = self.settings()
-        self.sheet.value = encode_picture(
-            augmented(self.store, self.index, config.augment, config.model.input_px, config.model.margin,
-                      seed=self.seed.value)
-        )  # fmt: skip
+        sheet = augmented(
+            self.store, self.index, config.augment, config.model.input_px, config.model.margin, seed=self.seed.value
+        )
+        self.sheet.value = encode_picture(sheet)
 
     # --- what is kept ---
 
@@ -262,6 +250,6 @@ class Explorer(widgets.VBox):
         return path
 
 
-def explore(store: Store, config: Config) -> Explorer:
+def explore(store: FaceStore, config: Config) -> StoreExplorer:
     """An explorer of a store, with crop and augmentation of a config."""
-    return Explorer(store, config)
+    return StoreExplorer(store, config)

@@ -17,10 +17,9 @@ from PIL import Image
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import ModelConfig
 from p2m_core.data.aflw2000 import find_samples, read_attributes, read_image, read_sample
+from p2m_core.data.face_store import FaceStore
 from p2m_core.data.folder import SHAPE_SUFFIXES, read_camera, read_shape
-from p2m_core.data.preprocess import build_store
 from p2m_core.data.shapenet import read_view
-from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
 from p2m_core.geometry.template_files import load_template, save_template
@@ -28,6 +27,7 @@ from p2m_core.morphable.formats import convert_face_model, load_face_model, save
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import read_weights, save_weights
 from p2m_core.safe_pickle import load_arrays
+from p2m_workbench.preprocessing import preprocess
 
 ROUNDS = {"mat": 300, "jpg": 150, "dat": 200, "template": 100, "obj": 100, "weights": 60, "yaml": 60, "store": 30}
 ROUNDS |= {"zip": 100, "pts": 60, "ply": 60, "glb": 60, "stl": 40, "off": 40, "xyz": 60, "npz": 60, "camera": 60}
@@ -122,7 +122,7 @@ def sound(tmp_path, synthetic_set, store, tiny_backbone, request):
     folder.mkdir()
     for file in store.folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    return folder / "samples.npz", (folder / "samples.npz").read_bytes(), lambda: Store(folder)
+    return folder / "samples.npz", (folder / "samples.npz").read_bytes(), lambda: FaceStore(folder)
 
 
 @pytest.mark.filterwarnings("ignore")  # numpy and scipy warn of what they then cannot read
@@ -183,7 +183,7 @@ def test_a_set_with_a_picture_of_20000_px_loses_that_sample_alone(synthetic_set,
             (raw / path.name).write_bytes(path.read_bytes())
     (raw / "image00002.jpg").unlink()
     huge_png(raw / "image00002.png", 20_000, 20_000)
-    store = Store(build_store(tiny_config, raw, tmp_path / "out"))
+    store = preprocess(tiny_config, raw, tmp_path / "out")
     assert store.table["name"].tolist() == ["image00001", "image00003"]
     [line] = store.manifest["skipped"]
     assert line.startswith(f"{raw / 'image00002.png'}: has more than 89 million px")

@@ -30,9 +30,7 @@ def calls(monkeypatch):
         monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: function}, **more))
 
     stand_in("p2m_synth.writer", "write_dataset")
-    opened = types.SimpleNamespace(summary=lambda: "its summary")
-    stand_in("p2m_core.data.preprocess", "build_store")
-    monkeypatch.setitem(sys.modules, "p2m_core.data.store", types.SimpleNamespace(Store=lambda folder: opened))
+    stand_in("p2m_workbench.preprocessing", "preprocess", types.SimpleNamespace(summary=lambda: "its summary"))
     stand_in("p2m_workbench.training.trainer", "train")
     stand_in("p2m_workbench.measuring.evaluate", "evaluate")
     rows = [{"name": "a", "problem": ""}, {"photo": "b.jpg", "problem": "b.jpg: is empty"}]
@@ -140,14 +138,14 @@ def test_another_folder_gets_a_store_of_its_own(calls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("photos", "photos/", "sub/../photos"):
         cli.main(["preprocess", folder, "--face-model", "fit"])
-        [config] = calls["build_store"]
+        [config] = calls["preprocess"]
         assert Path(config.data.raw).resolve() == tmp_path / "photos"
         assert config.data.store == "data/processed/photos"
         assert config.data.face_model == "fit"
     cli.main(["preprocess", "photos", "--out", "there"])
-    assert calls["build_store"][0].data.store == str(tmp_path / "there")
+    assert calls["preprocess"][0].data.store == str(tmp_path / "there")
     cli.main(["preprocess"])
-    assert calls["build_store"][0].data.store == Config().data.store
+    assert calls["preprocess"][0].data.store == Config().data.store
 
 
 def test_predict_passes_boxes_and_photos(calls):
@@ -210,10 +208,10 @@ def test_bad_input_is_one_line_and_exit_code_2(calls, arguments, message, capsys
 
 
 def test_what_the_library_refuses_is_shown_the_same_way(monkeypatch, capsys):
-    def build_store(config):
+    def preprocess(config):
         raise InputError("a.mat", "Pose_Para", "is missing", "take the original file")
 
-    monkeypatch.setitem(sys.modules, "p2m_core.data.preprocess", types.SimpleNamespace(build_store=build_store))
+    monkeypatch.setitem(sys.modules, "p2m_workbench.preprocessing", types.SimpleNamespace(preprocess=preprocess))
     assert cli.main(["preprocess"]) == 2
     assert capsys.readouterr().err == "p2m: a.mat: Pose_Para: is missing (take the original file)\n"
 

@@ -8,9 +8,8 @@ from conftest import LP_PHOTOS, LP_POSES, SET_PX, zipped
 
 from p2m_core.config.loading import load_config
 from p2m_core.data.aflw2000 import SUBSETS, find_samples, origin, read_image, read_sample, unpaired
-from p2m_core.data.preprocess import build_store, sample_rows
+from p2m_core.data.preprocess import sample_columns
 from p2m_core.data.splits import SPLITS
-from p2m_core.data.store import Store
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import model_to_image
 from p2m_core.geometry.landmarks import MIRROR_68
@@ -18,10 +17,11 @@ from p2m_core.metrics import nme68_2d, nme_dense_2d
 from p2m_core.morphable.formats import read_mat
 from p2m_synth.statistics import pose_and_expression, set_landmarks
 from p2m_workbench.drawing.dataset_figures import raw_samples
+from p2m_workbench.preprocessing import preprocess
 
 
 def built(tiny_settings, raw, out, *more):
-    return Store(build_store(load_config(None, ["name=lp", *tiny_settings, *more]), raw, out))
+    return preprocess(load_config(None, ["name=lp", *tiny_settings, *more]), raw, out)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_depth_is_taken_from_the_model(lp_set, synthetic_set, head, face_model):
     truth = {s.name: s for s in map(read_sample, find_samples(synthetic_set))}
     original = [truth[f"image{int(s.source.rpartition('_')[2]):05d}"] for s in upright]
     expected = np.stack([s.landmarks_px for s in original])
-    exact = sample_rows(upright, face_model, fit=False)
+    exact = sample_columns(upright, face_model, fit=False)
     np.testing.assert_allclose(exact["landmarks_px"], expected, atol=0.02)
     assert exact["residual_percent"].max() < 0.1
     assert not np.isnan(upright[0].landmarks_px[:, :2]).any()
@@ -121,10 +121,10 @@ def test_depth_is_taken_from_the_model(lp_set, synthetic_set, head, face_model):
         return model_to_image(face_model.vertices(rows["shape"], rows["expression"]), rows["pose"], SET_PX)
 
     own = dense(exact)
-    flat, solid = (dense(sample_rows(samples, face_model, fit=True)) for samples in (upright, original))
+    flat, solid = (dense(sample_columns(samples, face_model, fit=True)) for samples in (upright, original))
     errors = {name: nme_dense_2d(points, own).mean() for name, points in (("flat", flat), ("solid", solid))}
     assert errors["flat"] < 1.5 * errors["solid"] < 1
-    assert nme68_2d(sample_rows(upright, face_model, fit=True)["landmarks_px"], expected).max() < 0.01
+    assert nme68_2d(sample_columns(upright, face_model, fit=True)["landmarks_px"], expected).max() < 0.01
     for points in (flat, solid):  # depth too, up to where it begins
         off = points[..., 2] - own[..., 2]
         assert np.abs(off - off.mean(1, keepdims=True)).mean() < 0.05 * SET_PX

@@ -12,8 +12,9 @@ from conftest import ROOT, zipped
 from folder_sets import PAPER, SIZE, blob, write_sample, write_set
 
 from p2m_core.config.loading import load_config
-from p2m_core.data import open_store, preprocess_folder
+from p2m_core.data import open_store, preprocess_folder, store_files
 from p2m_core.data.aflw2000 import read_image
+from p2m_core.data.face_store import FaceStore
 from p2m_core.data.folder import (
     estimate_normals,
     find_entries,
@@ -24,14 +25,14 @@ from p2m_core.data.folder import (
     scan,
 )
 from p2m_core.data.folder_store import FolderStore
-from p2m_core.data.preprocess_folder import build_folder_store, write_part
-from p2m_core.data.store import Store
+from p2m_core.data.store_files import write_part
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import project_perspective
 from p2m_core.geometry.crop import ndc_to_px
 from p2m_workbench.cli import main
 from p2m_workbench.doctor import check
 from p2m_workbench.doctor.check import facing_share
+from p2m_workbench.preprocessing import preprocess
 
 KINDS = ("image", "orthographic", "perspective", "opencv")
 SUFFIXES = (".obj", ".ply", ".npz", ".xyz", ".glb", ".off", ".stl")
@@ -66,7 +67,7 @@ def stores(sets, head, tmp_path_factory):
     root = tmp_path_factory.mktemp("stores")
     configs = {kind: config_of(kind, *STILL) for kind in ("orthographic", "opencv")}
     return {
-        kind: FolderStore(build_folder_store(config, sets[kind][0], root / kind), config)
+        kind: preprocess(config, sets[kind][0], root / kind)
         for kind, config in configs.items()
     }
 
@@ -281,7 +282,7 @@ def test_normals_turn_with_the_points(stores):
 
 
 def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess_folder, "PART_SIZE", 2)
+    monkeypatch.setattr(store_files, "PART_SIZE", 2)
     config, folder = config_of("image"), sets["image"][0]
     real, written = write_part, []
 
@@ -291,22 +292,22 @@ def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeyp
         written.append(part.out)
         return real(part)
 
-    monkeypatch.setattr(preprocess_folder, "write_part", dying)
+    monkeypatch.setattr(store_files, "write_part", dying)
     with pytest.raises(KeyboardInterrupt):
-        build_folder_store(config, folder, tmp_path / "out")
+        preprocess(config, folder, tmp_path / "out")
     with pytest.raises(InputError, match="is no finished store"):
         FolderStore(tmp_path / "out", config)
     reads = []
-    monkeypatch.setattr(preprocess_folder, "write_part", real)
+    monkeypatch.setattr(store_files, "write_part", real)
     monkeypatch.setattr(preprocess_folder, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
-    build_folder_store(config, folder, tmp_path / "out")
+    preprocess(config, folder, tmp_path / "out")
     assert len(reads) == 3
     first = FolderStore(tmp_path / "out", config).manifest["sha256"]
-    build_folder_store(config, folder, tmp_path / "out")
+    preprocess(config, folder, tmp_path / "out")
     assert len(reads) == 3
     # a zip gives the same
-    packed = build_folder_store(config, zipped(folder, tmp_path / "a.zip", "x"), tmp_path / "again")
-    assert FolderStore(packed, config).manifest["sha256"]["clouds.bin"] == first["clouds.bin"]
+    packed = preprocess(config, zipped(folder, tmp_path / "a.zip", "x"), tmp_path / "again")
+    assert packed.manifest["sha256"]["clouds.bin"] == first["clouds.bin"]
 
 
 def test_bad_samples_are_listed_and_skipped(tmp_path, head):
@@ -316,7 +317,7 @@ def test_bad_samples_are_listed_and_skipped(tmp_path, head):
     (tmp_path / "set" / "body03.obj").write_bytes(b"v 0 0 inf\n")
     (tmp_path / "set" / "body04.yaml").unlink()
     config = config_of("image")
-    store = FolderStore(build_folder_store(config, tmp_path / "set", tmp_path / "out"), config)
+    store = preprocess(config, tmp_path / "set", tmp_path / "out")
     assert store.table["name"].tolist() == ["body00", "body05"]
     text = "\n".join(store.manifest["skipped"])
     for line in (
@@ -340,12 +341,12 @@ def test_settings_that_do_not_fit_are_refused(stores, sets, store, tmp_path):
             flat.dataset(flat.rows("all"), config_of("image", change), True)
     with pytest.raises(InputError, match="rotate_deg above 0, but a perspective camera"):
         stores["opencv"].dataset(np.arange(3), config_of("opencv", "augment.rotate_deg=3"), True)
-    with pytest.raises(InputError, match=r"kind: is that of a folder set \(set data.kind=folder"):
-        Store(flat.folder)
-    with pytest.raises(InputError, match="is no folder set of this version"):
+    with pytest.raises(InputError, match=r"kind: is folder, not faces \(set data.kind=folder"):
+        FaceStore(flat.folder)
+    with pytest.raises(InputError, match="kind: is faces, not folder"):
         FolderStore(store.folder, config_of("image"))
     with pytest.raises(InputError, match=r"none of its samples can be used, the first: .*model\.camera is crop"):
-        build_folder_store(config_of("image"), sets["opencv"][0], tmp_path / "out")
+        preprocess(config_of("image"), sets["opencv"][0], tmp_path / "out")
     assert isinstance(open_store(config_of("image"), flat.folder), FolderStore)
 
 
@@ -373,7 +374,7 @@ def test_the_whole_way_by_the_commands(sets, home, tiny_backbone, tmp_path, caps
     assert "cd-f1@p2m" in told
     assert ("in m²," if kind == "opencv" else "(half the crop's side)²") in told
     table = json.loads(next((home / "outputs" / "mine" / "evaluation").rglob("metrics.json")).read_text())
-    assert all(np.isfinite(row["CD x1000"]) for row in table["table"])
+    assert all(np.isfinite(row["CD x1000"]) for row in table["tables"]["cd_f1"]["rows"])
 
 
 # --- the doctor ---

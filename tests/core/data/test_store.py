@@ -11,12 +11,13 @@ from example_predictions import photo
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import AugmentConfig
-from p2m_core.data import preprocess
+from p2m_core.data import preprocess as faces
+from p2m_core.data import store_files
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.augment import draw_matrix
-from p2m_core.data.preprocess import build_store
+from p2m_core.data.face_store import CropDataset, FaceStore, TruthDecoder
+from p2m_core.data.preprocess import choose_face_model
 from p2m_core.data.splits import SPLITS
-from p2m_core.data.store import CropDataset, Store, TruthDecoder
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import model_to_image
 from p2m_core.geometry.crop import apply_affine, box_of, compose, crop_image, crop_matrix, ndc_to_px, px_to_ndc
@@ -24,7 +25,9 @@ from p2m_core.metrics import nme68_2d
 from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
 from p2m_core.morphable.registration import face_template
-from p2m_workbench.measuring.evaluate import boxes_from, mean_face_at_crop
+from p2m_synth.head.head_model import own_face_model
+from p2m_workbench.measuring.evaluate import mean_face_at_crop
+from p2m_workbench.preprocessing import preprocess
 
 FILES = ("images.bin", "samples.npz", "model.npz")
 MOVED = AugmentConfig(flip=0.5, rotate_deg=20, scale=0.2, shift=0.05, color=0, blur=0, noise=0, occlude=0)
@@ -156,7 +159,7 @@ def test_picture_and_truth_move_together(store, monkeypatch):
         bright = 250 * np.exp(-((column - tip[0]) ** 2 + (row - tip[1]) ** 2) / 18)
         return np.repeat(bright[..., None], 3, 2).round().astype(np.uint8)
 
-    monkeypatch.setattr(Store, "crop", painted)
+    monkeypatch.setattr(FaceStore, "crop", painted)
     dataset = CropDataset(store, store.rows("all"), 64, 1.3, MOVED, seed=1)
     batch = batch_of(dataset, range(SET_COUNT))
     truth = store.template.landmarks(TruthDecoder(store)(batch).vertices.numpy())[:, 30]
@@ -211,7 +214,7 @@ def test_augmentation_hangs_on_seed_epoch_and_sample_alone(store):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(preprocess, "PART_SIZE", 5)
+    monkeypatch.setattr(store_files, "PART_SIZE", 5)
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +222,8 @@ def in_fives(tiny_settings, synthetic_set, tmp_path_factory):
     """Hashes of the store that is made in parts of five, undisturbed."""
     out = tmp_path_factory.mktemp("fives") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preprocess, "PART_SIZE", 5)
-        return Store(build_store(settings(tiny_settings, synthetic_set, out))).manifest["sha256"]
+        patch.setattr(store_files, "PART_SIZE", 5)
+        return preprocess(settings(tiny_settings, synthetic_set, out)).manifest["sha256"]
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
@@ -230,7 +233,7 @@ def test_a_stopped_run_goes_on_to_the_same_store(
     """Killed between parts, in a part, and (5) before the first file of the store itself."""
     out = tmp_path / "out"
     config = settings(tiny_settings, synthetic_set, out)
-    real_part, real_merge = preprocess.write_part, preprocess.merge_parts
+    real_part, real_merge = store_files.write_part, store_files.merge_parts
     written = []
 
     def dying(part):
@@ -242,39 +245,39 @@ def test_a_stopped_run_goes_on_to_the_same_store(
     def dying_merge(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(preprocess, "write_part", dying)
-    monkeypatch.setattr(preprocess, "merge_parts", dying_merge)
+    monkeypatch.setattr(store_files, "write_part", dying)
+    monkeypatch.setattr(store_files, "merge_parts", dying_merge)
     with pytest.raises(KeyboardInterrupt):
-        build_store(config)
+        preprocess(config)
     with pytest.raises(InputError, match="is no finished store"):
-        Store(out)
+        FaceStore(out)
     kept = {path: path.stat().st_mtime_ns for path in written}
     assert len(kept) == stop
     # what a kill in the middle of a part leaves is not taken for the part
     (written[0].parent / f".{written[0].stem}.1-abc.partial.npz").write_bytes(b"half")
 
     reads = []
-    monkeypatch.setattr(preprocess, "read_sample", lambda path: reads.append(path) or read_sample(path))
-    monkeypatch.setattr(preprocess, "write_part", real_part)
+    monkeypatch.setattr(faces, "read_sample", lambda path: reads.append(path) or read_sample(path))
+    monkeypatch.setattr(store_files, "write_part", real_part)
 
     def merge(parts, *args):
         assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
         real_merge(parts, *args)
 
-    monkeypatch.setattr(preprocess, "merge_parts", merge)
-    build_store(config)
+    monkeypatch.setattr(store_files, "merge_parts", merge)
+    preprocess(config)
     assert len(reads) == SET_COUNT - sum(min(5, SET_COUNT - 5 * k) for k in range(stop))
     assert json.loads((out / "manifest.json").read_text())["sha256"] == in_fives
     assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "manifest.json"])
 
 
 def test_two_workers_make_the_same_store(in_fives, tiny_settings, synthetic_set, tmp_path, small_parts):
-    out = build_store(settings(tiny_settings, synthetic_set, tmp_path / "out", "data.workers=2"))
-    assert Store(out).manifest["sha256"] == in_fives
+    made = preprocess(settings(tiny_settings, synthetic_set, tmp_path / "out", "data.workers=2"))
+    assert made.manifest["sha256"] == in_fives
 
 
 def test_folders_of_samples_make_the_store_that_one_folder_makes(tiny_settings, store, raw, tmp_path):
-    flat = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    flat = preprocess(settings(tiny_settings, raw, tmp_path / "out"))
     assert flat.manifest["sha256"] == store.manifest["sha256"]
     assert flat.manifest["key"] != store.manifest["key"]
 
@@ -285,42 +288,41 @@ def test_hidden_landmarks_are_in_the_table(tiny_settings, synthetic_set, store, 
     assert store.table["hidden"].dtype == np.uint8
     assert 0 < store.table["hidden"].mean() < 0.6
     spoil(raw, "image00001", hidden_68=None)
-    again = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    again = preprocess(settings(tiny_settings, raw, tmp_path / "out"))
     np.testing.assert_array_equal(again.table["hidden"], [np.zeros(68), *expected[1:]])
 
 
 def test_a_store_of_the_same_files_is_kept(tiny_settings, raw, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    build_store(settings(tiny_settings, raw, out))
+    preprocess(settings(tiny_settings, raw, out))
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    monkeypatch.setattr(preprocess, "write_part", lambda part: pytest.fail("made anew"))
-    build_store(settings(tiny_settings, raw, out, "data.workers=2", "train.lr=1"))
+    monkeypatch.setattr(store_files, "write_part", lambda part: pytest.fail("made anew"))
+    preprocess(settings(tiny_settings, raw, out, "data.workers=2", "train.lr=1"))
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize(
     "change",
-    ["data.store_px=64", "data.jpeg_quality=60", "data.split_seed=4", "template.rings=3", "data.face_model=fit"],
+    ["data.store_px=64", "data.split_seed=4", "template.rings=3", "data.face_model=fit"],
 )
 def test_another_setting_makes_it_anew(tiny_settings, raw, tmp_path, change):
     out = tmp_path / "out"
-    first = json.loads((build_store(settings(tiny_settings, raw, out)) / "manifest.json").read_text())
-    second = json.loads((build_store(settings(tiny_settings, raw, out, change)) / "manifest.json").read_text())
+    first = preprocess(settings(tiny_settings, raw, out)).manifest
+    second = preprocess(settings(tiny_settings, raw, out, change)).manifest
     assert first["key"] != second["key"]
     assert first["sha256"] != second["sha256"]
-    Store(out)
 
 
 def test_another_file_makes_it_anew(tiny_settings, raw, tmp_path):
     out = tmp_path / "out"
     config = settings(tiny_settings, raw, out)
-    build_store(config)
+    preprocess(config)
     (raw / "image00002.mat").unlink()
-    build_store(config)
-    assert len(Store(out)) == SET_COUNT - 1
+    preprocess(config)
+    assert len(FaceStore(out)) == SET_COUNT - 1
     os.utime(raw / "image00001.mat", ns=(1, 1))
     before = (out / "manifest.json").stat().st_mtime_ns
-    build_store(config)
+    preprocess(config)
     assert (out / "manifest.json").stat().st_mtime_ns > before
 
 
@@ -329,13 +331,13 @@ def test_another_file_makes_it_anew(tiny_settings, raw, tmp_path):
 def test_a_damaged_store_is_told_and_made_anew(tiny_settings, raw, tmp_path, name, way):
     out = tmp_path / "out"
     config = settings(tiny_settings, raw, out)
-    good = Store(build_store(config)).manifest["sha256"]
+    good = preprocess(config).manifest["sha256"]
     path = out / name
     content = path.read_bytes()
     path.unlink() if way == "gone" else path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=rf"{name}.*\(run p2m preprocess again\)"):
-        Store(out)
-    assert Store(build_store(config)).manifest["sha256"] == good
+        FaceStore(out)
+    assert preprocess(config).manifest["sha256"] == good
     assert path.read_bytes() == content
 
 
@@ -344,9 +346,9 @@ def test_a_mended_picture_is_taken_up(tiny_settings, raw, tmp_path):
     content = picture.read_bytes()
     picture.write_bytes(content[:1000])
     config = settings(tiny_settings, raw, tmp_path / "out")
-    assert len(Store(build_store(config))) == SET_COUNT - 1
+    assert len(preprocess(config)) == SET_COUNT - 1
     picture.write_bytes(content)
-    store = Store(build_store(config))
+    store = preprocess(config)
     assert len(store) == SET_COUNT
     assert store.manifest["skipped"] == []
 
@@ -356,7 +358,7 @@ def test_a_store_of_another_version_is_refused(store, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 0}))
     with pytest.raises(InputError, match=r"version: is 0, not \d+ \(run p2m preprocess again\)"):
-        Store(folder)
+        FaceStore(folder)
 
 
 # --- bad samples ---
@@ -378,7 +380,7 @@ def test_bad_samples_are_listed_and_skipped(tiny_settings, raw, tmp_path, caplog
     (raw / "image00012.jpg").unlink()
     (raw / "image00014.jpg").write_text("no picture")
     bad = {2, 4, 6, 8, 10, 12, 14}
-    store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    store = preprocess(settings(tiny_settings, raw, tmp_path / "out"))
     good = [f"image{k:05d}" for k in range(1, SET_COUNT + 1) if k not in bad]
     assert store.table["name"].tolist() == good
     lines = {line.split(".", 1)[0].rpartition("image")[2]: line for line in store.manifest["skipped"]}
@@ -405,17 +407,17 @@ def test_a_set_of_bad_samples_only_is_one_line(tiny_settings, raw, tmp_path):
     for path in raw.glob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match=r"none of its samples can be used, the first: .*image00001"):
-        build_store(settings(tiny_settings, raw, tmp_path / "out"))
+        preprocess(settings(tiny_settings, raw, tmp_path / "out"))
     with pytest.raises(InputError, match="is no finished store"):
-        Store(tmp_path / "out")
+        FaceStore(tmp_path / "out")
 
 
 def test_folders_without_samples(tiny_settings, tmp_path):
     with pytest.raises(InputError, match="nowhere: is missing"):
-        build_store(settings(tiny_settings, tmp_path / "nowhere", tmp_path / "out"))
+        preprocess(settings(tiny_settings, tmp_path / "nowhere", tmp_path / "out"))
     (tmp_path / "raw").mkdir()
     with pytest.raises(InputError, match="has no sample"):
-        build_store(settings(tiny_settings, tmp_path / "raw", tmp_path / "out"))
+        preprocess(settings(tiny_settings, tmp_path / "raw", tmp_path / "out"))
 
 
 # --- face models ---
@@ -424,18 +426,18 @@ def test_folders_without_samples(tiny_settings, tmp_path):
 def test_a_face_model_in_a_folder(tiny_settings, raw, tmp_path, face_model):
     """The same model read from Model_Shape.mat and Model_Exp.mat gives the same truth; a missing one is named."""
     save_face_model(tmp_path / "model", face_model)
-    store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", f"data.face_model={tmp_path / 'model'}")))
+    store = preprocess(settings(tiny_settings, raw, tmp_path / "out", f"data.face_model={tmp_path / 'model'}"))
     assert store.manifest["residual_percent_mean"] < 0.01
     with pytest.raises(InputError, match=r"Model_Shape\.mat: is missing"):
-        build_store(settings(tiny_settings, raw, tmp_path / "out", f"data.face_model={tmp_path / 'absent'}"))
-    Store(tmp_path / "out")  # which is still there
+        preprocess(settings(tiny_settings, raw, tmp_path / "out", f"data.face_model={tmp_path / 'absent'}"))
+    FaceStore(tmp_path / "out")  # which is still there
 
 
 def test_auto_takes_our_own_model_for_our_own_sets_and_fits_others(tiny_settings, raw, tmp_path, home):
     config = settings(tiny_settings, raw, tmp_path / "out")
-    assert Store(build_store(config)).manifest["face_model"] == "synthetic"
+    assert preprocess(config).manifest["face_model"] == "synthetic"
     (raw / "recipe.json").unlink()
-    store = Store(build_store(config))
+    store = preprocess(config)
     assert store.manifest["face_model"] == "fit"
     residual = store.table["residual_percent"]
     assert 0.05 < residual.mean() < 1.5  # a fit, near but not exact
@@ -449,14 +451,14 @@ def test_auto_takes_the_basel_model_where_it_is(raw, home, face_model):
     (raw / "recipe.json").unlink()
     plain = FaceModel(**{**vars(face_model), "mean": face_model.mean + 1})
     save_face_model(home / "data" / "raw" / "BFM", plain)
-    model, fit, name = preprocess.choose_face_model("auto", raw)
+    model, fit, name = choose_face_model("auto", raw, own_face_model)
     assert (fit, name) == (False, str(home / "data" / "raw" / "BFM"))
     np.testing.assert_allclose(model.mean, plain.mean, atol=0.1)
 
 
 def test_the_real_samples_by_a_fit(aflw_samples, tmp_path):
     config = load_config(None, [f"data.raw={aflw_samples}", f"data.store={tmp_path / 'real'}", "data.workers=1"])
-    store = Store(build_store(config))
+    store = preprocess(config)
     assert len(store) == 8
     assert store.manifest["face_model"] == "fit"
     assert store.manifest["skipped"] == []
@@ -473,78 +475,23 @@ def test_a_sample_of_another_kind_of_picture(tiny_settings, raw, tmp_path):
 
     (raw / "image00001.jpg").unlink()
     Image.fromarray(photo(SET_PX, SET_PX)).save(raw / "image00001.png")
-    store = Store(build_store(settings(tiny_settings, raw, tmp_path / "out")))
+    store = preprocess(settings(tiny_settings, raw, tmp_path / "out"))
     assert len(store) == SET_COUNT
-    assert bytes(store.blob[:2]) == b"\xff\xd8"
+    assert bytes(store.images[:2]) == b"\xff\xd8"
 
 
 @pytest.mark.parametrize("change", ["template.kind=ellipsoid", "template.file=mine.obj"])
 def test_another_template_is_refused_for_faces(tiny_settings, change):
     with pytest.raises(InputError, match="template: faces are registered on the semi-sphere"):
-        build_store(load_config(None, ["name=a", *tiny_settings, change]))
+        preprocess(load_config(None, ["name=a", *tiny_settings, change]))
 
 
 # --- the box that is cut around ---
 
 
-def shifted(image):
-    """A detector that finds the face a bit off, and another one elsewhere."""
-    return np.array([[0.0, 0, 12, 12], [20, 24, 70, 80]])
-
-
-def test_crops_around_the_detected_face(tiny_settings, raw, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(preprocess, "detect_faces", shifted)
-    found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", "data.crop=detected")))
-    table = found.table
-    assert found.manifest["data"]["crop"] == "detected"
-    assert table["detected"].all()
-    assert found.manifest["undetected"] == []
-    np.testing.assert_array_equal(table["box_px"], np.tile([20, 24, 70, 80], (SET_COUNT, 1)))
-    np.testing.assert_allclose(table["crop"][0], crop_matrix(table["box_px"][0], 80, found.margin))
-    image = read_image(raw / "image00003.jpg")
-    expected = crop_image(image, table["crop"][2], 80)
-    assert np.abs(found.crop(2).astype(float) - expected).mean() < 3
-    # the truth is that of the photo, whatever was cut
-    np.testing.assert_allclose(found.truth_px(2), store.truth_px(2), atol=1e-4)
-    assert not np.allclose(table["crop"][2], store.table["crop"][2], atol=1)
-    assert f"cut around the detected face: {SET_COUNT} of {SET_COUNT}" in found.summary()
-    rows = found.rows("all")
-    assert (boxes_from(found, rows), boxes_from(store, rows)) == ("detection", "the truth")
-    scale, shift = mean_face_at_crop(found, rows)
-    mean = found.template.landmarks(found.template.vertices) * [1, -1, 1]
-    np.testing.assert_allclose(box_of(scale[:, None] * mean + shift[:, None]), table["box_px"], atol=1e-3)
-    assert not store.table["detected"].any()
+def test_crops_are_cut_around_the_landmarks_box(store):
     np.testing.assert_allclose(store.table["box_px"], box_of(store.table["landmarks_px"]), atol=1e-4)
-
-
-@pytest.mark.parametrize("undetected", ["landmarks", "skip"])
-def test_samples_without_a_detection_are_listed(tiny_settings, raw, tmp_path, monkeypatch, undetected, caplog):
-    """Every third photo has no face found, or only one that is somebody else's."""
-    calls = []
-
-    def detect(image):
-        calls.append(0)
-        return shifted(image)[: len(calls) % 3]
-
-    monkeypatch.setattr(preprocess, "detect_faces", detect)
-    change = ["data.crop=detected", f"data.undetected={undetected}"]
-    found = Store(build_store(settings(tiny_settings, raw, tmp_path / "out", *change)))
-    missed = [f"image{k:05d}" for k in range(1, SET_COUNT + 1) if k % 3 != 2]
-    if undetected == "skip":
-        assert len(found) == SET_COUNT - len(missed)
-        assert [line.split(".jpg: ")[0][-10:] for line in found.manifest["skipped"]] == missed
-        assert "no face is found in it (take data.undetected=landmarks)" in found.manifest["skipped"][0]
-    else:
-        assert found.manifest["undetected"] == missed
-        assert found.table["name"][found.table["detected"] == 0].tolist() == missed
-        alone = found.table["detected"] == 0
-        np.testing.assert_allclose(found.table["box_px"][alone], box_of(found.table["landmarks_px"][alone]), atol=1e-4)
-        assert "image00001: no face is found, cut around the landmarks" in found.summary()
-
-
-def test_the_real_detector_finds_most_faces(tiny_settings, synthetic_set, tmp_path):
-    found = Store(build_store(settings(tiny_settings, synthetic_set, tmp_path / "out", "data.crop=detected")))
-    with_box = found.table["detected"] > 0
-    assert with_box.mean() > 0.4  # of 96 px, at any yaw
-    off = found.table["box_px"][with_box] - box_of(found.table["landmarks_px"][with_box])
-    assert 0 < np.abs(off).mean() < 0.2 * SET_PX
+    rows = store.rows("all")
+    scale, shift = mean_face_at_crop(store, rows)
+    mean = store.template.landmarks(store.template.vertices) * [1, -1, 1]
+    np.testing.assert_allclose(box_of(scale[:, None] * mean + shift[:, None]), store.table["box_px"], atol=1e-3)

@@ -23,11 +23,11 @@ from conftest import quick
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.paths import project_root, run_folder
-from p2m_core.data import preprocess
-from p2m_core.data.preprocess import build_store
-from p2m_core.data.store import Store
+from p2m_core.data import store_files
+from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError, Preempted
 from p2m_core.files import atomic_path
+from p2m_workbench.preprocessing import preprocess
 from p2m_workbench.training import trainer as train_module
 from p2m_workbench.training.checkpoints import list_checkpoints
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, train
@@ -100,7 +100,7 @@ ROOT = project_root()
 
 def in_pairs():
     """Before preprocessing in a child: many parts, and the face model that is there."""
-    preprocess.PART_SIZE, os.environ["P2M_HOME"] = 2, str(ROOT)
+    store_files.PART_SIZE, os.environ["P2M_HOME"] = 2, str(ROOT)
 
 
 def stop_preprocessing(tiny_settings, tmp_path, times, number):
@@ -291,10 +291,10 @@ def test_a_full_disk_while_a_store_is_written_leaves_none(tiny_settings, store, 
     config = load_config(None, [*tiny_settings, f"data.store={tmp_path / 'store'}"])
     size = (store.folder / "images.bin").stat().st_size
     with largest_file(size // 2), pytest.raises(InputError, match="cannot be written"):
-        build_store(config)
+        preprocess(config)
     assert not (tmp_path / "store/manifest.json").exists()
     assert not [path for path in tmp_path.rglob("*") if "partial" in path.name]
-    again = Store(build_store(config))
+    again = preprocess(config)
     assert again.manifest["sha256"] == store.manifest["sha256"]
 
 
@@ -394,7 +394,7 @@ def test_a_damaged_sample_of_a_store_is_skipped_and_listed(settings, store, spoi
     run = train(settings("run", f"data.store={folder}"))
     assert caplog.text.count(f"1 damaged samples are skipped: {name}") == 1
     assert json.loads((run / "provenance.json").read_text())["damaged"] == [name]
-    opened = Store(folder)
+    opened = FaceStore(folder)
     for split in ("train", "all"):
         assert set(store.rows(split)) - set(opened.rows(split)) == {index}
     assert np.array_equal(opened.rows("val"), store.rows("val"))
@@ -407,8 +407,8 @@ def test_a_store_without_checksums_is_read_as_before(store, tmp_path):
     folder = shutil.copytree(store.folder, tmp_path / "old")
     table = {name: column for name, column in store.table.items() if name != "crc32"}
     np.savez(folder / "samples.npz", **table)
-    assert np.array_equal(Store(folder).rows("train"), store.rows("train"))
-    assert np.array_equal(Store(folder).crop(0), store.crop(0))
+    assert np.array_equal(FaceStore(folder).rows("train"), store.rows("train"))
+    assert np.array_equal(FaceStore(folder).crop(0), store.crop(0))
 
 
 # --- numbers, memory, clocks ---

@@ -400,10 +400,10 @@ def test_a_missing_store(settings, tmp_path):
 
 
 def test_without_a_validation_split_the_last_weights_are_kept(settings, tiny_settings, tmp_path):
-    from p2m_core.data.preprocess import build_store
+    from p2m_workbench.preprocessing import preprocess
 
     config = settings("run", f"data.store={tmp_path / 'store'}", "data.val_share=0")
-    build_store(config)
+    preprocess(config)
     folder = train(config)
     assert read_weights(folder)[3]["step"] == json.loads((folder / "finished.json").read_text())["steps"]
     json.loads((folder / "finished.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

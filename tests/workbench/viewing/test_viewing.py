@@ -14,8 +14,8 @@ from p2m_core.face_mesh import FacePrediction, Stages, to_world, unpooled
 from p2m_workbench.drawing.mesh_images import error_scale
 from p2m_workbench.viewing import (
     FaceScene,
-    Look,
     MeshPreview,
+    ViewOptions,
     draw_curves,
     inspect,
     inspector,
@@ -89,7 +89,7 @@ def test_each_level_has_its_own_geometry(first):
     scene = FaceScene(first)
     seen = set()
     for k in range(4):
-        scene.show(first, Look(stage=k + 1))
+        scene.show(first, ViewOptions(stage=k + 1))
         geometry = scene.solid.geometry
         assert scene.wire.geometry is scene.depth.geometry is scene.skin.geometry is geometry
         seen.add(geometry.model_id)
@@ -102,21 +102,21 @@ def test_each_level_has_its_own_geometry(first):
         np.testing.assert_allclose(np.linalg.norm(arrays(geometry)["normal"], axis=1), 1, atol=1e-5)
         assert scene.solid.morphTargetInfluences == [0]
     assert len(seen) == 4
-    scene.show(first, Look(stage=1))
+    scene.show(first, ViewOptions(stage=1))
     assert scene.solid.geometry.model_id in seen  # made once, then kept
 
 
 @pytest.mark.parametrize("stage", [0, 0.25, 1.5, 3.9])
 def test_between_levels_a_number_moves_the_mesh(first, stage):
     scene = FaceScene(first)
-    scene.show(first, Look(stage=stage))
+    scene.show(first, ViewOptions(stage=stage))
     geometry, [part] = scene.solid.geometry, scene.solid.morphTargetInfluences
     start, end = geometry.morphAttributes["position"][0].array, arrays(geometry)["position"]
     expected = to_world(Stages(first.mesh).vertices(stage))
     np.testing.assert_allclose(end + part * (start - end), expected, atol=1e-3)
     for mesh in (scene.depth, scene.skin, scene.wire):
         assert mesh.morphTargetInfluences == [part]
-    scene.show(first, Look(stage=stage, style="points"))
+    scene.show(first, ViewOptions(stage=stage, style="points"))
     np.testing.assert_allclose(scene.dots.geometry.attributes["position"].array, expected, atol=1e-3)
 
 
@@ -131,7 +131,7 @@ def test_photo_coordinates_find_the_vertex_on_the_photo(second):
 @pytest.mark.parametrize("stage", [4, 2.5])
 def test_error_colours_are_places_on_the_ramp(first, stage):
     scene = FaceScene(first)
-    scene.show(first, Look(stage=stage, surface="error", maximum=2.0))
+    scene.show(first, ViewOptions(stage=stage, surface="error", maximum=2.0))
     share = np.clip(first.error_at(stage) / 2.0, 0, 1)
     u = arrays(scene.solid.geometry)["uv"][:, 0]
     np.testing.assert_allclose((u * 256 - 0.5) / 255, share, atol=1e-5)
@@ -148,8 +148,8 @@ def test_what_is_shown(first, second, surface, style):
     scene = FaceScene(first)
     for prediction in (first, second):
         known = prediction is first
-        look = Look(surface=surface, style=style, truth=True, landmarks=True, photo=False)
-        scene.show(prediction, look)
+        options = ViewOptions(surface=surface, style=style, truth=True, landmarks=True, photo=False)
+        scene.show(prediction, options)
         shown = tuple(part.visible for part in (scene.solid, scene.wire, scene.dots))
         assert shown == tuple(map(bool, STYLES_SHOWN[style]))
         assert scene.skin.visible == (surface == "photo" and scene.solid.visible)
@@ -158,14 +158,14 @@ def test_what_is_shown(first, second, surface, style):
         assert not scene.photo.visible
         name = {"photo": "clay", "error": "error" if known else "clay"}.get(surface, surface)
         assert scene.solid.material is scene.materials[name]
-    scene.show(first, Look(stage=2))
+    scene.show(first, ViewOptions(stage=2))
     assert not scene.truth.visible
     assert scene.photo.visible
 
 
 def test_truth_of_a_coarse_level_is_its_first_rows(first):
     scene = FaceScene(first)
-    scene.show(first, Look(stage=2, truth=True))
+    scene.show(first, ViewOptions(stage=2, truth=True))
     count = len(first.mesh.levels[1])
     np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px[:count]))
 
@@ -177,14 +177,14 @@ def test_every_mesh_stands_in_the_middle_at_the_same_size(first, second):
         return (to_world(points_px) + np.array(scene.shift.position)) * np.array(scene.root.scale)
 
     for prediction in (first, second):
-        scene.show(prediction, Look())
+        scene.show(prediction, ViewOptions())
         points = placed(prediction.mesh.vertices_px)
         np.testing.assert_allclose(points.min(0) + points.max(0), 0, atol=1e-4)
         assert np.ptp(points, axis=0).max() == pytest.approx(1, abs=1e-4)
     # In the frame of another prediction the difference in place is seen.
-    scene.show(inspector.truth_of(first), Look(), first)
+    scene.show(inspector.truth_of(first), ViewOptions(), first)
     there = placed(first.truth_px)
-    scene.show(first, Look())
+    scene.show(first, ViewOptions())
     np.testing.assert_allclose(there, placed(first.truth_px), atol=1e-5)
 
 
@@ -285,11 +285,11 @@ def test_inspector_controls_reach_the_scene(first):
     widget.style_.value = "wire"
     assert scene.wire.visible
     assert not scene.solid.visible
-    scene.eye.camera.position = (3.0, 2.0, 1.0)
+    scene.camera.camera.position = (3.0, 2.0, 1.0)
     widget.front.click()
-    assert scene.eye.camera.position[:2] == (0, 0)
+    assert scene.camera.camera.position[:2] == (0, 0)
     widget.side.click()
-    assert scene.eye.camera.position[0] > 10
+    assert scene.camera.camera.position[0] > 10
 
 
 def test_a_click_tells_vertex_error_and_position(first):
@@ -309,7 +309,7 @@ def test_a_click_tells_vertex_error_and_position(first):
     widget.level.value = 400
     assert "vertex 321" in widget.read_out.value
     # The end of a drag is a click too, but means nothing.
-    widget.scene.eye.camera.position = (5.0, 0.0, 19.0)
+    widget.scene.camera.camera.position = (5.0, 0.0, 19.0)
     click(widget.scene, first, 7)
     assert "vertex 321" in widget.read_out.value
 
@@ -337,9 +337,9 @@ def test_two_weights_stand_side_by_side(first, second):
     assert widget.other.root.scale == widget.scene.root.scale
     assert f"{better.error_percent().mean():.2f} %" in widget._title.value
     widget.surface.value = "error"
-    assert widget.scene.look.maximum == widget.other.look.maximum == error_scale(first.error_percent())
+    assert widget.scene.options.maximum == widget.other.options.maximum == error_scale(first.error_percent())
     widget.level.value = 250
-    assert widget.other.look.stage == 2.5
+    assert widget.other.options.stage == 2.5
     widget.beside.label = "ground truth"
     np.testing.assert_array_equal(arrays(widget.other.depth.geometry)["position"][:10], to_world(first.truth_px[:10]))
     assert widget.other.solid.material is widget.other.materials["clay"]
@@ -556,12 +556,11 @@ def test_a_wish_can_be_taken_back(generator, control):
 @pytest.fixture(scope="module")
 def explored(tiny_settings):
     from p2m_core.config.loading import load_config
-    from p2m_core.data.preprocess import build_store
-    from p2m_core.data.store import Store
+    from p2m_workbench.preprocessing import preprocess
     from p2m_workbench.viewing.store_explorer import explore
 
     config = load_config("base", tiny_settings)
-    return explore(Store(build_store(config)), config)
+    return explore(preprocess(config), config)
 
 
 @pytest.mark.parametrize(
@@ -627,7 +626,7 @@ def test_without_the_photos_the_stored_crop_is_shown(explored):
     np.testing.assert_allclose(back, store.table["landmarks_px"][2][:, :2], atol=1e-3)
 
 
-def test_suspects_are_found_by_each_reason(explored):
+def test_outliers_are_found_by_each_reason(explored):
     from types import SimpleNamespace
 
     from p2m_workbench.doctor.outliers import find_outliers
