@@ -1,4 +1,4 @@
-"""Every benchmark can be imported; `make test-all` also runs each in its tiny mode. What it prints is for `make bench`."""
+"""Every benchmark can be imported; `make test-all` also runs their tiny modes. What they print is for `make bench`."""
 
 import importlib
 import os

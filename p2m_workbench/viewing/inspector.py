@@ -6,7 +6,6 @@ import base64
 import html
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 import ipywidgets as widgets
 import numpy as np
@@ -14,7 +13,8 @@ import numpy as np
 from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_workbench.drawing.html_page import PROTOCOL, sort_by_error, thumbnail
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, error_scale
-from p2m_workbench.viewing.scene import STYLES, SURFACES, FaceScene, Look
+from p2m_workbench.viewing.controls import checkbox, choice, css
+from p2m_workbench.viewing.scene import STYLES, SURFACES, FaceScene, ViewOptions
 
 UNIT = 100  # steps of the level slider from one level to the next
 GLIDE_S, GLIDE_STEPS = 0.4, 12
@@ -42,29 +42,22 @@ def truth_of(prediction: FacePrediction) -> FacePrediction:
     return FacePrediction(TRUTH, truth, prediction.photo)
 
 
-def css(more: str = "") -> widgets.HTML:
-    """The style sheet of what has class p2m-inspector, and more rules, as a widget that shows nothing."""
-    sheet = resources.files("p2m_workbench.viewing").joinpath("inspector.css").read_text(encoding="utf-8")
-    return widgets.HTML(f"<style>{sheet}{more}</style>", layout=widgets.Layout(display="none"))
-
-
 class Inspector(widgets.VBox):
     """The widget that `inspect` returns.
 
     Its controls are attributes: thumbnails (buttons), level, jumps (buttons), play, surface, style, photo, landmarks,
     truth, opacity, beside, turntable, front, side; `scene` and `other` are the scenes of the left and the right view.
-    `stage` is where the level slider stands, `read_out` what the last click told.
+    `stage` is the position of the level slider, `read_out` shows the last clicked vertex.
     """
 
     def __init__(self, checkpoints: Mapping[str, Sequence[FacePrediction]], width_px: int = 620, height_px: int = 560):
         self.size = (width_px, height_px)
         self.checkpoints = {name: list(predictions) for name, predictions in checkpoints.items()}
-        first = next(iter(self.checkpoints), "")
         if not self.checkpoints or not all(self.checkpoints.values()):
             raise ValueError("inspect needs at least one prediction")
-        self.predictions = sort_by_error(self.checkpoints[first])
-        self.first = first
-        self.index, self._vertex, self._moved, self._quiet = 0, None, 0.0, False
+        self.first = next(iter(self.checkpoints))
+        self.predictions = sort_by_error(self.checkpoints[self.first])
+        self.index, self._vertex, self._camera_moved, self._updating = 0, None, 0.0, False
         self._truths: dict[int, FacePrediction] = {}
         self._scales: dict[int, float] = {}
         self.scene = FaceScene(self.prediction, width_px, height_px)
@@ -73,11 +66,10 @@ class Inspector(widgets.VBox):
         self._captions = [widgets.HTML().add_class("p2m-caption") for _ in range(2)]
         self._views = widgets.HBox([self._view(self.scene, 0)]).add_class("p2m-views")
         body = widgets.HBox([self._views, self._panel()]).add_class("p2m-body")
-        strip = widgets.HBox(self.thumbnails).add_class("p2m-strip")
-        super().__init__([self._style(), strip, body])
+        super().__init__([self._style(), widgets.HBox(self.thumbnails).add_class("p2m-strip"), body])
         self.add_class("p2m-inspector")
         self.choose(0)
-        self._listen()
+        self._connect()
 
     @property
     def prediction(self) -> FacePrediction:
@@ -91,27 +83,26 @@ class Inspector(widgets.VBox):
 
     @property
     def stage(self) -> float:
-        """Where the level slider stands: 0 the template, 1 the first level."""
+        """Position of the level slider: 0 the template, 1 the first level."""
         return self.level.value / UNIT
 
     # --- controls ---
 
     def _build_controls(self) -> None:
+        self._uid = self.scene.renderer.model_id[:8]  # of this inspector's style rules
         self.thumbnails = [
-            widgets.Button(description=self._short_error(s), tooltip=s.name).add_class("p2m-thumb")
-            for s in self.predictions
+            widgets.Button(description=self._mean_error(s), tooltip=s.name)
+            .add_class("p2m-thumb")
+            .add_class(f"p2m-thumb-{self._uid}-{k}")
+            for k, s in enumerate(self.predictions)
         ]
-        for k, button in enumerate(self.thumbnails):
-            button.add_class(f"p2m-thumb-{self._uid}-{k}")
         self.level = widgets.IntSlider(step=5, readout=False).add_class("p2m-level")
         self.play = widgets.Play(step=5, interval=40, show_repeat=True).add_class("p2m-play")
         widgets.jslink((self.play, "value"), (self.level, "value"))
         self._jumps = widgets.HBox().add_class("p2m-jumps")
-        self.surface = self._choice(*SURFACES)
-        self.style_ = self._choice(*STYLES)
-        self.photo = self._switch("Photo", True)
-        self.landmarks = self._switch("Landmarks")
-        self.truth = self._switch("Ground truth over it")
+        self.surface, self.style_ = choice(SURFACES), choice(STYLES)
+        self.photo, self.landmarks = checkbox("Photo", True), checkbox("Landmarks")
+        self.truth = checkbox("Ground truth over it")
         self.opacity = widgets.FloatSlider(1.0, min=0.1, max=1.0, step=0.05, readout=False, description="Opacity")
         self.opacity.add_class("p2m-opacity")
         self.beside = widgets.Dropdown(options=[(NOTHING, 0)], value=0, description="Beside")
@@ -120,21 +111,8 @@ class Inspector(widgets.VBox):
         self.front, self.side = widgets.Button(description="Front"), widgets.Button(description="Side")
         self._title, self._legend, self.read_out = widgets.HTML(), widgets.HTML(), widgets.HTML()
 
-    @property
-    def _uid(self) -> str:
-        return self.scene.renderer.model_id[:8]
-
     @staticmethod
-    def _choice(*names: str) -> widgets.ToggleButtons:
-        options = [(name.capitalize(), name) for name in names]
-        return widgets.ToggleButtons(options=options, value=names[0]).add_class("p2m-choice")
-
-    @staticmethod
-    def _switch(title: str, value: bool = False) -> widgets.Checkbox:
-        return widgets.Checkbox(value, description=title, indent=False)
-
-    @staticmethod
-    def _short_error(prediction: FacePrediction) -> str:
+    def _mean_error(prediction: FacePrediction) -> str:
         return "" if prediction.truth_px is None else f"{prediction.error_percent().mean():.2f} %"
 
     def _style(self) -> widgets.HTML:
@@ -144,6 +122,9 @@ class Inspector(widgets.VBox):
             for k, picture in enumerate(pictures)
         )
         return css(rules)
+
+    def _view(self, scene: FaceScene, number: int) -> widgets.VBox:
+        return widgets.VBox([scene.renderer, self._captions[number]]).add_class("p2m-view")
 
     def _panel(self) -> widgets.VBox:
         switches = widgets.HBox([self.photo, self.landmarks]).add_class("p2m-pair")
@@ -156,25 +137,24 @@ class Inspector(widgets.VBox):
             ]
         ).add_class("p2m-panel")  # fmt: skip
 
-    def _listen(self) -> None:
+    def _connect(self) -> None:
         for control in (self.level, self.surface, self.style_, self.photo, self.landmarks, self.truth, self.opacity):
             control.observe(self._show, "value")
         for k, button in enumerate(self.thumbnails):
             button.on_click(lambda _, k=k: self.choose(k))
-        self.beside.observe(self._set_beside, "value")
+        self.beside.observe(self._show_beside, "value")
         self.turntable.observe(self._turn, "value")
-        self.front.on_click(lambda _: self.scene.eye.look_from())
-        self.side.on_click(lambda _: self.scene.eye.look_from(60, 8))
-        self.scene.eye.camera.observe(self._note_move, "position")
-        self._attend(self.scene)
+        self.front.on_click(lambda _: self.scene.camera.view_from())
+        self.side.on_click(lambda _: self.scene.camera.view_from(60, 8))
+        self.scene.camera.camera.observe(self._camera_has_moved, "position")
+        self._connect_clicks(self.scene)
 
-    def _attend(self, scene: FaceScene) -> None:
-        """Listen to a scene's clicks."""
+    def _connect_clicks(self, scene: FaceScene) -> None:
         scene.picker.observe(lambda _: self._pick(scene), ["point", "faceIndex"])
 
-    def _note_move(self, change: dict) -> None:
+    def _camera_has_moved(self, change: dict) -> None:
         if not np.allclose(change["old"], change["new"], atol=1e-3):  # a click moves it by a rounding error
-            self._moved = time.monotonic()
+            self._camera_moved = time.monotonic()
 
     # --- what is shown ---
 
@@ -183,8 +163,8 @@ class Inspector(widgets.VBox):
         self.thumbnails[self.index].remove_class("p2m-on")
         self.index = index
         self.thumbnails[index].add_class("p2m-on")
-        was_finest, stages = self.level.value == self.level.max, self.scene.parts_of(self.prediction).stages
-        self._quiet = True  # one new picture for the sample, not one a control
+        was_finest, stages = self.level.value == self.level.max, self.scene.stages_of(self.prediction)
+        self._updating = True  # one new picture for the sample, not one for each control
         try:
             for control in (self.level, self.play):
                 control.min, control.max = 0, UNIT * stages.last
@@ -199,9 +179,9 @@ class Inspector(widgets.VBox):
             self.beside.options = [(label, k) for k, label in enumerate(labels)]
             self.beside.value = labels.index(chosen) if chosen in labels else 0
         finally:
-            self._quiet = False
+            self._updating = False
         self._vertex = None
-        self._set_beside()
+        self._show_beside()
 
     def _set_jumps(self, first: int, last: int) -> None:
         numbers = range(first, last + 1)
@@ -212,36 +192,34 @@ class Inspector(widgets.VBox):
             self._jumps.children = buttons
 
     def glide_to(self, stage: float) -> None:
-        """Move the level slider to a stage, in some steps that one can follow."""
+        """Move the level slider to a stage in visible steps."""
         for value in np.linspace(self.level.value, UNIT * stage, GLIDE_STEPS + 1)[1:]:
             # The browser snaps other values to a step and sends that back.
             self.level.value = self.level.step * round(value / self.level.step)
             time.sleep(GLIDE_S / GLIDE_STEPS)
 
     def _all_beside(self) -> list[tuple[str, FacePrediction | None]]:
-        """What can stand in the right view: the truth, the same sample by other weights, other samples."""
-        options = [(NOTHING, None)]
-        if self.prediction.truth_px is not None:
-            if id(self.prediction) not in self._truths:
-                self._truths[id(self.prediction)] = truth_of(self.prediction)
-            options.append((TRUTH, self._truths[id(self.prediction)]))
-        place = next(k for k, s in enumerate(self.checkpoints[self.first]) if s is self.prediction)
+        """Options of the right view: the truth, the same sample by other weights, other samples."""
+        options, shown = [(NOTHING, None)], self.prediction
+        if shown.truth_px is not None:
+            options.append((TRUTH, self._truths.setdefault(id(shown), truth_of(shown))))
+        place = next(k for k, s in enumerate(self.checkpoints[self.first]) if s is shown)
         others = [(name, s) for name, s in self.checkpoints.items() if name != self.first]
         options += [(name, predictions[place]) for name, predictions in others if place < len(predictions)]
-        return options + [(s.name, s) for s in self.predictions if s is not self.prediction]
+        return options + [(s.name, s) for s in self.predictions if s is not shown]
 
-    def _set_beside(self, _: object = None) -> None:
-        if self._quiet:
+    def _show_beside(self, _: object = None) -> None:
+        if self._updating:
             return
         shown, (width, height) = self.compared is not None, self.size
         if shown:
             width = (width - GAP_PX) // 2
             if self.other is None:
-                self.other = FaceScene(self.compared, width, height, self.scene.eye)
-                # The same controls in both views: both are drawn while one turns.
-                self._attend(self.other)
+                # The same camera and mouse controls in both views: both are drawn while one turns.
+                self.other = FaceScene(self.compared, width, height, self.scene.camera)
+                self._connect_clicks(self.other)
         self.scene.resize(width, height)
-        self.scene.eye.fit(width, height)  # after the size, which clears the view until something is drawn
+        self.scene.camera.fit(width, height)  # after the size, which clears the view until something is drawn
         self._show()
         if shown and len(self._views.children) == 1:
             self._views.children = [*self._views.children, self._view(self.other, 1)]
@@ -255,71 +233,64 @@ class Inspector(widgets.VBox):
             self._scales[id(prediction)] = error_scale(prediction.error_percent())
         return self._scales[id(prediction)]
 
-    def _view(self, scene: FaceScene, number: int) -> widgets.VBox:
-        return widgets.VBox([scene.renderer, self._captions[number]]).add_class("p2m-view")
-
-    def _look(self) -> Look:
+    def _options(self) -> ViewOptions:
         maxima = [self._scale(s) for s in (self.prediction, self.compared) if s is not None and s.truth_px is not None]
-        return Look(
+        return ViewOptions(
             stage=self.stage, surface=self.surface.value, style=self.style_.value, landmarks=self.landmarks.value,
             photo=self.photo.value, truth=self.truth.value, opacity=self.opacity.value,
             maximum=max(maxima, default=1.0),
         )  # fmt: skip
 
     def _show(self, _: object = None) -> None:
-        if self._quiet:
+        if self._updating:
             return
-        look, other = self._look(), self.compared
-        self.scene.show(self.prediction, look)
+        options, shown, other = self._options(), self.prediction, self.compared
+        self.scene.show(shown, options)
         if other is not None:
-            same_photo = other.photo.shape == self.prediction.photo.shape and np.array_equal(
-                other.photo, self.prediction.photo
-            )
-            self.other.show(other, look, self.prediction if same_photo else None)
-        self._describe(look)
+            self.other.show(other, options, shown if np.array_equal(other.photo, shown.photo) else None)
+        self._describe(options)
 
-    def _describe(self, look: Look) -> None:
-        level = max(int(np.ceil(self.stage)), 1)
-        mesh = self.prediction.mesh
+    def _describe(self, options: ViewOptions) -> None:
+        """Captions, and the title with numbers of vertices and errors."""
+        level, mesh = max(int(np.ceil(self.stage)), 1), self.prediction.mesh
         where = f"level {self.stage:.4g}" if self.stage else "template"
         counts = f"{where} · {len(mesh.levels[level - 1])} vertices · {len(mesh.level_faces[level - 1])} faces"
-        error = ""
+        error, label = "", html.escape(self.beside.label)
         if self.prediction.truth_px is not None:
-            values = self.prediction.error_at(self.stage, self.scene.parts_of(self.prediction).stages)
+            values = self.prediction.error_at(self.stage, self.scene.stages_of(self.prediction))
             error = f"mean error <b>{values.mean():.2f} %</b>, worst {values.max():.1f} %"
             if self.compared is not None and self.compared.truth_px is not None:
-                mean = self.compared.error_at(self.stage, self.other.parts_of(self.compared).stages).mean()
-                error += f"<br>{html.escape(self.beside.label)}: mean <b>{mean:.2f} %</b>"
-        elif look.surface == "error":
+                mean = self.compared.error_at(self.stage, self.other.stages_of(self.compared)).mean()
+                error += f"<br>{label}: mean <b>{mean:.2f} %</b>"
+        elif options.surface == "error":
             error = "no ground truth, so no error"
-        name, beside = html.escape(self.prediction.name), self.compared is not None
-        self._captions[0].value = html.escape(self.first or self.prediction.name) if beside else ""
-        self._captions[1].value = html.escape(self.beside.label) if beside else ""
+        name = html.escape(self.prediction.name)
+        captions = ("", "") if self.compared is None else (html.escape(self.first) or name, label)
+        for caption, text in zip(self._captions, captions, strict=True):
+            caption.value = text
         for button in self._jumps.children:
             at = (button.description == "Template" and not self.stage) or button.description == f"{self.stage:g}"
             (button.add_class if at else button.remove_class)("p2m-on")
         self._title.value = f'<div class="name">{name}</div><div class="soft">{counts}<br>{error}</div>'
-        self._tell(look)
+        self._describe_vertex(options)
 
     # --- clicks ---
 
     def _pick(self, scene: FaceScene) -> None:
-        if time.monotonic() - self._moved < DRAG_S:
-            return
-        shown = self.prediction if scene is self.scene else self.compared
-        self._vertex = scene.picked(shown)
-        self._tell(self._look())
+        if time.monotonic() - self._camera_moved >= DRAG_S:
+            self._vertex = scene.picked_vertex(self.prediction if scene is self.scene else self.compared)
+            self._describe_vertex(self._options())
 
-    def _tell(self, look: Look) -> None:
-        """The ring around the chosen vertex, its facts, and its place on the error scale."""
-        stages, vertex, error = self.scene.parts_of(self.prediction).stages, self._vertex, None
+    def _describe_vertex(self, options: ViewOptions) -> None:
+        """The ring around the chosen vertex, its position and error, and its mark on the error scale."""
+        stages, vertex, error = self.scene.stages_of(self.prediction), self._vertex, None
         places = stages.vertices(self.stage)
         if vertex is not None and vertex >= len(places):
             vertex = None  # of a finer level
-        self.scene.point_out(None if vertex is None else places[vertex])
+        self.scene.mark_place(None if vertex is None else places[vertex])
         if self.compared is not None:
-            there = self.other.parts_of(self.compared).stages.vertices(self.stage)
-            self.other.point_out(there[vertex] if vertex is not None and vertex < len(there) else None)
+            there = self.other.stages_of(self.compared).vertices(self.stage)
+            self.other.mark_place(there[vertex] if vertex is not None and vertex < len(there) else None)
         if vertex is None:
             self.read_out.value = '<div class="soft">Click on the mesh: vertex, error, position</div>'
         else:
@@ -329,16 +300,12 @@ class Inspector(widgets.VBox):
                 error = float(self.prediction.error_at(self.stage, stages)[vertex])
                 facts += f" · error <b>{error:.2f} %</b>"
             self.read_out.value = f'<div>{facts}<br><span class="soft">x {x:.1f}, y {y:.1f}, z {z:.1f} px</span></div>'
-        shown = look.surface == "error" and self.prediction.truth_px is not None
-        self._legend.value = color_bar(look.maximum, error) if shown else ""
+        shown = options.surface == "error" and self.prediction.truth_px is not None
+        self._legend.value = color_bar(options.maximum, error) if shown else ""
 
     def _turn(self, _: object = None) -> None:
-        scenes = [self.scene] if self.compared is None else [self.scene, self.other]
-        for scene in scenes:
-            if self.turntable.value:
-                scene.turntable.play()
-            else:
-                scene.turntable.stop()
+        for scene in [self.scene] if self.compared is None else [self.scene, self.other]:
+            (scene.turntable.play if self.turntable.value else scene.turntable.stop)()
 
 
 def inspect(
@@ -348,7 +315,7 @@ def inspect(
 ) -> Inspector:
     """A widget to look at predictions: thumbnails sorted by error, the mesh over its photo, a slider from the template
     through the levels, surfaces and styles, the ground truth over it or beside it, error colours with their scale,
-    and what a click on the mesh tells. Two views side by side share a camera.
+    and vertex, error and position at a click. Two views side by side share a camera.
 
     Args:    predictions: at least one, or by name a list for each of several weights, with the same samples in the same
              order; the first of them is in the left view.

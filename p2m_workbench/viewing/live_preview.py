@@ -10,18 +10,18 @@ from io import BytesIO
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from p2m_core.face_mesh import FacePrediction
 from p2m_workbench.drawing.mesh_images import error_scale
-from p2m_workbench.viewing.inspector import css, truth_of
-from p2m_workbench.viewing.scene import Eye, FaceScene, Look
+from p2m_workbench.viewing.controls import checkbox, css
+from p2m_workbench.viewing.inspector import truth_of
+from p2m_workbench.viewing.scene import FaceScene, OrbitCamera, ViewOptions
 
 MAX_VIEWS = 4  # of the 8 that a page may hold
 _COLORS = ("#2b6cb0", "#d9622b", "#2f8f83", "#8a4fa8", "#8a6d1f", "#6b7280")
 _AXES = ("step", "epoch", "iteration")
-_ASIDE = ("time", "seconds", "lr", "eta", "samples", "rate")  # columns that are no curve of interest
+_NO_CURVE = ("time", "seconds", "lr", "eta", "samples", "rate")  # words in the names of columns that are not drawn
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +36,18 @@ def draw_curves(metrics: pd.DataFrame, width_px: int = 640, height_px: int = 300
     x_name = next((name for name in _AXES if name in metrics), None)
     x = metrics[x_name] if x_name else metrics.index.to_series()
     numeric = metrics.select_dtypes("number").replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
-    names = [n for n in numeric if n not in _AXES and not any(word in str(n).lower() for word in _ASIDE)]
-    losses = [n for n in names if "loss" in str(n).lower()][: len(_COLORS)]
-    others = [n for n in names if n not in losses and "loss" not in str(n).lower()][: len(_COLORS)]
-    groups = [group for group in (losses, others) if group]
+    names = [n for n in numeric if n not in _AXES and not any(word in str(n).lower() for word in _NO_CURVE)]
+    losses = [n for n in names if "loss" in str(n).lower()]
+    groups = [group[: len(_COLORS)] for group in (losses, [n for n in names if n not in losses]) if group]
     # A Figure of its own, not pyplot's: that one is not safe in a thread and would pop up in the notebook.
     figure = Figure((width_px / 100, height_px / 100), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, max(1, len(groups)), squeeze=False)[0]
     for axis, group in zip(axes, groups, strict=False):
         for name, color in zip(group, _COLORS, strict=False):
             known = numeric[name].notna()
             marker = "o" if known.sum() < 2 else None
             axis.plot(x[known], numeric[name][known], color=color, lw=1.6, label=str(name), marker=marker, ms=4)
-        if group is losses and all((numeric[n].dropna() > 0).all() for n in group):
+        if group[0] in losses and (numeric[group].fillna(1) > 0).all(axis=None):
             axis.set_yscale("log")
         axis.legend(frameon=False, fontsize=8)
     for axis in axes:
@@ -67,7 +65,7 @@ def draw_curves(metrics: pd.DataFrame, width_px: int = 640, height_px: int = 300
 class MeshPreview(widgets.VBox):
     """Live views in a row, which turn together, with curves below them.
 
-    While a cell trains, the kernel answers no control; so what the switches do happens in the browser alone.
+    While a cell trains, the kernel answers no control, so the switches are linked to the views in the browser.
 
     Args:    width_px: of the whole.
     """
@@ -78,9 +76,7 @@ class MeshPreview(widgets.VBox):
         self.shown: list[FacePrediction] = []
         self._views = widgets.HBox().add_class("p2m-views")
         titles = {"photo": "Photo", "wire": "Edges", "truth": "Ground truth", "skin": "Error colours"}
-        self.switches = {
-            part: widgets.Checkbox(part == "photo", description=title, indent=False) for part, title in titles.items()
-        }
+        self.switches = {part: checkbox(title, part == "photo") for part, title in titles.items()}
         self._switches = widgets.HBox([*self.switches.values()]).add_class("p2m-switches")
         self._legend = widgets.HTML().add_class("p2m-note")
         self._stage = widgets.VBox([css(), self._views, self._switches, self._legend]).add_class("p2m-inspector")
@@ -122,15 +118,15 @@ class MeshPreview(widgets.VBox):
 
     def _build(self, predictions: list[FacePrediction]) -> None:
         """A view a prediction, all with one camera."""
-        side, eye, self.shown = self.width_px // len(predictions) - 4, Eye(), predictions
-        side = min(side, self.width_px // 3)
-        eye.fit(side, side)
+        side, camera = min(self.width_px // len(predictions) - 4, self.width_px // 3), OrbitCamera()
+        camera.fit(side, side)
+        self.shown = predictions
         known = all(s.truth_px is not None for s in predictions)
         # The first meshes of a training are far off, and would leave later ones all blue.
         self._maximum = min(5.0, max(error_scale(s.error_percent()) for s in predictions)) if known else 1.0
         for prediction in predictions:
-            scene = FaceScene(prediction, side, side, eye)
-            scene.show(prediction, Look(), truth_of(prediction) if known else None)
+            scene = FaceScene(prediction, side, side, camera)
+            scene.show(prediction, ViewOptions(), truth_of(prediction) if known else None)
             level = scene.parts_of(prediction).finest
             scene.lines.opacity = 0.14  # thin, or they blacken a small picture
             if known:

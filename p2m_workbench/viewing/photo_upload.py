@@ -1,4 +1,4 @@
-"""The desk: photos uploaded in the browser, a box by hand where no face is found, and the mesh of each."""
+"""Photo upload in a notebook: photos from the browser, a box by hand where no face is found, and their meshes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from p2m_workbench.drawing.mesh_images import encode_picture, static_picture
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.predict import find_meshes
 from p2m_workbench.photos.read import decode_photo
+from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.inspector import inspect
 
 FOUND, GIVEN = (64, 224, 180), (255, 176, 32)  # RGB of found boxes, and of the one given by hand
-PHOTO_PX = 420  # longer side of the photo on the desk
+PHOTO_PX = 420  # longer side of the photo as shown
 
 
-class PhotoDesk(widgets.VBox):
-    """An upload button; the photo with its boxes; two range sliders that give a box; what came of it.
+class PhotoUpload(widgets.VBox):
+    """An upload button; the photo with its boxes; two range sliders that give a box; the predicted meshes.
 
     Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, choice (of the photo), by_hand, across, down,
     go, message, picture; `predictions` are those of the photo on show.
@@ -38,75 +39,71 @@ class PhotoDesk(widgets.VBox):
         self._boxes = np.zeros((0, 4))
         self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="Upload photos")
         self.upload.add_class("p2m-upload")
-        self.choice = widgets.Dropdown(description="Photo", layout=widgets.Layout(width="300px", display="none"))
-        self.by_hand = widgets.Checkbox(False, description="Give the box by hand: brows, jaw and chin", indent=False)
-        wide = {
-            "layout": widgets.Layout(width="300px"),
-            "style": {"description_width": "50px"},
-            "readout_format": ".0f",
-        }
-        self.across = widgets.FloatRangeSlider(description="Across", min=0, max=1, step=1, **wide)
-        self.down = widgets.FloatRangeSlider(description="Down", min=0, max=1, step=1, **wide)
+        self.choice = widgets.Dropdown(description="Photo", layout={"width": "300px", "display": "none"})
+        self.by_hand = checkbox("Give the box by hand: brows, jaw and chin")
+        self.across, self.down = (
+            labelled(widgets.FloatRangeSlider, title, 50, 300, min=0, max=1, step=1, readout_format=".0f",
+                     continuous_update=True)
+            for title in ("Across", "Down")
+        )  # fmt: skip
         self.go = widgets.Button(description="Predict", icon="play", button_style="primary")
-        self.message = widgets.HTML()
-        self.photo = widgets.Image(format="png", layout=widgets.Layout(max_width=f"{PHOTO_PX}px"))
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
-        self.picture.add_class("p2m-result")
-        self.view = widgets.VBox()
+        self.message, self.view = widgets.HTML(), widgets.VBox()
+        self.photo = widgets.Image(format="png", layout={"max_width": f"{PHOTO_PX}px"})
+        self.picture = widgets.Image(format="png", layout={"max_width": "100%"}).add_class("p2m-result")
         controls = widgets.VBox([self.choice, self.by_hand, self.across, self.down, self.go, self.message])
-        self.bench = widgets.HBox([self.photo, controls], layout=widgets.Layout(display="none", flex_flow="row wrap"))
+        self.box_editor = widgets.HBox([self.photo, controls], layout={"display": "none", "flex_flow": "row wrap"})
         self.upload.observe(self._uploaded, "value")
-        self.choice.observe(lambda _: self._enter(), "value")
+        self.choice.observe(lambda _: self._open(), "value")
         for control in (self.by_hand, self.across, self.down):
             control.observe(self._show, "value")
         self.go.on_click(lambda _: self.predict())
-        super().__init__([self.upload, self.bench, self.picture, self.view])
+        super().__init__([self.upload, self.box_editor, self.picture, self.view])
         self.add_class("p2m-photo-upload")
 
-    def take(self, name: str, content: bytes) -> None:
-        """Put a photo on the desk, look for its faces, and predict them."""
+    def add(self, name: str, content: bytes) -> None:
+        """Add a photo, detect its faces, and predict them."""
         name = Path(name).name
         try:
             self.photos[name] = decode_photo(content, name)
         except InputError as error:
-            self._say(str(error))
+            self._report(str(error))
             return
         write_bytes(self.folder / "photos" / name, content)
         self.choice.options = list(self.photos)
         self.choice.layout.display = None if len(self.photos) > 1 else "none"
         if self.choice.value == name:
-            self._enter()
+            self._open()
         else:
             self.choice.value = name
 
     def predict(self) -> None:
-        """Predict the photo on show: with the found boxes, or with the one by hand."""
+        """Predict the photo on show: from the found boxes, or from the one given by hand."""
         boxes = self.box()[None] if self.by_hand.value else self._boxes
         self.predictions, self.picture.value, self.view.children = [], b"", ()
         if not len(boxes):
             self.by_hand.value = True
-            self._say("no face found: give a box around brows, jaw and chin with the sliders, then press Predict")
+            self._report("no face found: give a box around brows, jaw and chin with the sliders, then press Predict")
             return
         path = self.folder / "photos" / self.choice.value
         result = predict_files([path], self.folder, boxes, self.settings, self.device)
         self.predictions = result.predictions
-        self._say(*result.problems, *result.warnings, *(f"{item.name}: written" for item in self.predictions))
+        self._report(*result.problems, *result.warnings, *(f"{item.name}: written" for item in self.predictions))
         if self.predictions:
             rows = [static_picture(item, 240) for item in self.predictions]
             self.picture.value = encode_picture(np.concatenate(rows))
             self.view.children = (inspect(self.predictions),)
 
     def box(self) -> np.ndarray:
-        """The box that the sliders say, (4,) x0 y0 x1 y1."""
+        """The box of the sliders, (4,) x0 y0 x1 y1."""
         (x0, x1), (y0, y1) = self.across.value, self.down.value
         return np.array([x0, y0, x1, y1])
 
     def _uploaded(self, _: object) -> None:
         for item in self.upload.value:
-            self.take(item["name"], bytes(item["content"]))
+            self.add(item["name"], bytes(item["content"]))
         self.upload.value = ()  # so that the same file can come again
 
-    def _enter(self) -> None:
+    def _open(self) -> None:
         photo = self.photos[self.choice.value]
         height, width = photo.shape[:2]
         model = open_network(self.settings.weights, self.device, self.settings.precision)
@@ -118,7 +115,7 @@ class PhotoDesk(widgets.VBox):
             slider.max = size
             slider.value = (max(low, 0), min(high, size))
         self.by_hand.value = False
-        self.bench.layout.display = None
+        self.box_editor.layout.display = None
         self._show()
         self.predict()
 
@@ -134,10 +131,10 @@ class PhotoDesk(widgets.VBox):
             draw.rectangle([*np.sort((box * scale).reshape(2, 2), 0).ravel()], outline=color, width=3)
         self.photo.value = encode_picture(np.asarray(photo))
 
-    def _say(self, *lines: str) -> None:
+    def _report(self, *lines: str) -> None:
         self.message.value = "<br>".join(html.escape(line) for line in lines)
 
 
-def photo_desk(folder: str | Path, settings: PredictConfig) -> PhotoDesk:
-    """A desk whose meshes go to a folder, with the settings of a config's `predict` section."""
-    return PhotoDesk(folder, settings)
+def upload_photos(folder: str | Path, settings: PredictConfig) -> PhotoUpload:
+    """A photo upload that writes meshes to a folder, with the settings of a config's `predict` section."""
+    return PhotoUpload(folder, settings)

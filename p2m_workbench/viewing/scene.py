@@ -1,4 +1,4 @@
-"""The pythreejs scene of a prediction: its photo, its mesh at any stage, and what can be laid over it."""
+"""The pythreejs scene of a prediction: photo, mesh at any stage of the deformation, landmarks and ground truth."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ SURFACES = ("clay", "photo", "normals", "error")
 STYLES = ("solid", "edges", "wire", "points")
 _RAMP_PX = 256
 _DARK, _PALE = "#141c26", "#a9e4d8"
+# Surfaces are drawn a little behind their place, so that the edges of the same mesh are not hidden by it.
+_BEHIND_LINES = {"side": "DoubleSide", "polygonOffset": True, "polygonOffsetFactor": 1, "polygonOffsetUnits": 2}
 
 
 @dataclass(frozen=True)
-class Look:
+class ViewOptions:
     """What of a prediction is shown, and how.
 
-    stage    0 is the template, 1 the coarsest level, and so on; between them the mesh is on its way
+    stage    0 is the template, 1 the coarsest level, and so on; fractions are deformations in between
     surface  one of SURFACES; error shows clay where there is no ground truth
     style    one of STYLES
     opacity  of the surface, 0 to 1
@@ -88,7 +90,8 @@ class _Level:
         self._index = _attribute(self.faces.ravel(), np.uint32)
         self.photo_uv = self.on_photo(self.world, self.prediction.photo)
         self.solid = self._geometry(_attribute(self.photo_uv))
-        self.shown = {"ramp": None, "places": None}  # what the arrays of that name hold
+        self._ramp_uv: np.ndarray | None = None
+        self._points_stage: float | None = None
 
     def _geometry(self, uv: three.BufferAttribute) -> three.BufferGeometry:
         return three.BufferGeometry(
@@ -96,24 +99,14 @@ class _Level:
         )
 
     @cached_property
-    def ramp(self) -> three.BufferAttribute:
-        """Each vertex's place on the colour ramp. A texture coordinate, so that colours are exact between vertices."""
-        return _attribute(np.zeros((len(self.world), 2)))
-
-    @cached_property
     def heat(self) -> three.BufferGeometry:
-        """The level with `ramp` in place of the coordinates on the photo."""
-        return self._geometry(self.ramp)
+        """The level with texture coordinates on the error ramp: so colours are exact between vertices, too."""
+        return self._geometry(_attribute(np.zeros((len(self.world), 2))))
 
     @cached_property
-    def places(self) -> three.BufferAttribute:
-        """Where the dots are: points know no morph targets."""
-        return _attribute(self.world)
-
-    @cached_property
-    def dots(self) -> three.BufferGeometry:
-        """The vertices alone."""
-        return three.BufferGeometry(attributes={"position": self.places})
+    def points(self) -> three.BufferGeometry:
+        """The vertices alone; points have no morph targets."""
+        return three.BufferGeometry(attributes={"position": _attribute(self.world)})
 
     @cached_property
     def truth(self) -> three.BufferGeometry:
@@ -121,6 +114,19 @@ class _Level:
         truth = to_world(self.prediction.truth_px[: len(self.world)])
         attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
         return three.BufferGeometry(attributes=attributes, index=self._index)
+
+    def set_errors(self, share: np.ndarray) -> None:
+        """Colour `heat` by errors (V,) as shares of the ramp. Arrays travel to the browser, so only a change is set."""
+        u = np.clip(share, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
+        uv = np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
+        if self._ramp_uv is None or not np.array_equal(uv, self._ramp_uv):
+            self.heat.attributes["uv"].array = self._ramp_uv = uv
+
+    def set_points(self, world: np.ndarray, stage: float) -> None:
+        """Move `points` to the vertices of a stage (V, 3)."""
+        if self._points_stage != stage:
+            self.points.attributes["position"].array = np.ascontiguousarray(world)
+            self._points_stage = stage
 
     @staticmethod
     def on_photo(world: np.ndarray, photo: np.ndarray) -> np.ndarray:
@@ -130,14 +136,13 @@ class _Level:
 
 
 class _Parts:
-    """What of one prediction goes into a scene; made when it is first shown, since all of it travels to the browser."""
+    """Geometry and materials of one prediction, made when it is first shown: all of it is sent to the browser."""
 
     def __init__(self, prediction: FacePrediction):
         self.prediction, self.stages = prediction, Stages(prediction.mesh)
         self._levels: dict[int, _Level] = {}
-        self.landmarks = three.BufferGeometry(
-            attributes={"position": _attribute(to_world(prediction.mesh.landmarks_px))}
-        )
+        landmarks = _attribute(to_world(prediction.mesh.landmarks_px))
+        self.landmarks = three.BufferGeometry(attributes={"position": landmarks})
         height, width = prediction.photo.shape[:2]
         self.photo = three.PlaneBufferGeometry(width, height)
         self._texture = _texture(photo_uri(prediction.photo))
@@ -174,13 +179,13 @@ class _Parts:
 
 def _material(sphere: np.ndarray, **options) -> three.MeshMatcapMaterial:
     return three.MeshMatcapMaterial(
-        matcap=_texture(data_uri(sphere)), side="DoubleSide", transparent=True, morphTargets=True, morphNormals=True,
-        polygonOffset=True, polygonOffsetFactor=1, polygonOffsetUnits=2, **options,
+        matcap=_texture(data_uri(sphere)), transparent=True, morphTargets=True, morphNormals=True,
+        **_BEHIND_LINES, **options,
     )  # fmt: skip
 
 
-class Eye:
-    """An orthographic camera with its controls, which any number of scenes share: they turn together.
+class OrbitCamera:
+    """An orthographic camera with mouse controls, which several scenes can share: they then turn together.
 
     From the front every vertex lies on its own pixel of the photo.
     """
@@ -192,20 +197,20 @@ class Eye:
         self.controls = three.OrbitControls(controlling=self.camera, screenSpacePanning=True)
 
     def fit(self, width_px: int, height_px: int) -> None:
-        """Take the shape of a view of this size; a narrow one sees more above and below."""
+        """Fit the picture to a view of this size; a narrow view shows more above and below."""
         half = FRAME / 2 * max(1.0, 0.78 * height_px / width_px)
         aspect = width_px / height_px
         self.camera.left, self.camera.right = -half * aspect, half * aspect
         self.camera.top, self.camera.bottom = half, -half
 
-    def look_from(self, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> None:
-        """Stand at an angle, 0 being the photo's camera, and undo zoom and shift."""
+    def view_from(self, yaw_deg: float = 0.0, pitch_deg: float = 0.0) -> None:
+        """Turn to an angle, 0 being that of the photo, and undo zoom and shift."""
         yaw, pitch = np.deg2rad([yaw_deg, pitch_deg])
-        place = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)]) * DISTANCE
+        position = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)]) * DISTANCE
         self.controls.target = (0.0, 0.0, 0.0)
         self.camera.zoom = 1.0
         self.camera.up = (0.0, 1.0, 0.0)
-        self.camera.position = tuple(map(float, place))
+        self.camera.position = tuple(map(float, position))
         self.controls.exec_three_obj_method("update")
 
 
@@ -215,12 +220,14 @@ class FaceScene:
     A page holds at most 8 live views, so a list of predictions shares one. Each mesh is scaled to the same size, so the
     camera stays where it is when the prediction changes.
 
-    Args:    prediction: shown first.   width_px, height_px: of the view.   eye: one that other scenes share, or None.
+    Args:    prediction: shown first.   width_px, height_px: of the view.   camera: shared with other scenes, or None.
     """
 
-    def __init__(self, prediction: FacePrediction, width_px: int = 620, height_px: int = 560, eye: Eye | None = None):
+    def __init__(
+        self, prediction: FacePrediction, width_px: int = 620, height_px: int = 560, camera: OrbitCamera | None = None
+    ):
         self._parts: dict[int, _Parts] = {}
-        self.look = Look()
+        self.options = ViewOptions()
         parts = self.parts_of(prediction)
         first = parts.finest.solid
         ramp = error_colors(np.linspace(0, 1, _RAMP_PX), 1.0)
@@ -230,10 +237,7 @@ class FaceScene:
             "error": _material(matcap.paper(), map=_texture(data_uri(np.repeat(ramp[None], 4, 0)))),
         }
         teal = _material(matcap.clay(), color="#5fb9ac", opacity=0.55, depthWrite=False)
-        hidden = three.MeshBasicMaterial(
-            colorWrite=False, side="DoubleSide", transparent=True, morphTargets=True,
-            polygonOffset=True, polygonOffsetFactor=1, polygonOffsetUnits=2,
-        )  # fmt: skip
+        hidden = three.MeshBasicMaterial(colorWrite=False, transparent=True, morphTargets=True, **_BEHIND_LINES)
         self.lines = three.MeshBasicMaterial(
             color=_DARK, wireframe=True, transparent=True, depthWrite=False, morphTargets=True
         )
@@ -255,16 +259,16 @@ class FaceScene:
         self.shift.add([self.depth, self.solid, self.skin, self.truth, self.wire, self.dots, self.landmarks, self.mark])
         self.spin = three.Group(children=[self.shift])
         self.root = three.Group(children=[self.photo, self.spin])
-        self.eye = eye or Eye()
+        self.camera = camera or OrbitCamera()
+        scene = three.Scene(children=[self.root, self.camera.camera], background=None)
         self.renderer = three.Renderer(
-            camera=self.eye.camera, scene=three.Scene(children=[self.root, self.eye.camera], background=None),
-            controls=[self.eye.controls, self.picker], width=width_px, height=height_px, antialias=True, alpha=True,
-            clearOpacity=0.0,
+            camera=self.camera.camera, scene=scene, controls=[self.camera.controls, self.picker],
+            width=width_px, height=height_px, antialias=True, alpha=True, clearOpacity=0.0,
         )  # fmt: skip
-        if eye is None:
-            self.eye.fit(width_px, height_px)
+        if camera is None:
+            self.camera.fit(width_px, height_px)
         self.turntable = three.AnimationAction(three.AnimationMixer(self.spin), self._round(), self.spin)
-        self.show(prediction, self.look)
+        self.show(prediction, self.options)
 
     @staticmethod
     def _dot_material(size_px: float, ring: bool = False, depthTest: bool = True) -> three.PointsMaterial:
@@ -280,77 +284,67 @@ class FaceScene:
         return three.AnimationClip(tracks=[three.NumberKeyframeTrack(".rotation[y]", times, angles)], duration=TURN_S)
 
     def parts_of(self, prediction: FacePrediction) -> _Parts:
-        """What of a prediction goes into the scene; made once."""
-        # The prediction is kept with its parts, or its id could pass to another one.
+        """Geometry and materials of a prediction, made once. They hold it: its id cannot pass to another object."""
         if id(prediction) not in self._parts:
             self._parts[id(prediction)] = _Parts(prediction)
         return self._parts[id(prediction)]
 
-    def show(self, prediction: FacePrediction, look: Look, frame: FacePrediction | None = None) -> None:
+    def show(self, prediction: FacePrediction, options: ViewOptions, frame: FacePrediction | None = None) -> None:
         """Show a prediction.
 
-        Args:    look: its `truth` and error colours do nothing where there is no ground truth.
+        Args:    options: `truth` and error colours do nothing where there is no ground truth.
                  frame: another prediction of the same photo, whose place and size count; None for its own.
         """
-        parts, place = self.parts_of(prediction), self.parts_of(frame or prediction)
-        stages = parts.stages
-        stage = min(max(look.stage, stages.first), stages.last)
-        number = max(int(np.ceil(stage)), 1)
-        level, part = parts.level(number), number - stage
-        known = prediction.truth_px is not None
-        error = look.surface == "error" and known
+        parts, place, stages = self.parts_of(prediction), self.parts_of(frame or prediction), self.stages_of(prediction)
+        stage, number = self._stage_and_level(prediction, options)
+        level, known = parts.level(number), prediction.truth_px is not None
+        error = options.surface == "error" and known
         if error:
-            self._paint(level, prediction.error_at(stage, stages) / look.maximum)
-        if look.style == "points":
-            self._place(level, parts, stage)
-        geometry = level.heat if error else level.solid
+            level.set_errors(prediction.error_at(stage, stages) / options.maximum)
         self.depth.geometry = self.skin.geometry = level.solid
-        self.solid.geometry = self.wire.geometry = geometry
+        self.solid.geometry = self.wire.geometry = level.heat if error else level.solid
         for mesh in (self.depth, self.solid, self.skin, self.wire):
-            mesh.morphTargetInfluences = [float(part)]
-        self.solid.material = self.materials[look.surface if error or look.surface == "normals" else "clay"]
-        self.solid.visible = look.style in ("solid", "edges")
-        self.solid.material.opacity = look.opacity
-        self.skin.visible = self.solid.visible and look.surface == "photo"
+            mesh.morphTargetInfluences = [float(number - stage)]
+        self.solid.material = self.materials[options.surface if error or options.surface == "normals" else "clay"]
+        self.solid.visible = options.style in ("solid", "edges")
+        self.solid.material.opacity = options.opacity
+        self.skin.visible = self.solid.visible and options.surface == "photo"
         if self.skin.visible:
-            self.skin.material, parts.skin.opacity = parts.skin, look.opacity
-        self.wire.visible = look.style in ("edges", "wire")
+            self.skin.material, parts.skin.opacity = parts.skin, options.opacity
+        self.wire.visible = options.style in ("edges", "wire")
         fineness = min(stages.last - number, 3)
-        self.dots.visible, self.dots.material.size = look.style == "points", 3.5 + fineness
+        self.dots.visible, self.dots.material.size = options.style == "points", 3.5 + fineness
         if self.dots.visible:
-            self.dots.geometry = level.dots
+            level.set_points(parts.world(stage), stage)
+            self.dots.geometry = level.points
         # Lines thinner than a pixel would turn a fine level black.
-        self.lines.color = _PALE if look.style == "wire" else _DARK
-        self.lines.opacity = (0.75 if look.style == "wire" else 0.30) + 0.08 * fineness
-        self.truth.visible = look.truth and known
+        self.lines.color = _PALE if options.style == "wire" else _DARK
+        self.lines.opacity = (0.75 if options.style == "wire" else 0.30) + 0.08 * fineness
+        self.truth.visible = options.truth and known
         if self.truth.visible:
             self.truth.geometry = level.truth
-        self.landmarks.geometry, self.landmarks.visible = parts.landmarks, look.landmarks
+        self.landmarks.geometry, self.landmarks.visible = parts.landmarks, options.landmarks
         self.landmarks.position = (0, 0, 0.008 * parts.size)
-        self.photo.geometry, self.photo.material, self.photo.visible = parts.photo, parts.backdrop, look.photo
+        self.photo.geometry, self.photo.material, self.photo.visible = parts.photo, parts.backdrop, options.photo
         self.photo.position = tuple(map(float, parts.photo_at - place.centre))
         self.shift.position = tuple(map(float, -place.centre))
         self.root.scale = (1 / place.size,) * 3
-        self.look = look
+        self.options = options
 
-    @staticmethod
-    def _paint(level: _Level, share: np.ndarray) -> None:
-        """Set a level's places on the colour ramp, unless they are there."""
-        u = np.clip(share, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
-        u = np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
-        if level.shown["ramp"] is None or not np.array_equal(u, level.shown["ramp"]):
-            level.ramp.array = level.shown["ramp"] = u
+    def stages_of(self, prediction: FacePrediction) -> Stages:
+        """The stages of a prediction, from the template to its last level."""
+        return self.parts_of(prediction).stages
 
-    @staticmethod
-    def _place(level: _Level, parts: _Parts, stage: float) -> None:
-        """Move a level's dots to a stage, unless they are there."""
-        if level.shown["places"] != stage:
-            level.places.array, level.shown["places"] = np.ascontiguousarray(parts.world(stage)), stage
+    def _stage_and_level(self, prediction: FacePrediction, options: ViewOptions) -> tuple[float, int]:
+        """The shown stage within those that a prediction has, and the number of its level, 1 for the coarsest."""
+        stages = self.stages_of(prediction)
+        stage = min(max(options.stage, stages.first), stages.last)
+        return stage, max(int(np.ceil(stage)), 1)
 
     def move(self, prediction: FacePrediction, to: FacePrediction, maximum: float) -> None:
         """Give a prediction's last level the vertices of another prediction with the same faces, in place.
 
-        Args:    maximum: as in `Look`, for the error colours.
+        Args:    maximum: as in `ViewOptions`, for the error colours.
         """
         level, world = self.parts_of(prediction).finest, to_world(to.mesh.vertices_px)
         arrays = {
@@ -361,22 +355,21 @@ class FaceScene:
         for name, array in arrays.items():
             level.solid.attributes[name].array = array
         if to.truth_px is not None:
-            self._paint(level, to.error_percent() / maximum)
+            level.set_errors(to.error_percent() / maximum)
 
-    def point_out(self, position_px: np.ndarray | None) -> None:
+    def mark_place(self, position_px: np.ndarray | None) -> None:
         """Draw a ring around a place (3,) of the mesh, px, or none."""
         self.mark.visible = position_px is not None
         if position_px is not None:
             self._mark_at.array = to_world(position_px)[None]
 
-    def picked(self, prediction: FacePrediction) -> int | None:
-        """The vertex next to the last click, None beside the mesh."""
+    def picked_vertex(self, prediction: FacePrediction) -> int | None:
+        """The vertex nearest to the last click; None if that was beside the mesh."""
         if self.picker.faceIndex is None:
             return None
-        stages = self.parts_of(prediction).stages
-        number = max(int(np.ceil(min(max(self.look.stage, stages.first), stages.last))), 1)
+        _, number = self._stage_and_level(prediction, self.options)
         corners = np.array(self.picker.face, int)
-        # By the place on the photo, which stays the same however the mesh is turned.
+        # Compared on the photo, where places stay the same however the mesh is turned.
         away = self.parts_of(prediction).level(number).photo_uv[corners] - np.array(self.picker.uv)
         height, width = prediction.photo.shape[:2]
         return int(corners[np.hypot(away[:, 0] * width, away[:, 1] * height).argmin()])

@@ -1,4 +1,4 @@
-"""The explorer of the generator: one synthetic face after another, and what each wish does to it."""
+"""The explorer of the generator: one synthetic face after another, with overrides of what the recipe draws."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from p2m_synth.render.light import PLACES
 from p2m_synth.render.renderer import FACE_HIDDEN, FACE_SEEN
 from p2m_synth.writer import SHARD_SIZE, Recipe, attributes, draw_sample, take_picture
 from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture
+from p2m_workbench.viewing.controls import checkbox, labelled
 
 AS_DRAWN = "as drawn"
 SEEN, HIDDEN = (64, 224, 180), (240, 90, 90)  # RGB, of landmarks and mask
@@ -33,57 +34,53 @@ class GeneratorExplorer(widgets.HBox):
 
     def __init__(self, synth: SynthConfig, size_px: int = 400):
         self.recipe = replace(Recipe.of(synth), size_px=size_px)
-        wide = {"style": {"description_width": "75px"}, "layout": widgets.Layout(width="290px")}
-        slider = {**wide, "continuous_update": False}
-        self.index = widgets.IntSlider(0, 0, SHARD_SIZE - 1, description="Face", **slider)
-        self.seed = widgets.IntSlider(synth.seed, 0, max(99, synth.seed), description="Seed", **slider)
-        self.yaw = widgets.IntSlider(0, -90, 90, description="Yaw, deg", **slider)
-        self.yaw.add_class("p2m-yaw")
-        self.turn = self._switch("Turn the head to this yaw")
-        self.expression = self._wish("Expression", PRESETS, wide)
-        self.hair = self._wish("Hair", CUTS, wide)
-        self.light = self._wish("Light", PLACES, wide)
-        self.landmarks = self._switch("Landmarks (red: hidden)")
-        self.mesh = self._switch("True mesh")
-        self.mask = self._switch("Mask of the face (red: hidden)")
-        square = widgets.Layout(width=f"{size_px}px", height=f"{size_px}px", flex="0 0 auto")
-        self.picture, self.facts = widgets.Image(format="png", layout=square), widgets.HTML()
-        self.picture.add_class("p2m-face")
+
+        def slider(title: str, value: int, low: int, high: int) -> widgets.IntSlider:
+            return labelled(widgets.IntSlider, title, 75, 290, value=value, min=low, max=high)
+
+        def menu(title: str, names: Iterable[str]) -> widgets.Dropdown:
+            # "", not None: ipywidgets takes None for no choice at all, and the menu goes blank.
+            options = [(AS_DRAWN, ""), *((name.replace("_", " "), name) for name in names)]
+            return labelled(widgets.Dropdown, title, 75, 290, options=options)
+
+        def switch(title: str) -> widgets.Checkbox:
+            return checkbox(title, width="auto", height="26px", margin="0 0 0 83px")
+
+        self.index = slider("Face", 0, 0, SHARD_SIZE - 1)
+        self.seed = slider("Seed", synth.seed, 0, max(99, synth.seed))
+        self.yaw = slider("Yaw, deg", 0, -90, 90).add_class("p2m-yaw")
+        self.turn = switch("Turn the head to this yaw")
+        self.expression, self.hair = menu("Expression", PRESETS), menu("Hair", CUTS)
+        self.light = menu("Light", PLACES)
+        self.landmarks, self.mesh = switch("Landmarks (red: hidden)"), switch("True mesh")
+        self.mask = switch("Mask of the face (red: hidden)")
+        square = {"width": f"{size_px}px", "height": f"{size_px}px", "flex": "0 0 auto"}
+        self.picture = widgets.Image(format="png", layout=square).add_class("p2m-face")
+        self.facts = widgets.HTML()
         drawn = (self.index, self.seed, self.yaw, self.turn, self.expression, self.hair, self.light)
         shown = (self.landmarks, self.mesh, self.mask)
         for control in drawn:
             control.observe(self._draw, "value")
         for control in shown:
             control.observe(self._show, "value")
-        controls = widgets.VBox([*drawn, *shown], layout=widgets.Layout(flex="0 0 auto"))
-        super().__init__([self.picture, controls, self.facts], layout=widgets.Layout(flex_flow="row wrap"))
-        self._quiet = False
+        controls = widgets.VBox([*drawn, *shown], layout={"flex": "0 0 auto"})
+        super().__init__([self.picture, controls, self.facts], layout={"flex_flow": "row wrap"})
+        self._updating = False
         self._draw()
 
-    @staticmethod
-    def _switch(title: str) -> widgets.Checkbox:
-        layout = widgets.Layout(width="auto", height="26px", margin="0 0 0 83px")
-        return widgets.Checkbox(False, description=title, indent=False, layout=layout)
-
-    @staticmethod
-    def _wish(title: str, names: Iterable[str], wide: dict) -> widgets.Dropdown:
-        # Not None: ipywidgets takes that for no choice at all, and the menu goes blank.
-        options = [(AS_DRAWN, ""), *((name.replace("_", " "), name) for name in names)]
-        return widgets.Dropdown(options=options, description=title, **wide)
-
-    def _set_quietly(self, control: widgets.Widget, value: object) -> None:
-        """Set a control without a new picture."""
-        self._quiet = True
+    def _set(self, control: widgets.Widget, value: object) -> None:
+        """Set a control without drawing a new picture."""
+        self._updating = True
         try:
             control.value = value
         finally:
-            self._quiet = False
+            self._updating = False
 
     def _draw(self, change: dict | None = None) -> None:
-        if self._quiet:
+        if self._updating:
             return
         if change and change["owner"] is self.yaw:
-            self._set_quietly(self.turn, True)
+            self._set(self.turn, True)
         recipe, index = replace(self.recipe, seed=self.seed.value), self.index.value
         yaw_deg = float(self.yaw.value) if self.turn.value else None
         overrides = Overrides(self.expression.value or None, self.hair.value or None, yaw_deg, self.light.value or None)
@@ -91,7 +88,7 @@ class GeneratorExplorer(widgets.HBox):
         self.taken = take_picture(self.drawn, recipe, overrides)
         row = attributes(recipe, index, self.drawn, self.taken)
         if yaw_deg is None:
-            self._set_quietly(self.yaw, round(row["yaw_deg"]))
+            self._set(self.yaw, round(row["yaw_deg"]))
         row["hidden landmarks"] = int(self.taken.hidden.sum())
         self.facts.value = facts_table({name: value for name, value in row.items() if name not in UNSHOWN})
         self._show()
@@ -113,7 +110,7 @@ class GeneratorExplorer(widgets.HBox):
 
 
 def facts_table(row: dict[str, object]) -> str:
-    """HTML of what is there: no nothings."""
+    """HTML table of the attributes that are present: names and values of a row."""
     there = {name: value for name, value in row.items() if value not in (None, "", "0", "none", 0)}
     cells = "".join(
         f"<tr><td>{name}</td><td style='padding-left: 10px'>{html.escape(str(value))}</td></tr>"

@@ -559,7 +559,7 @@ def explored(tiny_settings):
     from p2m_workbench.preprocessing import preprocess
     from p2m_workbench.viewing.store_explorer import explore
 
-    config = load_config("base", tiny_settings)
+    config = load_config(None, tiny_settings)
     return explore(preprocess(config), config)
 
 
