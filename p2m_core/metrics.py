@@ -1,13 +1,18 @@
 """Every number the project reports, by the name of its protocol.
 
-NME means the mean distance of corresponding points over the face size, sqrt(w h) of the box of the
-ground truth's points, in percent. Arrays may be in any frame that both sides share: the values do
-not depend on whether pixels count from 0 or from 1, as long as both do alike.
+NME, the normalised mean error, is the mean distance of corresponding points over the face size, in percent:
+100 mean_i |pred_i - gt_i| / sqrt(w h), with w and h the sides of the box of the ground truth's points in x, y.
+Arrays may be in any frame that both sides share: it does not matter whether pixels count from 0 or from 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+from jaxtyping import Float, Num
+from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from p2m_core.geometry.camera import rotation_from_angles
@@ -16,12 +21,13 @@ from p2m_core.geometry.similarity import aligned, procrustes_mean, umeyama
 
 YAW_BINS = ("0-30", "30-60", "60-90")
 OUTER_EYE_CORNERS_IDX = (36, 45)
+DRAWN_AT_ONCE = 4_000_000  # values in memory, of all the draws of a bootstrap
 
 
 # --- distances of corresponding points ------------------------------------------------------------
 
 
-def _nme(pred: np.ndarray, gt: np.ndarray, dims: int) -> np.ndarray:
+def _nme(pred: ArrayLike, gt: ArrayLike, dims: int) -> np.ndarray:
     """Mean distance in the first `dims` coordinates over the face size, percent, (N,)."""
     pred, gt = np.asarray(pred, np.float64), np.asarray(gt, np.float64)
     if pred.ndim != 3 or pred.shape[:2] != gt.shape[:2] or min(pred.shape[2], gt.shape[2]) < dims:
@@ -35,8 +41,8 @@ def _nme(pred: np.ndarray, gt: np.ndarray, dims: int) -> np.ndarray:
     return np.linalg.norm(difference, axis=-1).mean(-1) / size * 100
 
 
-def nme68_2d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
-    """Protocol nme68-2d: 100 mean_i |pred_i - gt_i| / sqrt(w h) in x, y.
+def nme68_2d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+    """Protocol nme68-2d: 100 mean_i |pred_i - gt_i| / sqrt(w h) over the 68 landmarks, in x, y.
 
     Args:    pred, gt: (N, 68, 2 or 3), px.
     Returns: (N,) percent.
@@ -51,27 +57,29 @@ def nme68_2d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
     return _nme(pred, gt, 2)
 
 
-def nme68_3d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+def nme68_3d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
     """Protocol nme68-3d: as nme68-2d in x, y, z, after the mean z is taken off both. (N, 68, 3) -> (N,) percent."""
     return _nme(pred, gt, 3)
 
 
-def nme_dense_2d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
-    """Protocol nme-dense-2d@template: x, y of all vertices, box of the true ones. (N, V, 2 or 3) -> (N,) percent."""
+def nme_dense_2d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+    """Protocol nme-dense-2d@template: as nme68-2d over all vertices. (N, V, 2 or 3) -> (N,) percent."""
     return _nme(pred, gt, 2)
 
 
-def nme_dense_3d(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
-    """Protocol nme-dense-3d@template: as nme-dense-2d in x, y, z without the mean z. (N, V, 3) -> (N,) percent."""
+def nme_dense_3d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+    """Protocol nme-dense-3d@template: as nme68-3d over all vertices. (N, V, 3) -> (N,) percent."""
     return _nme(pred, gt, 3)
 
 
-def rec_umeyama(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray) -> np.ndarray:
-    """Protocol rec-umeyama: shape without pose.
+def rec_umeyama(
+    pred: Num[np.ndarray, "n v 3"], gt: Num[np.ndarray, "n v 3"], gt_landmarks: Num[np.ndarray, "n 68 3"]
+) -> Float[np.ndarray, " n"]:
+    """Protocol rec-umeyama, shape without pose: 100 mean_i |S(pred_i) - gt_i| / |outer eye corners of gt|, S being the
+    similarity that takes pred nearest to gt in the least squares.
 
     Args:    pred, gt: (N, V, 3) corresponding vertices.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
-    Returns: (N,) mean distance after the best similarity of each pred onto its gt, in percent of the
-             distance of the outer eye corners.
+    Returns: (N,) percent.
     """
     distance = np.linalg.norm(aligned(pred, gt) - gt, axis=-1).mean(-1)
     return distance / _eye_distance(gt_landmarks) * 100
@@ -86,8 +94,8 @@ def _eye_distance(landmarks: np.ndarray) -> np.ndarray:
 # --- summaries ------------------------------------------------------------------------------------
 
 
-def yaw_bins(values: np.ndarray, yaw_deg: np.ndarray) -> dict:
-    """Means by |yaw| in [0, 30], (30, 60], (60, inf).
+def yaw_bins(values: ArrayLike, yaw_deg: ArrayLike) -> dict[str, Any]:
+    """Means by |yaw| in [0, 30], (30, 60], (60, inf) degrees.
 
     Args:    values: (N,).   yaw_deg: (N,) as in the data set's list, of either sign.
     Returns: {"0-30", "30-60", "60-90": mean of the bin, "balanced": mean of the three bin means,
@@ -112,7 +120,9 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def cumulative_error(values: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, float]:
+def cumulative_error(
+    values: Num[np.ndarray, " n"], threshold: float
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], float]:
     """The CED curve: which share of the samples has an error of at most x.
 
     Args:    values: (N,) errors; one that is not finite counts as never reached.
@@ -126,20 +136,23 @@ def cumulative_error(values: np.ndarray, threshold: float) -> tuple[np.ndarray, 
 
 
 def bootstrap_interval(
-    values: np.ndarray, seed: int, level: float = 0.95, rounds: int = 2000, weights: np.ndarray | None = None
+    values: ArrayLike, seed: int, level: float = 0.95, rounds: int = 2000, weights: ArrayLike | None = None
 ) -> tuple[float, float]:
     """The interval of the mean over samples drawn with replacement (percentile bootstrap).
 
     Args:    values: (N,).   seed: of the draws.   level: share of the drawn means inside.   rounds: draws.
              weights: (N,) for a weighted mean, such as the numbers of points that each value is the mean of.
     Returns: low, high.
-    Source:  Efron and Tibshirani, 1993, section 13.3.
+    Raises:  ValueError if there are no values.
     """
-    means = _drawn_means(np.asarray(values, np.float64), np.random.default_rng(seed), rounds, weights)
-    return _inner(means, level)
+    if weights is None:
+        return _percentile_interval([values], np.mean, seed, level, rounds)
+    return _percentile_interval(
+        [values, weights], lambda x, w, axis: (x * w).sum(axis) / w.sum(axis), seed, level, rounds, paired=True
+    )
 
 
-def paired_difference(ours: np.ndarray, theirs: np.ndarray, seed: int, level: float = 0.95) -> dict[str, float]:
+def paired_difference(ours: ArrayLike, theirs: ArrayLike, seed: int, level: float = 0.95) -> dict[str, float]:
     """Whether one system is better than another on the same samples, by the paired bootstrap.
 
     Both are drawn together, so that what makes a sample hard for both drops out.
@@ -160,39 +173,47 @@ def paired_difference(ours: np.ndarray, theirs: np.ndarray, seed: int, level: fl
     }
 
 
-def group_difference(group: np.ndarray, rest: np.ndarray, seed: int, level: float = 0.95, rounds: int = 2000) -> dict:
-    """Whether a system serves a group worse than the others: mean of the group less mean of the rest.
+def group_difference(
+    group: Num[np.ndarray, " n"], rest: Num[np.ndarray, " m"], seed: int, level: float = 0.95, rounds: int = 2000
+) -> dict[str, float]:
+    """Whether a system's error is larger on a group than on the others: mean of the group less mean of the rest.
 
     Args:    group, rest: (N,), (M,) errors of different samples, each drawn by itself.
-    Returns: {"difference", "low", "high"}: above 0 where the group is served worse.
+    Returns: {"difference", "low", "high"}: above 0 where the error is larger on the group.
     """
-    rng = np.random.default_rng(seed)
-    group, rest = np.asarray(group, np.float64), np.asarray(rest, np.float64)
-    low, high = _inner(_drawn_means(group, rng, rounds) - _drawn_means(rest, rng, rounds), level)
+    low, high = _percentile_interval([group, rest], lambda x, y, axis: x.mean(axis) - y.mean(axis), seed, level, rounds)
     return {"difference": _mean(group) - _mean(rest), "low": low, "high": high}
 
 
-def _drawn_means(
-    values: np.ndarray, rng: np.random.Generator, rounds: int, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Means of samples drawn with replacement, (rounds,)."""
-    if not len(values):
+def _percentile_interval(
+    data: Sequence[ArrayLike], statistic: Callable, seed: int, level: float, rounds: int, paired: bool = False
+) -> tuple[float, float]:
+    """Percentile bootstrap of a statistic.   Source: Efron and Tibshirani, 1993, section 13.3."""
+    from scipy.stats import bootstrap  # takes half a second
+
+    arrays = [np.asarray(values, np.float64) for values in data]
+    if not min(map(len, arrays)):
         raise ValueError("there are no values to draw from")
-    weights = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
-    draws = (rng.integers(len(values), size=len(values)) for _ in range(rounds))
-    return np.array([(values[idx] * weights[idx]).sum() / weights[idx].sum() for idx in draws])
+    found = bootstrap(
+        [np.resize(values, max(2, len(values))) for values in arrays],  # scipy refuses a single value
+        statistic,
+        n_resamples=rounds,
+        batch=max(1, DRAWN_AT_ONCE // max(map(len, arrays))),
+        paired=paired,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _inner(means: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def mean_face_floor(gt: np.ndarray, mean_shape: np.ndarray | None = None) -> np.ndarray:
-    """What a method would predict that knows each pose and no shape: the mean face under the best similarity.
+def mean_face_floor(
+    gt: Num[np.ndarray, "n l 3"], mean_shape: Num[np.ndarray, "l 3"] | None = None
+) -> Float[np.ndarray, "n l 3"]:
+    """The mean face under the best similarity onto each truth: the error of knowing the pose and no shape.
 
     Args:    gt: (N, 68, 3).   mean_shape: (68, 3) in the handedness of `gt`; by default the Procrustes mean of `gt`.
-    Returns: (N, 68, 3), least squares in x, y, z; its NME is the floor that each chart draws.
+    Returns: (N, 68, 3), least squares in x, y, z; its NME is the floor in every table.
     """
     gt = np.asarray(gt, np.float64)
     mean_shape = procrustes_mean(gt) if mean_shape is None else mean_shape
@@ -202,29 +223,28 @@ def mean_face_floor(gt: np.ndarray, mean_shape: np.ndarray | None = None) -> np.
 # --- pose -----------------------------------------------------------------------------------------
 
 
-def pose_mae(pred_deg: np.ndarray, gt_deg: np.ndarray) -> dict:
+def pose_mae(pred_deg: ArrayLike, gt_deg: ArrayLike) -> dict[str, Any]:
     """Protocol pose-mae: mean absolute error of the angles, and the geodesic error.
 
     Args:    pred_deg, gt_deg: (N, 3) pitch, yaw, roll in degrees.
     Returns: {"pitch", "yaw", "roll", "mae": their mean, "geodesic": mean angle between the rotations;
              "count"}, over the samples whose three true angles are all within [-99, 99].
     """
-    pred_deg, gt_deg = np.asarray(pred_deg, np.float64), np.asarray(gt_deg, np.float64)
-    if pred_deg.shape != gt_deg.shape or gt_deg.shape[1:] != (3,):
-        raise ValueError(f"pred {pred_deg.shape} and gt {gt_deg.shape} should both be (N, 3)")
-    kept = (np.abs(gt_deg) <= 99).all(1)
-    pred_deg, gt_deg = pred_deg[kept], gt_deg[kept]
-    angles = [_mean(column) for column in np.abs(pred_deg - gt_deg).T]
-    geodesic = _mean(geodesic_deg(pred_deg, gt_deg))
+    pred, gt = np.asarray(pred_deg, np.float64), np.asarray(gt_deg, np.float64)
+    if pred.shape != gt.shape or gt.shape[1:] != (3,):
+        raise ValueError(f"pred {pred.shape} and gt {gt.shape} should both be (N, 3)")
+    kept = (np.abs(gt) <= 99).all(1)
+    pred, gt = pred[kept], gt[kept]
+    angles = {name: _mean(column) for name, column in zip(("pitch", "yaw", "roll"), np.abs(pred - gt).T, strict=True)}
     return {
-        **dict(zip(("pitch", "yaw", "roll"), angles, strict=True)),
-        "mae": float(np.mean(angles)),
-        "geodesic": geodesic,
+        **angles,
+        "mae": float(np.mean(list(angles.values()))),
+        "geodesic": _mean(geodesic_deg(pred, gt)),
         "count": int(kept.sum()),
     }
 
 
-def geodesic_deg(pred_deg: np.ndarray, gt_deg: np.ndarray) -> np.ndarray:
+def geodesic_deg(pred_deg: Num[np.ndarray, "n 3"], gt_deg: Num[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
     """The angle of the rotation that takes one pose to the other, (N, 3) pitch, yaw, roll -> (N,) degrees."""
     pred, gt = rotation_from_angles(np.radians(pred_deg)), rotation_from_angles(np.radians(gt_deg))
     # |R - R'| = 2 sqrt(2) sin(angle / 2): unlike the arc cosine of the trace, exact for small angles.
@@ -235,7 +255,7 @@ def geodesic_deg(pred_deg: np.ndarray, gt_deg: np.ndarray) -> np.ndarray:
 # --- point sets -----------------------------------------------------------------------------------
 
 
-def cd_f1(pred: np.ndarray, gt: np.ndarray, tau: float = 1e-4) -> dict[str, float]:
+def cd_f1(pred: ArrayLike, gt: ArrayLike, tau: float = 1e-4) -> dict[str, float]:
     """Protocol cd-f1@p2m: chamfer distance and F1 on squared nearest-neighbour distances d.
 
     CD = 1000 (mean d(pred -> gt) + mean d(gt -> pred)); F1 = 100 * 2 P R / (P + R), P and R being the
@@ -251,7 +271,7 @@ def cd_f1(pred: np.ndarray, gt: np.ndarray, tau: float = 1e-4) -> dict[str, floa
     for name, points in (("pred", pred), ("gt", gt)):
         if points.ndim != 2 or not len(points) or not np.isfinite(points).all():
             raise ValueError(f"{name} {points.shape} should be (points, 3), not empty and finite")
-    to_gt, to_pred = cKDTree(gt).query(pred)[0] ** 2, cKDTree(pred).query(gt)[0] ** 2
+    to_gt, to_pred = (np.asarray(cKDTree(a).query(b)[0]) ** 2 for a, b in ((gt, pred), (pred, gt)))
 
     def f1(limit: float) -> float:
         precision, recall = (to_gt < limit).mean(), (to_pred < limit).mean()
@@ -263,59 +283,60 @@ def cd_f1(pred: np.ndarray, gt: np.ndarray, tau: float = 1e-4) -> dict[str, floa
 # --- where the error comes from -------------------------------------------------------------------
 
 
-def error_budget(pred: np.ndarray, gt: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """nme68-2d of each sample if the prediction had the true rotation, scale, translation or shape.
+def error_decomposition(
+    pred: Num[np.ndarray, "n 68 3"], gt: Num[np.ndarray, "n 68 3"]
+) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
+    """Oracle error decomposition: nme68-2d of each sample if the prediction had the true rotation, scale, translation
+    or shape.
 
-    What is true follows from the best 3D similarity of the prediction onto the truth, about the landmarks' centroids.
+    A set of points is c + s X R^T: centroid, scale, rotation and shape. Those of the truth, relative to the prediction,
+    follow from the best 3D similarity of the prediction onto the truth.
 
     Args:    pred, gt: (N, 68, 3) px.
-    Returns: "alone": each part swapped by itself; "together": each with all before it. Both begin with "as it is"; the
-             values are (N,) percent.
+    Returns: "alone": each part made true by itself; "together": each with all before it. Both begin with "as it is";
+             the values are (N,) percent.
     """
     pred, gt = np.asarray(pred, np.float64), np.asarray(gt, np.float64)
-    scale, rotation, _ = umeyama(pred, gt)
-    scale, turn = scale[:, None, None], np.swapaxes(rotation, 1, 2)  # points are rows
+    factor, rotation, _ = umeyama(pred, gt)
+    factor = factor[:, None, None]
     centre, true_centre = pred.mean(1, keepdims=True), gt.mean(1, keepdims=True)
-    own, true = pred - centre, gt - true_centre
-    alone = {
-        "as it is": pred,
-        "true rotation": centre + own @ turn,
-        "true scale": centre + scale * own,
-        "true translation": true_centre + own,
-        "true shape": centre + true @ rotation / scale,
+    shape, true_shape = pred - centre, (gt - true_centre) @ rotation / factor
+
+    def error(*true: str) -> np.ndarray:
+        points = true_shape if "true shape" in true else shape
+        points = points @ np.swapaxes(rotation, 1, 2) if "true rotation" in true else points
+        points = factor * points if "true scale" in true else points
+        return nme68_2d(points + (true_centre if "true translation" in true else centre), gt)
+
+    parts = ("true rotation", "true scale", "true translation", "true shape")
+    return {
+        "alone": {"as it is": error(), **{part: error(part) for part in parts}},
+        "together": {"as it is": error(), **{part: error(*parts[: k + 1]) for k, part in enumerate(parts)}},
     }
-    together = {
-        "as it is": pred,
-        "true rotation": centre + own @ turn,
-        "true scale": centre + scale * own @ turn,
-        "true translation": true_centre + scale * own @ turn,
-        "true shape": gt,
-    }
-    budget = {"alone": alone, "together": together}
-    return {how: {name: nme68_2d(points, gt) for name, points in parts.items()} for how, parts in budget.items()}
 
 
-def identity_variance(pred: np.ndarray, gt: np.ndarray) -> float:
-    """Variance of the predicted shapes over that of the true ones, pose taken off: far below 1, "everyone looks alike".
+def identity_variance(pred: Num[np.ndarray, "n l 3"], gt: Num[np.ndarray, "n l 3"]) -> float:
+    """Variance of the predicted shapes over that of the true ones, without pose: far below 1, all faces look alike.
 
-    Args: pred, gt: (N, L, 3) points of N samples; each set is laid on its own Procrustes mean.
+    Args: pred, gt: (N, L, 3) points of N samples; each set is aligned with its own Procrustes mean.
     """
 
     def spread(shapes: np.ndarray) -> float:
-        laid = aligned(shapes, np.broadcast_to(procrustes_mean(shapes), np.shape(shapes)))
-        return float((laid - laid.mean(0)).var(0).sum())
+        return float(aligned(shapes, np.broadcast_to(procrustes_mean(shapes), np.shape(shapes))).var(0).sum())
 
     return spread(pred) / spread(gt)
 
 
-def rec_icp(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray, rounds: int = 30) -> np.ndarray:
-    """Protocol rec-icp: shape without pose and without correspondences.
+def rec_icp(
+    pred: Num[np.ndarray, "n v 3"],
+    gt: Num[np.ndarray, "n v 3"],
+    gt_landmarks: Num[np.ndarray, "n 68 3"],
+    rounds: int = 30,
+) -> Float[np.ndarray, " n"]:
+    """Protocol rec-icp, shape without pose and correspondences: 100 mean_i min_j |S(pred_i) - gt_j| / |outer eye
+    corners of gt|, S by iterative closest points with scale, begun with the similarity of rec-umeyama.
 
-    Iterative closest points with rotation, translation and scale, from the similarity on known correspondences; the
-    mean distance of the moved prediction's vertices to the nearest true vertex, over the 3D distance of the outer eye
-    corners, times 100.
-
-    Args:    pred, gt: (N, V, 3) and (N, W, 3), V = W for the start.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
+    Args:    pred, gt: (N, V, 3), corresponding for the start.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
     Returns: (N,) percent.
     """
     eyes = _eye_distance(gt_landmarks)
@@ -326,8 +347,8 @@ def rec_icp(pred: np.ndarray, gt: np.ndarray, gt_landmarks: np.ndarray, rounds: 
         for _ in range(rounds):
             candidate = aligned(moved, true[nearest])
             closer, nearest = tree.query(candidate)
-            if not (closer**2).mean() < (distance**2).mean() * (1 - 1e-6):
+            if not np.mean(closer**2) < np.mean(distance**2) * (1 - 1e-6):
                 break
             moved, distance = candidate, closer
-        errors.append(distance.mean())
+        errors.append(np.mean(distance))
     return 100 * np.array(errors) / eyes

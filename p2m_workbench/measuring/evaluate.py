@@ -1,5 +1,4 @@
-"""Measuring weights, and other systems' predictions, on a store: named protocols, beside baselines, with what they
-stand on."""
+"""Measuring weights, and other systems' predictions, on a store of faces: named protocols, beside baselines."""
 
 from __future__ import annotations
 
@@ -11,9 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from p2m_core.config.loading import with_values
 from p2m_core.config.paths import BUNDLED, run_folder, shown
 from p2m_core.config.settings import Config
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.crop import box_of, compose
@@ -22,18 +22,13 @@ from p2m_core.inference import face_mesh, open_network, predict_crops
 from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import weights_path
-from p2m_workbench.measuring.evaluation import Evaluation
+from p2m_workbench.measuring.evaluation import Evaluation, System
 from p2m_workbench.measuring.external import read_predictions
 from p2m_workbench.measuring.reannotation import reannotated_px
 from p2m_workbench.measuring.report import write_report
 from p2m_workbench.measuring.tables import (
-    FLOOR,
-    IN_BOX,
-    NOISE,
-    UP,
-    System,
-    budget_table,
-    errors_reannotated,
+    FLIP_Y,
+    decomposition_table,
     nme_table,
     paired_table,
     pose_table,
@@ -42,10 +37,12 @@ from p2m_workbench.measuring.tables import (
     truth_at_depth,
 )
 
-# --- what is measured -----------------------------------------------------------------------------
+FLOOR, IN_BOX, NOISE = "mean face, true pose (floor)", "mean face in the box", "re-annotated by hand (noise)"
+
+# --- systems -----------------------------------------------------------------------------
 
 
-def predict_store(model: Pixel2Mesh, store: Store, rows: np.ndarray, flip: bool, batch: int = 32) -> list[FaceMesh]:
+def predict_store(model: Pixel2Mesh, store: FaceStore, rows: np.ndarray, flip: bool, batch: int = 32) -> list[FaceMesh]:
     """A FaceMesh, in px of the original photo, for each of some samples of a store."""
     side = model.config.input_px
     to_input = store.input_matrix(side, model.config.margin)
@@ -74,7 +71,7 @@ def find_weights(config: Config, checkpoints: Sequence[str | Path] = ()) -> dict
     return found
 
 
-def network_of(name: str, path: Path, store: Store, rows: np.ndarray, flip: bool) -> tuple[System, list[FaceMesh]]:
+def network_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: bool) -> tuple[System, list[FaceMesh]]:
     """A network as a system, and its predictions.   Raises InputError if it does not suit the store."""
     model = open_network(path)
     if model.template.counts != store.template.counts:
@@ -86,53 +83,46 @@ def network_of(name: str, path: Path, store: Store, rows: np.ndarray, flip: bool
     return System(name, "network", landmarks, lambda k: meshes[k].vertices_px, about), meshes
 
 
-def peers_of(config: Config, predictions: Sequence[str | Path], store: Store, rows: np.ndarray) -> list[System]:
-    """Other systems, of evaluate.predictions and the given files.   Raises InputError as `read_predictions` does."""
-    files = [*config.evaluate.predictions, *predictions]
-    mapping = config.evaluate.mapping
-    if len(mapping) not in (1, len(files)):
-        problem = f"has {len(mapping)} entries for {len(files)} predictions"
-        raise InputError("config", "evaluate.mapping", problem, "give one for all, or one each")
-    if not files and mapping != ("auto",):
-        raise InputError("config", "evaluate.mapping", "is set without predictions", "set evaluate.predictions too")
-    systems = []
-    for file, how in zip(files, mapping * len(files) if len(mapping) == 1 else mapping, strict=True):
-        found = read_predictions(file, store.table["name"][rows], store.template, how)
-        vertices = None if found.vertices_px is None else found.vertices_px.__getitem__
-        systems.append(System(found.name, "peer", found.landmarks_px, vertices, found.about))
-    return systems
+def peers_of(config: Config, store: FaceStore, rows: np.ndarray) -> list[System]:
+    """Other systems, of evaluate.predictions.   Raises InputError as `read_predictions` does."""
+    files, mapping = config.evaluate.predictions, config.evaluate.mapping
+    mappings = mapping * len(files) if len(mapping) == 1 else mapping
+    names = store.table["name"][rows]
+    return [read_predictions(file, names, store.template, how) for file, how in zip(files, mappings, strict=True)]
 
 
-def mean_face_at_crop(store: Store, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_face_at_crop(store: FaceStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean face, frontal and upright, laid into each sample's box: what one knows without a network.
 
     Returns: scale (N, 3), shift (N, 3): px are scale * vertices * [1, -1, 1] + shift.
     """
-    low, high = np.split(box_of(store.template.landmarks(store.template.vertices) * UP), 2)
+    low, high = np.split(box_of(store.template.landmarks(store.template.vertices) * FLIP_Y), 2)
     boxes = store.table["box_px"][rows]
     size = (boxes[:, 2:] - boxes[:, :2]) / (high - low)
     scale = np.concatenate([size, size.mean(1, keepdims=True)], 1)
     return scale, np.concatenate([boxes[:, :2] - low * size, np.zeros((len(rows), 1))], 1)
 
 
-def baselines_of(store: Store, rows: np.ndarray, truth: np.ndarray, again: np.ndarray | None) -> list[System]:
-    """The mean face with the true pose, and in the box; and a second annotator where there is one."""
-    template, vertices = store.template, store.template.vertices.astype(np.float64)
-    mean = template.landmarks(vertices)
-    # The mean face is right-handed (y up), the truth left-handed (y down): one of them must be turned over.
-    oracle = mean_face_floor(truth * UP, mean) * UP
-    size, turn, place = umeyama(np.broadcast_to(mean, truth.shape), truth * UP)
+def baselines_of(store: FaceStore, rows: np.ndarray, truth: np.ndarray, again: np.ndarray | None) -> list[System]:
+    """The mean face with the true pose, and in the box; and a second annotation where there is one.
+
+    Args: truth: (N, 68, 3) px, landmarks of the rows.   again: (N, 68, 2) px, the second annotation.
+    """
+    vertices = store.template.vertices.astype(np.float64)
+    mean = store.template.landmarks(vertices)
+    # The template has y up, the truth y down: one of them must be mirrored, or no rotation would fit.
+    floor = mean_face_floor(truth * FLIP_Y, mean) * FLIP_Y
+    size, rotation, place = umeyama(np.broadcast_to(mean, truth.shape), truth * FLIP_Y)
     scale, shift = mean_face_at_crop(store, rows)
+    in_box = scale[:, None] * (mean * FLIP_Y) + shift[:, None]
     systems = [
-        System(FLOOR, "baseline", oracle, lambda k: (size[k] * vertices @ turn[k].T + place[k]) * UP),
-        System(
-            IN_BOX,
-            "baseline",
-            scale[:, None] * (mean * UP) + shift[:, None],
-            lambda k: scale[k] * (vertices * UP) + shift[k],
-        ),
+        System(FLOOR, "baseline", floor, lambda k: (size[k] * vertices @ rotation[k].T + place[k]) * FLIP_Y),
+        System(IN_BOX, "baseline", in_box, lambda k: scale[k] * (vertices * FLIP_Y) + shift[k]),
     ]
     return systems if again is None else [*systems, System(NOISE, "baseline", again)]
+
+
+# --- the evaluation -------------------------------------------------------------------------------
 
 
 def evaluate(
@@ -142,52 +132,63 @@ def evaluate(
     against. Writes tables, figures and pictures to outputs/NAME/evaluation/STORE-SPLIT/.
 
     Args:    checkpoints: weights beside evaluate.weights and evaluate.checkpoints: "run", "bundled", files, folders.
-             predictions: files or folders beside evaluate.predictions, see p2m_core/predictions.py.
+             predictions: files or folders beside evaluate.predictions, in a format of `measuring.external`.
     Raises:  InputError if store, split, weights or predictions are missing, damaged, or do not fit each other.
     """
+    if predictions:
+        files = [*config.evaluate.predictions, *map(str, predictions)]
+        config = with_values(config, {"evaluate.predictions": files}, "predictions")
     settings = config.evaluate
-    store = Store(settings.store or config.data.store)
+    store = FaceStore(settings.store or config.data.store)
     rows = store.rows(settings.split)
     if not len(rows):
-        raise InputError(
-            store.folder, "evaluate.split", f"{settings.split} has no sample", "take split all, or larger shares"
-        )
+        problem = f"{settings.split} has no sample"
+        raise InputError(store.folder, "evaluate.split", problem, "take split all, or larger shares")
     truth, yaw = store.table["landmarks_px"][rows].astype(np.float64), store.yaw_deg()[rows]
-    weights, peers = find_weights(config, checkpoints), peers_of(config, predictions, store, rows)
+    weights, peers = find_weights(config, checkpoints), peers_of(config, store, rows)
     networks = [network_of(name, path, store, rows, settings.flip) for name, path in weights.items()]
     again = reannotated_px(truth)
     systems = [*(network for network, _ in networks), *peers, *baselines_of(store, rows, truth, again)]
     names = [system.name for system in systems]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError("predictions", twice, "names two systems", "rename the file of predictions")
-    errors = {system.name: nme68_2d(system.landmarks_px, truth) for system in systems}
-    surface, maps = surface_table(systems, store, rows)
-    source = f"{shown(store.manifest['raw'])}, split {settings.split}"
-    bins = yaw_bins(errors[FLOOR], yaw)["counts"]
+    errors = {s.name: nme68_2d(s.landmarks_px, truth) for s in systems}
+    surface, error_maps = surface_table(systems, store, rows)
+    tables = {
+        "nme68_2d": nme_table(errors, yaw, "nme68-2d"),
+        "paired": paired_table(errors),
+        "nme68_3d": nme_table(
+            {s.name: nme68_3d(s.landmarks_px, truth) for s in systems if s.has_depth}, yaw, "nme68-3d"
+        ),
+        "pose": pose_table(systems, store, rows),
+        "surface": surface,
+        "error_decomposition": decomposition_table(systems, truth),
+        "slices": slice_table(systems, truth, store, rows),
+    }
+    if again is not None:  # the noise is then the first annotation's distance
+        points = {s.name: truth if s.name == NOISE else s.landmarks_px for s in systems}
+        errors_again = {name: nme68_2d(landmarks, again) for name, landmarks in points.items()}
+        against = nme_table(errors_again, yaw, "nme68-2d", "the re-annotated landmarks")
+        tables = {"nme68_2d": tables.pop("nme68_2d"), "nme68_2d_reannotated": against, **tables}
+    counts = yaw_bins(errors[FLOOR], yaw)["counts"]
     about = {
-        "protocol": f"nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from {boxes_from(store, rows)}",
-        "data": f"{source}, ground truth from: {store.manifest['face_model']}",
+        "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth",
+        "data": f"{shown(store.manifest['raw'])}, split {settings.split}, "
+        f"ground truth from: {store.manifest['face_model']}",
         "samples": len(rows),
-        "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in bins.items()),
+        "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in counts.items()),
         "annotation noise": noise_note(store, again),
         "flip averaging": settings.flip,
-        "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
+        "machine": machine(),
         **{system.name: system.about for system in systems if system.about},
     }
     result = Evaluation(
         kinds={system.name: system.kind for system in systems},
-        nme=nme_table(errors, yaw),
-        nme_reannotated=pd.DataFrame() if again is None else nme_table(errors_reannotated(systems, truth, again), yaw),
-        nme_3d=nme_table({s.name: nme68_3d(s.landmarks_px, truth) for s in systems if s.solid}, yaw),
-        paired=paired_table(errors),
-        surface=surface,
-        pose=pose_table(systems, store, rows),
-        budget=budget_table(systems, truth),
-        slices=slice_table(systems, truth, store, rows),
+        tables={name: table for name, table in tables.items() if len(table.rows)},
         samples=pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors}),
-        error_maps=maps,
         about=about,
         folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",
+        error_maps=error_maps,
     )
     drawn = {
         network.name: lambda k, own=meshes: face_prediction(store, rows[k], own[k]) for network, meshes in networks
@@ -196,13 +197,12 @@ def evaluate(
     return result
 
 
-def boxes_from(store: Store, rows: np.ndarray) -> str:
-    """What the crops of some samples were cut around, in words."""
-    share = store.table["detected"][rows].mean()
-    return "the truth" if share == 0 else "detection" if share == 1 else f"detection, {1 - share:.1%} from the truth"
+def machine() -> str:
+    """Processor and torch, as the report names them."""
+    return f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
 
 
-def noise_note(store: Store, again: np.ndarray | None) -> str:
+def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
     """What the tables say of annotation noise."""
     if again is not None:
         return "the published landmarks against those re-annotated by hand"
@@ -211,7 +211,7 @@ def noise_note(store: Store, again: np.ndarray | None) -> str:
     return "unknown: no second annotation of these samples is there"
 
 
-def face_prediction(store: Store, index: int, mesh: FaceMesh) -> FacePrediction:
+def face_prediction(store: FaceStore, index: int, mesh: FaceMesh) -> FacePrediction:
     """A stored sample with its prediction, over the stored crop instead of the whole photo."""
     matrix = store.table["crop"][index]
     truth = store.to_crop(truth_at_depth(store.truth_px(index), mesh.vertices_px), index)

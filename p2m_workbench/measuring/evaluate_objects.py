@@ -1,10 +1,8 @@
-"""Measuring weights of the object version: cd-f1@p2m by category, for any number of checkpoints."""
+"""Measuring weights on objects: cd-f1@p2m by category, for any number of checkpoints."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -20,14 +18,15 @@ from p2m_core.data import open_store
 from p2m_core.data.shapenet import ObjectStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, FacePrediction
-from p2m_core.files import write_json, write_text
 from p2m_core.geometry.crop import box_of
 from p2m_core.metrics import cd_f1
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh, unit_template
-from p2m_core.network.weights import weights_path
 from p2m_workbench.drawing.dataset_figures import contact_sheet
 from p2m_workbench.drawing.mesh_images import draw_landmarks, static_picture
 from p2m_workbench.interop.reference_network import load_network
+from p2m_workbench.measuring.evaluate import find_weights, machine
+from p2m_workbench.measuring.evaluation import Evaluation, Table
+from p2m_workbench.measuring.report import write_tables
 from p2m_workbench.photos.export import save_picture
 
 TEMPLATE = "template as it is"  # what one has without a network
@@ -40,85 +39,59 @@ PROTOCOL = (
 )
 
 
-@dataclass(frozen=True)
-class ObjectEvaluation:
-    """Results of some checkpoints on one split.
-
-    table      rows (weights, category), and for each of the weights "mean of categories" and "weighted by samples";
-               columns samples, CD x1000, F1 at 1e-4, F1 at 2e-4; the last block is the template, not deformed
-    samples    a row a view and checkpoint: weights, name, category, and the three numbers
-    predictions  of each of the weights, some predictions, evenly over the split
-    about      what the numbers stand on
-    folder     where tables and pictures lie
-    """
-
-    table: pd.DataFrame
-    samples: pd.DataFrame
-    predictions: dict[str, list[FacePrediction]]
-    about: dict
-    folder: Path
-
-    def __str__(self) -> str:
-        lines = [f"{name}: {value}" for name, value in self.about.items()]
-        return "\n".join([*lines, "", self.table.round(3).to_string(), "", f"written: {self.folder}"])
-
-
-def find_checkpoints(config: Config, checkpoints: Sequence[str | Path]) -> dict[str, Path]:
-    """Weights files by a short name: those of evaluate.weights and .checkpoints, then the given ones, each once.
-
-    Args:    checkpoints: "run" (this run's), run folders, or .safetensors files.
-    Raises:  InputError if one is missing.
-    """
-    named = (config.evaluate.weights, *config.evaluate.checkpoints, *checkpoints)
-    sources = [run_folder(config) if str(source) == "run" else source for source in named]
-    paths = [weights_path(source) for source in sources]
-    return {shown(path.parent if path.name == "weights.safetensors" else path): path for path in paths}
-
-
-def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> ObjectEvaluation:
+def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> Evaluation:
     """Measure weights on a split, write tables and pictures to outputs/NAME/evaluation/DATA-SPLIT/.
 
-    Args:    checkpoints: weights to measure beside evaluate.weights, see `find_checkpoints`.
+    The table "cd_f1" has rows (system, category), and for each system "mean of categories" and "weighted by samples";
+    the last system is the template, not deformed.
+
+    Args:    checkpoints: weights to measure beside evaluate.weights, as for `evaluate.find_weights`.
     Raises:  InputError if data, split or weights are missing, or weights are of another camera.
     """
     settings = config.evaluate
-    if settings.flip:
-        raise InputError("config", "evaluate.flip", "is true, but objects have no mirror image", "set it to false")
-    if settings.predictions:
-        problem = "is set, but predictions of other systems are of faces"
-        raise InputError("config", "evaluate.predictions", problem, "take it out, or evaluate faces")
-    sources = find_checkpoints(config, checkpoints)
+    sources = find_weights(config, checkpoints)
     store = open_store(config, settings.store)
     rows = store.rows(settings.split)
     if not len(rows):
         raise InputError(store.folder, "evaluate.split", f"{settings.split} has no view", "take another split")
     chosen = set(rows[np.unique(np.linspace(0, len(rows) - 1, PICTURED).astype(int))].tolist())
-    samples, predictions, facts, floor = [], {}, {}, measure_template(store, rows, config)
+    samples, predictions, facts = {}, {}, {}
     for name, path in sources.items():
         model, about = load_network(path, "cuda" if torch.cuda.is_available() else "cpu")
         if model.config.camera != store.camera:
             problem = f"is {model.config.camera}, but the data want {store.camera}"
             raise InputError(path, "model.camera", problem, "give weights that were trained on such data")
         facts[name] = {key: about.get(key) for key in ("step", "data")}
-        scores, predictions[name] = measure(model, store, rows, config, chosen)
-        samples.append(scores.assign(weights=name))
-    samples = pd.concat([*samples, floor.assign(weights=TEMPLATE)], ignore_index=True)
-    result = ObjectEvaluation(
-        table=pd.concat(
-            {name: category_table(part) for name, part in samples.groupby("weights", sort=False)}, names=["weights"]
-        ),
-        samples=samples[["weights", "name", "category", *COLUMNS.values()]],
-        predictions=predictions,
+        samples[name], predictions[name] = measure(model, store, rows, config, chosen)
+    samples[TEMPLATE] = measure_template(store, rows, config)
+    table = Table(
+        title="cd-f1@p2m by category",
+        protocol="cd-f1@p2m",
+        unit=f"CD x1000: {store.unit}² / 1000; F1: %",
+        n=len(rows),
+        rows=pd.concat({name: category_table(part) for name, part in samples.items()}, names=["system"]),
+        digits=3,
+    )
+    result = Evaluation(
+        kinds={name: "baseline" if name == TEMPLATE else "network" for name in samples},
+        tables={"cd_f1": table},
+        samples=pd.concat(samples, names=["system"]).reset_index("system").reset_index(drop=True),
         about={
             "protocol": PROTOCOL.format(unit=store.unit),
             "data": f"{shown(store.folder)}, split {settings.split}",
             "samples": len(rows),
             "weights": facts,
-            "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}",
+            "machine": machine(),
         },
         folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",
+        predictions=predictions,
     )
-    write_results(result)
+    write_tables(result)
+    for old in result.folder.glob("predictions_*.png"):  # of other checkpoints
+        old.unlink()
+    for number, some in enumerate(predictions.values()):
+        picture = np.concatenate([static_picture(one, 224) for one in some])
+        save_picture(result.folder / f"predictions_{number}.png", picture)
     return result
 
 
@@ -175,31 +148,13 @@ def face_prediction(
 
 
 def category_table(samples: pd.DataFrame) -> pd.DataFrame:
-    """The scores of one network by category, their mean over categories and over samples."""
-    groups = samples.groupby("category")
-    numbers = list(COLUMNS.values())
-    table = groups[numbers].mean()
+    """The scores of one system by category, their mean over categories and over samples."""
+    numbers, groups = list(COLUMNS.values()), samples.groupby("category")
+    table, count = groups[numbers].mean(), len(samples)
     table.insert(0, "samples", groups.size())
-    means = pd.DataFrame(
-        [table[numbers].mean(), samples[numbers].mean()], index=["mean of categories", "weighted by samples"]
-    )
-    means.insert(0, "samples", len(samples))
-    return pd.concat([table, means]).rename_axis("category")
-
-
-def write_results(result: ObjectEvaluation) -> None:
-    """Tables as csv and json, the whole as text, and a picture for each of the weights."""
-    folder = result.folder
-    write_text(folder / "table.csv", result.table.to_csv())
-    write_text(folder / "samples.csv", result.samples.to_csv(index=False))
-    write_json(folder / "metrics.json", {"about": result.about, "table": result.table.reset_index().to_dict("records")})
-    write_text(folder / "table.txt", f"{result}\n")
-    for old in folder.glob("predictions_*.png"):  # of other checkpoints
-        old.unlink()
-    for number, predictions in enumerate(result.predictions.values()):
-        save_picture(
-            folder / f"predictions_{number}.png", np.concatenate([static_picture(s, 224) for s in predictions])
-        )
+    table.loc["mean of categories"] = [count, *table[numbers].mean()]
+    table.loc["weighted by samples"] = [count, *samples[numbers].mean()]
+    return table.astype({"samples": int})
 
 
 def views_with_points(store: ObjectStore, rows: Sequence[int], size_px: int = 224) -> np.ndarray:

@@ -1,78 +1,112 @@
-"""p2m_workbench.measuring.evaluation."""
+"""What is measured (`System`), and the result of it (`Evaluation` of `Table`s): the same for faces and objects."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from p2m_core.face_mesh import FacePrediction
+
 Kind = Literal["network", "peer", "baseline"]
-LISTED_SAMPLES = 20
-DIGITS = {"surface": 3}
-TITLES = {
-    "nme68_2d": "nme68-2d, % of the face size",
-    "nme68_2d_reannotated": "nme68-2d against the re-annotated landmarks, %",
-    "paired": "The first system less each other one, nme68-2d on the same samples, points (below 0: it is better)",
-    "nme68_3d": "nme68-3d, % of the face size",
-    "pose": "pose-mae: the similarity that lays the mean face onto the landmarks, degrees",
-    "surface": "Surfaces: dense NME, shape without pose, normals, cd-f1@p2m in px / 1000; identity variance",
-    "budget": "nme68-2d if parts were true, each alone and together with those before it, %",
-    "slices": "nme68-2d of groups, %; against the rest: the first system's mean on the group less that on all others",
-}
+LISTED_SAMPLES = 20  # up to so many, each sample's errors are printed
+
+
+@dataclass(frozen=True)
+class System:
+    """Whatever predicts faces: a network, another system (peer) or a baseline. A row of the tables.
+
+    landmarks_px  (N, 68, 2 or 3) px of the photo, nan where it found no face
+    vertices_px   from a sample's place among the N to the template's vertices (V, 3) px; None if it has no surface
+    about         where it comes from, for the report
+    """
+
+    name: str
+    kind: Kind
+    landmarks_px: np.ndarray
+    vertices_px: Callable[[int], np.ndarray] | None = None
+    about: str = ""
+
+    @property
+    def found(self) -> np.ndarray:
+        """Samples (N,) on which it found the face."""
+        return np.isfinite(self.landmarks_px).all((1, 2))
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether its landmarks have a z."""
+        return self.landmarks_px.shape[2] == 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of an evaluation, with what its numbers are.
+
+    title     a line above the table
+    protocol  name of the protocol(s) in `p2m_core.metrics`
+    unit      of the numbers
+    n         samples that the table stands on; a row's own number is in its column "samples"
+    rows      a row a system; further levels of the index where a system has several rows
+    interval  how the interval in the columns "95% low" and "95% high" is made; None if there is none
+    digits    decimals that are printed
+    """
+
+    title: str
+    protocol: str
+    unit: str
+    n: int
+    rows: pd.DataFrame
+    interval: str | None = None
+    digits: int = 2
+
+    def __str__(self) -> str:
+        rows = self.rows if self.rows.index.nlevels > 1 else self.rows.rename_axis(None)
+        return f"{self.title}\n{rows.round(self.digits).to_string(na_rep='-')}"
+
+    def to_markdown(self) -> str:
+        """The rows as a table of GitHub's Markdown."""
+        cells = self.rows.reset_index().astype(object)
+        return cells.where(cells.notna(), None).to_markdown(
+            index=False, floatfmt=f".{self.digits}f", missingval="–", disable_numparse=[0]
+        )
+
+    _repr_markdown_ = to_markdown  # so Jupyter shows it
+
+    def to_dict(self) -> dict[str, object]:
+        """As in metrics.json: protocol, unit, n, interval, and rows that name their system and columns."""
+        content = {"protocol": self.protocol, "unit": self.unit, "n": self.n, "interval": self.interval}
+        return content | {"rows": self.rows.reset_index().to_dict("records")}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results on one split of one store; a row a system in each table, the first weights first, baselines last.
+    """Results on one split of one store.
 
-    kinds            {system: "network", "peer" or "baseline"}
-    nme              nme68-2d in percent by |yaw|, balanced and plain mean, 95% interval of the plain mean, samples
-    nme_reannotated  the same against AFLW2000-3D's second annotation; empty for other sets
-    nme_3d           nme68-3d of those that know depth
-    paired           the first system less each of the others, on the same samples, with the 95% interval
-    surface          nme-dense-*@template, rec-umeyama, angle between normals, cd-f1@p2m with coordinates in px of the
-                     photo / 1000, and the landmarks' identity variance
-    pose             pose-mae of the similarity that lays the mean face onto the landmarks
-    budget           rows (system, "alone" or "together"): nme68-2d as it is, and with the true rotation, scale,
-                     translation, shape
-    slices           a row a group of samples: seen and hidden landmarks; by attribute, for synthetic sets
-    samples          a row a sample: name, yaw_deg, and each system's nme68-2d
-    error_maps       {system: (V,) mean error of each vertex of the template, % of the face size, nme-dense-3d}
-    about            what the numbers stand on: protocol, store, split, samples, weights, machine
-    folder           where tables and figures lie
+    kinds        {system: "network", "peer" or "baseline"}; the first weights first, baselines last
+    tables       {file name: table}, those without a row left out
+    samples      of faces a row a sample: name, yaw_deg, and each system's nme68-2d; of objects a row a system and view:
+                 system, name, category, and the numbers of cd-f1@p2m
+    about        what the numbers stand on: protocol, store, split, samples, weights, machine
+    folder       where tables and figures lie
+    error_maps   of faces: {system: (V,) mean error of each vertex of the template, % of the face size, nme-dense-3d}
+    predictions  of objects: {system: predictions of some views, evenly over the split}
     """
 
     kinds: dict[str, Kind]
-    nme: pd.DataFrame
-    nme_reannotated: pd.DataFrame
-    nme_3d: pd.DataFrame
-    paired: pd.DataFrame
-    surface: pd.DataFrame
-    pose: pd.DataFrame
-    budget: pd.DataFrame
-    slices: pd.DataFrame
+    tables: dict[str, Table]
     samples: pd.DataFrame
-    error_maps: dict[str, np.ndarray]
-    about: dict
+    about: dict[str, object]
     folder: Path
+    error_maps: dict[str, np.ndarray] = field(default_factory=dict)
+    predictions: dict[str, list[FacePrediction]] = field(default_factory=dict)
 
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables that are not empty, by the names of their files."""
-        tables = {
-            "nme68_2d": self.nme,
-            "nme68_2d_reannotated": self.nme_reannotated,
-            "paired": self.paired,
-            "nme68_3d": self.nme_3d,
-            "pose": self.pose,
-            "surface": self.surface,
-            "budget": self.budget,
-            "slices": self.slices,
-        }
-        return {name: table for name, table in tables.items() if len(table)}
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        """The rows of a table."""
+        return self.tables[name].rows
 
     @property
     def compared(self) -> list[str]:
@@ -82,8 +116,10 @@ class Evaluation:
     def __str__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.about.items()]
         for name, table in self.tables.items():
-            if name != "slices":
-                lines += ["", TITLES[name], table.round(DIGITS.get(name, 2)).to_string(na_rep="-")]
-        if len(self.samples) <= LISTED_SAMPLES:
-            lines += ["", "nme68-2d of each sample, %", self.samples.round(2).to_string(index=False, na_rep="-")]
+            if name != "slices":  # long, and drawn in groups.png
+                lines += ["", str(table)]
+        main = next(iter(self.tables.values()))
+        if len(self.samples) == main.n <= LISTED_SAMPLES:
+            listed = self.samples.round(main.digits).to_string(index=False, na_rep="-")
+            lines += ["", f"{main.protocol} of each sample, %", listed]
         return "\n".join([*lines, "", f"written: {self.folder}"])

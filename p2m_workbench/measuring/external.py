@@ -1,4 +1,4 @@
-"""The bridge to other systems: their landmarks or vertices, by sample, as the 68 landmarks of our tables.
+"""Predictions of other systems from files: their landmarks or vertices, by sample, as 68 landmarks.
 
     X.npz            names (N,) and points (N, P, 2 or 3); or one array (P, 2 or 3) a sample, under the sample's name.
                      not_found: names of samples on which the system found no face, if it says so
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
 from p2m_core.files import read_npz
 from p2m_core.geometry.template import Template
+from p2m_workbench.measuring.evaluation import System
 
 LANDMARKS = 68
 SUFFIXES = (".npz", ".npy", ".txt", ".obj")
@@ -42,24 +42,7 @@ MEDIAPIPE_IDX = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What another system says of some samples, in their order.
-
-    landmarks_px  (N, 68, 2 or 3), nan where it found no face
-    vertices_px   (N, V, 3) where its points are vertices of our template, else None
-    about         file and mapping, for the table's notes
-    """
-
-    name: str
-    landmarks_px: np.ndarray
-    vertices_px: np.ndarray | None
-    about: str
-
-
-def read_predictions(
-    source: str | Path, names: Sequence[str], template: Template, mapping: str = "auto"
-) -> Predictions:
+def read_predictions(source: str | Path, names: Sequence[str], template: Template, mapping: str = "auto") -> System:
     """Another system's points of the named samples, as landmarks.
 
     Args:    source: a file or folder, see above.   names: of the samples, in the order wanted.
@@ -74,33 +57,28 @@ def read_predictions(
     check_names(path, [*found, *absent], names)
     if both := sorted(set(absent) & set(found)):
         raise InputError(path, "not_found", f"names {_some(both)}, whose points are there", "take one of them out")
-    found, absent = {name: found[name] for name in names if name in found}, [n for n in absent if n in set(names)]
-    shapes = {points.shape for points in found.values()}
+    found = {name: found[name] for name in names if name in found}
+    missing = len(names) - len(found)
     if not found:
         raise InputError(path, "", "says of every sample that it found no face", "leave it out")
-    if len(shapes) > 1:
-        (first, one), (other, two) = next(
-            (a, b) for a, b in zip(found.items(), list(found.items())[1:], strict=False) if a[1].shape != b[1].shape
-        )
-        problem = f"{first} has {_shape(one)}, {other} has {_shape(two)}"
+    (first, one), *others = found.items()
+    if other := next(((name, points) for name, points in others if points.shape != one.shape), None):
+        problem = f"{first} has {_shape(one)}, {other[0]} has {_shape(other[1])}"
         raise InputError(path, "points", problem, "give the same points of every sample")
-    count, dims = shapes.pop()
     for name, points in found.items():
         if not np.isfinite(points).all():
-            problem = f"{int((~np.isfinite(points)).any(1).sum())} of {count} are not finite"
+            problem = f"{int((~np.isfinite(points)).any(1).sum())} of {len(points)} are not finite"
             raise InputError(path, name, problem, "where no face was found, name the sample in not_found of an .npz")
-    points = np.stack([found.get(name, np.full((count, dims), np.nan)) for name in names])
-    kind = guess_mapping(path, count, template) if mapping == "auto" else mapping
-    vertices = None
-    if kind == "template":
-        if (count, dims) != (template.counts[-1], 3):
-            problem = f"has {count} points in {dims}D, not the template's {template.counts[-1]} in 3D"
-            raise InputError(path, "points", problem, "give the finest level's vertices, or another mapping")
-        landmarks, vertices = template.landmarks(points), points.astype(np.float32)
-    else:
-        landmarks = mapped(points, read_mapping(kind), path)
-    words = f"{path.name}, mapping {kind if len(kind) < 40 else 'of 68 indices'}"
-    return Predictions(path.stem, landmarks, vertices, words + (f", no face found on {len(absent)}" if absent else ""))
+    points = np.stack([found.get(name, np.full(one.shape, np.nan)) for name in names])
+    kind = guess_mapping(path, len(one), template) if mapping == "auto" else mapping
+    about = f"{path.name}, mapping {kind if len(kind) < 40 else 'of 68 indices'}"
+    about += f", no face found on {missing}" if missing else ""
+    if kind != "template":
+        return System(path.stem, "peer", mapped(points, read_mapping(kind), path), about=about)
+    if one.shape != (template.counts[-1], 3):
+        problem = f"has {_shape(one)}, not the template's {template.counts[-1]} in 3D"
+        raise InputError(path, "points", problem, "give the finest level's vertices, or another mapping")
+    return System(path.stem, "peer", template.landmarks(points), np.float32(points).__getitem__, about)
 
 
 def _shape(points: np.ndarray) -> str:

@@ -1,9 +1,9 @@
-"""p2m_workbench.measuring.figures."""
+"""The figures of an evaluation of faces, a function each: from an `Evaluation` to a matplotlib figure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 from p2m_core.face_mesh import FacePrediction
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.geometry.template import Template
@@ -35,16 +35,19 @@ GREYS = (("#444444", (0, (1, 1.2))), ("#999999", (0, (4, 2))), ("#777777", (0, (
 WORSE, EVEN, BETTER = "#b5322c", "#b8b8b8", "#2f7d5b"
 
 
+# --- what the figures have in common --------------------------------------------------------------
+
+
 def line_styles(result: Evaluation) -> dict[str, dict]:
     """Colour, line and width of each system: peers dashed, baselines thin and grey."""
-    styles, compared = {}, result.compared
+    colors, greys = cycle(COLORS), cycle(GREYS)
+    styles = {}
     for name, kind in result.kinds.items():
         if kind == "baseline":
-            grey, dashes = GREYS[sum(k == "baseline" for k in list(result.kinds.values())[: len(styles)]) % len(GREYS)]
+            grey, dashes = next(greys)
             styles[name] = {"color": grey, "linestyle": dashes, "linewidth": 1.3}
         else:
-            color = COLORS[compared.index(name) % len(COLORS)]
-            styles[name] = {"color": color, "linestyle": "-" if kind == "network" else "--", "linewidth": 1.9}
+            styles[name] = {"color": next(colors), "linestyle": "-" if kind == "network" else "--", "linewidth": 1.9}
     return styles
 
 
@@ -54,13 +57,15 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure) -> None:
-    """The systems' names beside the axes, where they hide nothing."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, loc="outside right upper")
+def _titled(axes: Axes, result: Evaluation, title: str) -> Figure:
+    """The figure of some axes, with a title and the systems' names beside the axes, where they hide nothing."""
+    axes.set_title(f"{title}\n{result.folder.name}, {result.about['samples']} samples", fontsize=9.5, loc="left")
+    _plain(axes)
+    axes.figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=8, loc="outside right upper")
+    return axes.figure
 
 
-def _top(result: Evaluation, columns: pd.DataFrame) -> float:
+def _highest_shown(result: Evaluation, columns: pd.DataFrame) -> float:
     """Where an axis ends so that the networks are seen well; what is far worse runs out of the picture."""
     networks = [name for name, kind in result.kinds.items() if kind == "network" and name in columns]
     highest = np.nanmax(columns[networks].to_numpy())
@@ -68,85 +73,71 @@ def _top(result: Evaluation, columns: pd.DataFrame) -> float:
     return 1.06 * max(highest, others[others < 2.2 * highest].max(initial=0))
 
 
-def _name_those_above(axes: Axes, top: float, parts: int | None = None) -> None:
+def _label_hidden_lines(axes: Axes, top: float, parts: int | None = None) -> None:
     """Say in the legend of which lines nothing is seen; of their first `parts` points, if that is given."""
     for line in axes.get_lines():
         if len(line.get_ydata()) and np.nanmin(line.get_ydata()[:parts]) > top:
             line.set_label(f"{line.get_label()}: above")
 
 
+# --- lines ----------------------------------------------------------------------------------------
+
+
 def ced_figure(result: Evaluation) -> Figure:
     """Cumulative error curves of all systems."""
-    figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(figsize=(9.2, 4.2), layout="constrained").subplots()
     for name, style in line_styles(result).items():
         errors, share, auc = cumulative_error(result.samples[name].to_numpy(), CED_LIMIT_PERCENT)
         axes.step([0, *errors], [0, *(100 * share)], where="post", label=f"{name}, area {auc:.2f}", **style)
     axes.set(xlim=(0, CED_LIMIT_PERCENT), ylim=(0, 101), xlabel="nme68-2d, %", ylabel="samples below, %")
-    _titled(axes, result, "Which share of the samples stays below which error")
-    _legend(figure)
-    return figure
-
-
-def _titled(axes: Axes, result: Evaluation, title: str) -> None:
-    axes.set_title(f"{title}\n{result.folder.name}, {result.about['samples']} samples", fontsize=9.5, loc="left")
-    _plain(axes)
+    return _titled(axes, result, "Which share of the samples stays below which error")
 
 
 def yaw_figure(result: Evaluation) -> Figure:
     """NME over |yaw|: means of bins of 15 degrees with their 95% intervals, or each sample where they are few."""
-    figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(figsize=(9.2, 4.2), layout="constrained").subplots()
     yaw = result.samples["yaw_deg"].abs().to_numpy()
-    few = len(yaw) <= LISTED_SAMPLES
+    few, order = len(yaw) <= LISTED_SAMPLES, np.argsort(yaw)
+    drawn = {}
     for name, style in line_styles(result).items():
-        values = result.samples[name].to_numpy()
-        if few:
-            order = np.argsort(yaw)
-            axes.plot(yaw[order], values[order], marker="o", markersize=4, label=name, **style)
-            continue
-        centres, means, lows, highs = _binned(yaw, values)
-        axes.plot(centres, means, marker="o", markersize=3.5, label=name, **style)
-        if result.kinds[name] != "baseline":
-            axes.fill_between(centres, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
-    drawn = pd.DataFrame({line.get_label(): pd.Series(line.get_ydata()) for line in axes.get_lines()})
-    top = _top(result, drawn)
+        places, values = yaw[order], result.samples[name].to_numpy()[order]
+        if not few:
+            places, values, lows, highs = _binned(places, values)
+            if result.kinds[name] != "baseline":
+                axes.fill_between(places, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
+        axes.plot(places, values, marker="o", markersize=4 if few else 3.5, label=name, **style)
+        drawn[name] = pd.Series(values)
     for edge in (30, 60):
         axes.axvline(edge, color="#cccccc", linewidth=0.8, zorder=0)
-    _name_those_above(axes, top)
+    top = _highest_shown(result, pd.DataFrame(drawn))
+    _label_hidden_lines(axes, top)
     axes.set(xlim=(0, max(92, yaw.max() + 2)), ylim=(0, top), xlabel="|yaw|, degrees", ylabel="nme68-2d, %")
-    _titled(axes, result, "Error by the head's turn" + (", each sample" if few else ", means and 95% intervals"))
-    _legend(figure)
-    return figure
+    return _titled(axes, result, "Error by the head's turn" + (", each sample" if few else ", means and 95% intervals"))
 
 
 def _binned(yaw: np.ndarray, values: np.ndarray, width: float = 15.0, least: int = 5) -> tuple[np.ndarray, ...]:
     """Mean yaw, mean value and its 95% interval in bins of `width` degrees with at least so many samples."""
     found, bins = np.isfinite(values), (yaw // width).astype(int)
-    members = [np.flatnonzero(found & (bins == b)) for b in np.unique(bins)]
-    lines = [
-        (yaw[m].mean(), values[m].mean(), *bootstrap_interval(values[m], 0, rounds=500))
-        for m in members
-        if len(m) >= least
-    ]
+    members = [member for b in np.unique(bins) if (member := found & (bins == b)).sum() >= least]
+    lines = [(yaw[m].mean(), values[m].mean(), *bootstrap_interval(values[m], 0, rounds=500)) for m in members]
     return tuple(np.array(lines).reshape(-1, 4).T)
 
 
-def budget_figure(result: Evaluation) -> Figure:
+def decomposition_figure(result: Evaluation) -> Figure:
     """What is left of each system's error as its parts are made true, one after another."""
-    together = result.budget.xs("together", level="swapped")
-    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
-    axes = figure.subplots()
+    together = result["error_decomposition"].xs("together", level="swapped")
+    axes = Figure(figsize=(9.2, 3.6), layout="constrained").subplots()
     parts, styles = list(together.columns), line_styles(result)
     for name, row in together.iterrows():
         axes.plot(parts, row.to_numpy(), marker="o", markersize=4, label=name, **styles[name])
-    top = _top(result, together.T)
-    _name_those_above(axes, top, parts=len(parts) - 1)
+    top = _highest_shown(result, together.T)
+    _label_hidden_lines(axes, top, parts=len(parts) - 1)
     axes.set(ylabel="nme68-2d, %", ylim=(0, top))
     axes.set_xticks(range(len(parts)), [parts[0], *("+ " + part for part in parts[1:])])
-    _titled(axes, result, "Where the error comes from: one part after another made true")
-    _legend(figure)
-    return figure
+    return _titled(axes, result, "Where the error comes from: one part after another made true")
+
+
+# --- faces ----------------------------------------------------------------------------------------
 
 
 def error_map_figure(result: Evaluation, template: Template) -> Figure:
@@ -171,9 +162,43 @@ def error_map_figure(result: Evaluation, template: Template) -> Figure:
     return figure
 
 
+def case_row(
+    result: Evaluation,
+    store: FaceStore,
+    rows: np.ndarray,
+    k: int,
+    predictions: Mapping[str, Callable[[int], FacePrediction]],
+    peers: Mapping[str, np.ndarray],
+    size_px: int = 260,
+) -> np.ndarray:
+    """One sample side by side: its true landmarks, each network's mesh, each peer's landmarks (H, W, 3)."""
+    index, sample = rows[k], result.samples.iloc[k]
+    crop = cv2.resize(store.crop(index), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+    scale = size_px / store.size_px
+    shift = np.array([(scale - 1) / 2, (scale - 1) / 2, 0])
+
+    def place(points: np.ndarray) -> np.ndarray:
+        return points * scale + shift
+
+    pictures = [draw_landmarks(crop, place(store.to_crop(store.table["landmarks_px"][index], index)))]
+    captions = [f"{sample['name']}, yaw {sample['yaw_deg']:.0f}°"]
+    for name, prediction in predictions.items():
+        mesh = prediction(k).mesh
+        pictures.append(draw_mesh(crop, place(mesh.vertices_px), mesh.faces, alpha=0.8))
+        captions.append(f"{name}: {sample[name]:.1f} %")
+    for name, landmarks in peers.items():
+        points = np.concatenate([landmarks[k][:, :2], np.zeros((len(landmarks[k]), 1))], 1)
+        pictures.append(draw_landmarks(crop, place(store.to_crop(points, index)), (255, 176, 64)))
+        captions.append(f"{name}: {sample[name]:.1f} %" if np.isfinite(sample[name]) else f"{name}: no face found")
+    return caption_row(pictures, captions, None)
+
+
+# --- groups of samples ----------------------------------------------------------------------------
+
+
 def groups_figure(result: Evaluation) -> Figure:
     """The groups of `slices`: each system's error, and how much worse the first one is on a group than on the rest."""
-    slices, styles, first = result.slices.iloc[::-1].reset_index(drop=True), line_styles(result), result.compared[0]
+    slices, styles, first = result["slices"].iloc[::-1].reset_index(), line_styles(result), result.compared[0]
     figure = Figure(figsize=(8.6, 1.5 + 0.205 * len(slices)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.35, 1))
     places = np.arange(len(slices))
@@ -182,8 +207,8 @@ def groups_figure(result: Evaluation) -> Figure:
             left.hlines(places, slices["95% low"], slices["95% high"], color=style["color"], linewidth=2.4, alpha=0.45)
         mark = {"network": "o", "peer": "D", "baseline": "|"}[result.kinds[name]]
         left.plot(slices[name], places, mark, color=style["color"], markersize=4.5, label=name)
-    left.axvline(result.nme.loc[first, "plain"], color=styles[first]["color"], linewidth=0.8, alpha=0.6)
-    left.set_xlim(0, _top(result, slices[list(result.kinds)]))
+    left.axvline(result["nme68_2d"].loc[first, "plain"], color=styles[first]["color"], linewidth=0.8, alpha=0.6)
+    left.set_xlim(0, _highest_shown(result, slices[list(result.kinds)]))
     left.set_xlabel("nme68-2d, %", fontsize=8.5)
     apart = slices["against the rest"]
     colors = np.where(slices["low"] > 0, WORSE, np.where(slices["high"] < 0, BETTER, EVEN))
@@ -213,34 +238,3 @@ def _name_attributes(axes: Axes, slices: pd.DataFrame) -> None:
         if begin:
             for one in axes.figure.axes:
                 one.axhline(begin - 0.5, color="#dddddd", linewidth=0.8)
-
-
-def case_row(
-    result: Evaluation,
-    store: Store,
-    rows: np.ndarray,
-    k: int,
-    predictions: Mapping[str, Callable[[int], FacePrediction]],
-    peers: Mapping[str, np.ndarray],
-    size_px: int = 260,
-) -> np.ndarray:
-    """One sample side by side: its true landmarks, each network's mesh, each peer's landmarks (H, W, 3)."""
-    index, sample = rows[k], result.samples.iloc[k]
-    crop = cv2.resize(store.crop(index), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
-    scale = size_px / store.size_px
-    shift = np.array([(scale - 1) / 2, (scale - 1) / 2, 0])
-
-    def place(points: np.ndarray) -> np.ndarray:
-        return points * scale + shift
-
-    pictures = [draw_landmarks(crop, place(store.to_crop(store.table["landmarks_px"][index], index)))]
-    captions = [f"{sample['name']}, yaw {sample['yaw_deg']:.0f}°"]
-    for name, prediction in predictions.items():
-        mesh = prediction(k).mesh
-        pictures.append(draw_mesh(crop, place(mesh.vertices_px), mesh.faces, alpha=0.8))
-        captions.append(f"{name}: {sample[name]:.1f} %")
-    for name, landmarks in peers.items():
-        points = np.concatenate([landmarks[k][:, :2], np.zeros((len(landmarks[k]), 1))], 1)
-        pictures.append(draw_landmarks(crop, place(store.to_crop(points, index)), (255, 176, 64)))
-        captions.append(f"{name}: {sample[name]:.1f} %" if np.isfinite(sample[name]) else f"{name}: no face found")
-    return caption_row(pictures, captions, None)

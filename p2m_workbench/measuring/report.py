@@ -1,93 +1,64 @@
-"""What an evaluation leaves behind: tables as csv, json, markdown and LaTeX; figures; pictures of cases."""
+"""What an evaluation writes: tables as csv, json, markdown and LaTeX; figures; pictures of cases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import pandas as pd
 
-from p2m_core.data.store import Store
+from p2m_core.data.face_store import FaceStore
 from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_json, write_text
+from p2m_core.metrics import YAW_BINS
 from p2m_workbench.drawing.dataset_figures import save_figure
 from p2m_workbench.drawing.mesh_images import static_picture
-from p2m_workbench.measuring.evaluation import DIGITS, TITLES, Evaluation
+from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.figures import (
-    budget_figure,
     case_row,
     ced_figure,
+    decomposition_figure,
     error_map_figure,
     groups_figure,
     yaw_figure,
 )
 from p2m_workbench.photos.export import save_picture
 
-WORST = 4
+WORST = 4  # cases that are drawn
+SMALLER_IS_BETTER = {"balanced", "plain", "mae", "geodesic", *YAW_BINS}  # and the protocols nme-... and rec-...
 
 
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def to_markdown(table: pd.DataFrame, digits: int = 2) -> str:
-    """A table as GitHub's markdown, index first, numbers to so many digits."""
-
-    def line(cells: list[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-    table = table.reset_index(names=table.index.names if table.index.nlevels > 1 else "")
-    numbers = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    rows = [[_cell(value, digits) for value in row] for row in table.itertuples(index=False)]
-    rule = ["---:" if number else "---" for number in numbers]
-    return "\n".join(map(line, [list(map(str, table.columns)), rule, *rows])) + "\n"
-
-
-def _cell(value: object, digits: int) -> str:
-    if isinstance(value, float):
-        return f"{value:.{digits}f}" if np.isfinite(value) else "–"
-    return str(value)
-
-
-def to_latex(table: pd.DataFrame, caption: str, compared: list[str], digits: int = 2) -> str:
-    """A table for booktabs; in tables of a row a system, the best of the compared systems in bold."""
-    style = table.style.format(precision=digits, escape="latex", na_rep="--")
+def to_latex(table: Table, compared: list[str]) -> str:
+    """A table for booktabs; where each row is a system, the best of the compared systems in bold."""
+    rows = table.rows.rename_axis(None) if table.rows.index.nlevels == 1 else table.rows
+    style = rows.style.format(precision=table.digits, escape="latex", na_rep="--")
     style = style.format_index(escape="latex").format_index(escape="latex", axis=1)
-    rows = [name for name in compared if name in table.index] if table.index.nlevels == 1 else []
-    means = [name for name in table.columns if "-" in name or name in ("balanced", "plain", "mae", "geodesic")]
-    if len(rows) > 1 and means:
-        lower = [name for name in means if not name.startswith(("F1", "identity"))]
-        style = style.highlight_min(subset=(rows, lower), props="textbf:--rwrap;")
-    columns = "l" * table.index.nlevels + "".join("r" if kind.kind in "fi" else "l" for kind in table.dtypes)
-    escaped = caption.replace("%", r"\%")
+    best = [name for name in compared if name in rows.index] if rows.index.nlevels == 1 else []
+    lower = [name for name in rows if name in SMALLER_IS_BETTER or name.startswith(("nme-", "rec-"))]
+    if len(best) > 1 and lower:
+        style = style.highlight_min(subset=(best, lower), props="textbf:--rwrap;")
+    columns = "l" * rows.index.nlevels + "".join("r" if kind.kind in "fi" else "l" for kind in rows.dtypes)
+    escaped = table.title.replace("%", r"\%")
     return style.to_latex(hrules=True, column_format=columns, caption=escaped, position_float="centering")
 
 
 def write_tables(result: Evaluation) -> None:
     """Each table as csv, and all of them in metrics.json, report.md and tables.tex."""
-    folder, markdown, latex = result.folder, [], []
-    for name, table in result.tables.items():
-        flat = table.reset_index(drop=True) if name == "slices" else table
-        write_text(folder / f"{name}.csv", flat.to_csv(index=name != "slices"))
-        shown = table.set_index(["attribute", "group"]) if name == "slices" else table
-        markdown += [f"## {TITLES[name]}\n", to_markdown(shown, DIGITS.get(name, 2))]
-        latex.append(to_latex(shown, TITLES[name], result.compared, DIGITS.get(name, 2)))
+    folder, tables = result.folder, result.tables
+    for name, table in tables.items():
+        write_text(folder / f"{name}.csv", table.rows.to_csv())
     write_text(folder / "samples.csv", result.samples.to_csv(index=False))
     about = "".join(f"- {name}: {value}\n" for name, value in result.about.items())
-    write_text(folder / "report.md", "\n".join([f"# {result.folder.name}\n", about, *markdown]))
+    markdown = [f"## {table.title}\n\n{table.to_markdown()}\n" for table in tables.values()]
+    write_text(folder / "report.md", "\n".join([f"# {folder.name}\n", about, *markdown]))
+    latex = [to_latex(table, result.compared) for table in tables.values()]
     write_text(folder / "tables.tex", "% wants \\usepackage{booktabs}\n" + "\n".join(latex))
-    in_rows = ("budget", "slices")
-    tables = {
-        name: table.reset_index().drop(columns="index", errors="ignore").to_dict("records")
-        if name in in_rows
-        else table.to_dict("index")
-        for name, table in result.tables.items()
-    }
-    write_json(folder / "metrics.json", {"about": result.about, **tables})
+    content = {"about": result.about, "tables": {name: table.to_dict() for name, table in tables.items()}}
+    write_json(folder / "metrics.json", content)
 
 
 def write_report(
     result: Evaluation,
-    store: Store,
+    store: FaceStore,
     rows: np.ndarray,
     predictions: Mapping[str, Callable[[int], FacePrediction]],
     peers: Mapping[str, np.ndarray],
@@ -98,8 +69,13 @@ def write_report(
              peers: landmarks (N, 68, 2 or 3) px of the photo.
     """
     write_tables(result)
-    figures = {"ced": ced_figure, "yaw": yaw_figure, "budget": budget_figure, "groups": groups_figure}
-    if not (result.slices["attribute"] != "landmarks").any():  # no groups but those, which the table tells
+    figures = {
+        "ced": ced_figure,
+        "yaw": yaw_figure,
+        "error_decomposition": decomposition_figure,
+        "groups": groups_figure,
+    }
+    if set(result["slices"].index.get_level_values("attribute")) <= {"landmarks"}:  # the table says it all
         figures.pop("groups")
         (result.folder / "groups.png").unlink(missing_ok=True)  # of another set under this name
     for name, draw in figures.items():

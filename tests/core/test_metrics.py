@@ -269,30 +269,32 @@ def turned(points, degrees, scale=1.0, shift=(0.0, 0.0, 0.0)):
         ("true translation", {"degrees": [0.0, 0, 0], "shift": (5.0, -3.0, 2.0)}),
     ],
 )
-def test_a_fault_of_one_kind_is_wholly_in_its_part_of_the_budget(part, change):
+def test_a_fault_of_one_kind_is_wholly_in_its_part_of_the_decomposition(part, change):
     gt = 100 * np.random.default_rng(0).normal(size=(5, 68, 3))
-    budget = metrics.error_budget(turned(gt, **change), gt)
-    own = budget["alone"]["as it is"]
+    decomposition = metrics.error_decomposition(turned(gt, **change), gt)
+    own = decomposition["alone"]["as it is"]
     assert (own > 0.5).all()
-    for name, values in budget["alone"].items():
+    for name, values in decomposition["alone"].items():
         if name == part:
             np.testing.assert_allclose(values, 0, atol=1e-9)
         elif name != "as it is":
             assert (values > 0.3 * own).all(), name
-    np.testing.assert_allclose(budget["together"]["true shape"], 0, atol=1e-9)
+    np.testing.assert_allclose(decomposition["together"]["true shape"], 0, atol=1e-9)
 
 
 def test_a_fault_of_shape_stays_until_the_shape_is_true():
     rng = np.random.default_rng(1)
     gt = 100 * rng.normal(size=(6, 68, 3))
     pred = turned(gt + 5 * rng.normal(size=gt.shape), [3.0, 8, -5], 0.9, (4.0, 4, 4))
-    budget = metrics.error_budget(pred, gt)
-    together = [values.mean() for values in budget["together"].values()]
+    decomposition = metrics.error_decomposition(pred, gt)
+    together = [values.mean() for values in decomposition["together"].values()]
     assert together[0] > together[-2] > 1
     assert together[-1] == pytest.approx(0, abs=1e-9)
-    np.testing.assert_allclose(budget["together"]["true translation"], metrics.nme68_2d(oracle_aligned(pred, gt), gt))
+    np.testing.assert_allclose(
+        decomposition["together"]["true translation"], metrics.nme68_2d(oracle_aligned(pred, gt), gt)
+    )
     # the true shape in the predicted pose is off by the pose alone
-    assert 0 < budget["alone"]["true shape"].mean() < budget["alone"]["as it is"].mean()
+    assert 0 < decomposition["alone"]["true shape"].mean() < decomposition["alone"]["as it is"].mean()
 
 
 def oracle_aligned(pred, gt):

@@ -10,23 +10,32 @@ import pytest
 from p2m_core.config.loading import load_config
 from p2m_core.config.paths import run_folder
 from p2m_core.data.aflw2000 import read_image
-from p2m_core.data.preprocess import build_store
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.metrics import nme68_2d
 from p2m_workbench.measuring import evaluate as evaluate_module
-from p2m_workbench.measuring.evaluate import baselines_of, evaluate, face_prediction, find_weights, predict_store
-from p2m_workbench.measuring.report import to_markdown, write_tables
-from p2m_workbench.measuring.tables import FLOOR, IN_BOX, NOISE, normal_error_deg
+from p2m_workbench.measuring.evaluate import (
+    FLOOR,
+    IN_BOX,
+    NOISE,
+    baselines_of,
+    evaluate,
+    face_prediction,
+    find_weights,
+    predict_store,
+)
+from p2m_workbench.measuring.report import write_tables
+from p2m_workbench.measuring.tables import normal_error_deg
 from p2m_workbench.photos.predict import predict
+from p2m_workbench.preprocessing import preprocess
 
 NET = "tiny"  # the short run's name
 SYSTEMS = [NET, FLOOR, IN_BOX]
 FILES = {
     "nme68_2d.csv",
-    "budget.csv",
+    "error_decomposition.csv",
     "slices.csv",
     "samples.csv",
     "metrics.json",
@@ -38,7 +47,7 @@ FILES = {
     "report.md",
     "tables.tex",
     "yaw.png",
-    "budget.png",
+    "error_decomposition.png",
     "groups.png",
     "error_maps.png",
     "worst_cases.png",
@@ -91,19 +100,19 @@ def perfect(monkeypatch, store):
 
 def test_the_truth_scores_perfectly(settings, perfect):
     result = evaluate(settings("evaluate.split=all"))
-    assert result.nme.loc[NET, "plain"] == pytest.approx(0, abs=1e-5)
+    assert result["nme68_2d"].loc[NET, "plain"] == pytest.approx(0, abs=1e-5)
     assert result.samples[NET].max() == pytest.approx(0, abs=1e-5)
-    surface = result.surface.loc[NET]
+    surface = result["surface"].loc[NET]
     assert surface[["nme-dense-2d@template, %", "nme-dense-3d@template, %", "CD x1000"]].max() < 1e-3
     assert surface["normals off by, deg"] < 0.1
     assert surface[["F1 at 1e-4 (10 px)", "F1 at 2e-4"]].tolist() == [100, 100]
-    floor, in_box = result.nme["plain"].iloc[1:]
+    floor, in_box = result["nme68_2d"]["plain"].iloc[1:]
     assert 0.5 < floor < in_box < 40  # what a face costs that is not known, and a pose that is not
 
 
 def test_slices_cover_every_sample_once_an_attribute(settings, store):
     result = evaluate(settings("evaluate.split=all"))
-    slices = result.slices
+    slices = result["slices"].reset_index()
     raw = pd.read_csv(next(Path(store.manifest["raw"]).glob("*/attributes.csv")), keep_default_na=False)
     merged = result.samples.merge(raw, on="name")
     glasses = merged.groupby("glasses")[NET].agg(["mean", "size"])
@@ -117,7 +126,7 @@ def test_slices_cover_every_sample_once_an_attribute(settings, store):
     landmarks = slices[slices.attribute == "landmarks"].set_index("group")[NET]
     hidden = store.table["hidden"].mean()
     assert landmarks["hidden"] * hidden + landmarks["seen"] * (1 - hidden) == pytest.approx(
-        result.nme.loc[NET, "plain"], rel=1e-5
+        result["nme68_2d"].loc[NET, "plain"], rel=1e-5
     )
     rest = merged.loc[merged["glasses"] != "none", NET]
     line = slices[(slices.attribute == "glasses") & (slices.group == "none")].iloc[0]
@@ -127,14 +136,16 @@ def test_slices_cover_every_sample_once_an_attribute(settings, store):
     assert set(slices["attribute"]) >= {"sex", "age", "skin"}
 
 
-def test_the_budget_begins_with_the_nme_and_ends_at_nothing(settings):
+def test_the_decomposition_begins_with_the_nme_and_ends_at_nothing(settings):
     result = evaluate(settings("evaluate.split=all"))
-    assert result.budget.loc[NET]["as it is"].tolist() == pytest.approx([result.nme.loc[NET, "plain"]] * 2)
-    assert result.budget.loc[(NET, "together"), "true shape"] == pytest.approx(0, abs=1e-6)
-    floor = result.budget.loc[(FLOOR, "together")]
+    assert result["error_decomposition"].loc[NET]["as it is"].tolist() == pytest.approx(
+        [result["nme68_2d"].loc[NET, "plain"]] * 2
+    )
+    assert result["error_decomposition"].loc[(NET, "together"), "true shape"] == pytest.approx(0, abs=1e-6)
+    floor = result["error_decomposition"].loc[(FLOOR, "together")]
     assert floor.iloc[:-1].tolist() == pytest.approx([floor.iloc[0]] * 4)  # its pose is true already
-    assert 0 < result.surface.loc[NET, "identity variance"] < 3
-    assert result.surface.loc[FLOOR, "identity variance"] == pytest.approx(0, abs=1e-9)
+    assert 0 < result["surface"].loc[NET, "identity variance"] < 3
+    assert result["surface"].loc[FLOOR, "identity variance"] == pytest.approx(0, abs=1e-9)
 
 
 def test_depth_is_left_open(settings, perfect, monkeypatch):
@@ -149,7 +160,7 @@ def test_depth_is_left_open(settings, perfect, monkeypatch):
         ]
 
     monkeypatch.setattr(evaluate_module, "predict_store", nearer)
-    surface = evaluate(settings("evaluate.split=all")).surface.loc[NET]
+    surface = evaluate(settings("evaluate.split=all"))["surface"].loc[NET]
     assert surface["nme-dense-3d@template, %"] < 1e-3
     assert surface["F1 at 1e-4 (10 px)"] == 100
 
@@ -174,7 +185,7 @@ def test_a_prediction_beside_the_truth_is_that_far_off(settings, perfect, monkey
     monkeypatch.setattr(evaluate_module, "predict_store", beside)
     result = evaluate(settings("evaluate.split=all"))
     np.testing.assert_allclose(result.samples[NET], 500 / store.face_size_px(), rtol=1e-4)
-    assert result.surface.loc[NET, "normals off by, deg"] < 0.1
+    assert result["surface"].loc[NET, "normals off by, deg"] < 0.1
 
 
 # --- tables and files ---
@@ -188,21 +199,21 @@ def test_tables_and_files_of_a_short_run(settings, store, pictures):
     names = {path.name for path in result.folder.iterdir()}
     assert names >= FILES
     assert not [name for name in names if "partial" in name]
-    assert list(result.nme.index) == SYSTEMS
+    assert list(result["nme68_2d"].index) == SYSTEMS
     assert list(result.samples) == ["name", "yaw_deg", *SYSTEMS]
     assert result.samples["name"].tolist() == store.table["name"][rows].tolist()
-    np.testing.assert_allclose(result.nme["plain"], result.samples[SYSTEMS].mean())
-    assert result.nme["samples"].tolist() == [len(rows)] * 3
-    assert (result.nme["95% low"] <= result.nme["plain"]).all()
-    assert (result.nme["plain"] <= result.nme["95% high"]).all()
+    np.testing.assert_allclose(result["nme68_2d"]["plain"], result.samples[SYSTEMS].mean())
+    assert result["nme68_2d"]["samples"].tolist() == [len(rows)] * 3
+    assert (result["nme68_2d"]["95% low"] <= result["nme68_2d"]["plain"]).all()
+    assert (result["nme68_2d"]["plain"] <= result["nme68_2d"]["95% high"]).all()
     yaw = abs(result.samples["yaw_deg"])
     for name, inside in {"0-30": yaw <= 30, "30-60": (yaw > 30) & (yaw <= 60), "60-90": yaw > 60}.items():
-        np.testing.assert_allclose(result.nme[name], result.samples.loc[inside, SYSTEMS].mean(), equal_nan=True)
+        np.testing.assert_allclose(result["nme68_2d"][name], result.samples.loc[inside, SYSTEMS].mean(), equal_nan=True)
     assert result.about["samples"] == len(rows)
     assert "split all" in result.about["data"]
     assert "nme68-2d" in result.about["protocol"]
     read = pd.read_csv(result.folder / "nme68_2d.csv", index_col=0)
-    np.testing.assert_allclose(read, result.nme, equal_nan=True)
+    np.testing.assert_allclose(read, result["nme68_2d"], equal_nan=True)
     read = pd.read_csv(result.folder / "samples.csv")
     np.testing.assert_allclose(read[NET], result.samples[NET])
     for name in (name for name in FILES if name.endswith(".png")):
@@ -210,11 +221,11 @@ def test_tables_and_files_of_a_short_run(settings, store, pictures):
     text = str(result)
     assert all(name in text for name in [*SYSTEMS, "pose-mae", str(result.folder)])
     markdown = (result.folder / "report.md").read_text()
-    assert to_markdown(result.nme) in markdown
-    assert f"| {NET} | {result.nme.loc[NET, '0-30']:.2f} |" in markdown
+    assert result.tables["nme68_2d"].to_markdown() in markdown
+    assert f"| {NET} | {result['nme68_2d'].loc[NET, '0-30']:.2f} |" in " ".join(markdown.split())
     latex = (result.folder / "tables.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\bottomrule") == len(result.tables)
-    assert f"{NET} & {result.nme.loc[NET, '0-30']:.2f} &" in latex
+    assert f"{NET} & {result['nme68_2d'].loc[NET, '0-30']:.2f} &" in latex
 
 
 def test_few_samples_are_listed(settings):
@@ -225,13 +236,21 @@ def test_few_samples_are_listed(settings):
 def test_the_metrics_are_json_that_others_read(settings):
     """No NaN, which JSON does not know, even where a bin of yaws is empty."""
     result = evaluate(settings("evaluate.split=val"))
-    assert result.nme.isna().any(axis=None)
+    assert result["nme68_2d"].isna().any(axis=None)
     text = (result.folder / "metrics.json").read_text()
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert content["about"] == result.about
-    for system in SYSTEMS:
-        for name, value in content["nme68_2d"][system].items():
-            expected = result.nme.loc[system, name]
+    assert set(content["tables"]) == set(result.tables)
+    for name, table in content["tables"].items():
+        assert table["protocol"]
+        assert table["unit"]
+        assert table["n"] == len(result.samples)
+        assert (table["interval"] is None) == ("95% low" not in result[name])
+        assert len(table["rows"]) == len(result[name])
+    for row in content["tables"]["nme68_2d"]["rows"]:
+        system = row.pop("system")
+        for name, value in row.items():
+            expected = result["nme68_2d"].loc[system, name]
             assert (value is None) == bool(np.isnan(expected))
             assert value is None or value == pytest.approx(expected)
 
@@ -249,10 +268,10 @@ def test_the_networks_errors_are_those_of_its_landmarks(settings, store, tiny_ru
 
 
 def test_another_store_and_split(settings, store, tmp_path, tiny_settings):
-    other = build_store(
+    other = preprocess(
         load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'other'}", "data.test_share=1"])
     )
-    result = evaluate(settings(f"evaluate.store={other}"))
+    result = evaluate(settings(f"evaluate.store={other.folder}"))
     assert result.about["samples"] == len(store)
     assert result.folder.name == "other-test"
     assert evaluate(settings("evaluate.split=train")).about["samples"] == len(store.rows("train"))
@@ -336,30 +355,30 @@ def test_peers_and_checkpoints_stand_in_every_table(settings, store, peer, tiny_
     vertices = np.stack([store.truth_px(index) for index in range(len(store))])
     np.savez(tmp_path / "truth.npz", names=store.table["name"], points=vertices)
     result = evaluate(settings("evaluate.split=all"), [other, tiny_run], [peer, tmp_path / "truth.npz"])
-    assert list(result.nme.index) == [NET, "other", "them", "truth", FLOOR, IN_BOX]
+    assert list(result["nme68_2d"].index) == [NET, "other", "them", "truth", FLOOR, IN_BOX]
     assert list(result.kinds.values()) == ["network"] * 2 + ["peer"] * 2 + ["baseline"] * 2
     np.testing.assert_allclose(result.samples["them"][1:], 500 / store.face_size_px()[1:], rtol=1e-4)
     assert np.isnan(result.samples["them"][0])
-    assert result.nme["samples"].tolist() == [24, 24, 23, 24, 24, 24]
-    assert result.nme.loc["them", "plain"] == pytest.approx(np.nanmean(result.samples["them"]))
+    assert result["nme68_2d"]["samples"].tolist() == [24, 24, 23, 24, 24, 24]
+    assert result["nme68_2d"].loc["them", "plain"] == pytest.approx(np.nanmean(result.samples["them"]))
     # the same weights under another name
-    assert result.paired.loc[f"{NET} - other", ["difference", "95% low", "95% high"]].tolist() == [0, 0, 0]
+    assert result["paired"].loc[f"{NET} - other", ["difference", "95% low", "95% high"]].tolist() == [0, 0, 0]
     pair = (result.samples[NET] - result.samples["them"]).to_numpy()
-    assert result.paired.loc[f"{NET} - them", "difference"] == pytest.approx(np.nanmean(pair))
-    assert result.paired.loc[f"{NET} - them", "samples"] == 23
+    assert result["paired"].loc[f"{NET} - them", "difference"] == pytest.approx(np.nanmean(pair))
+    assert result["paired"].loc[f"{NET} - them", "samples"] == 23
     # what has no depth is not in the tables that want it; what is our template is a surface too
-    for table in (result.nme_3d, result.pose, result.surface):
+    for table in (result["nme68_3d"], result["pose"], result["surface"]):
         assert list(table.index) == [NET, "other", "truth", FLOOR, IN_BOX]
-    assert result.surface.loc["truth", "CD x1000"] < 1e-6
+    assert result["surface"].loc["truth", "CD x1000"] < 1e-6
     assert set(result.error_maps) == {NET, "other", "truth", FLOOR, IN_BOX}
-    assert {"them", "other"} < set(result.slices)
+    assert {"them", "other"} < set(result["slices"])
     assert "no face found on 1" in result.about["them"]
     assert read_image(result.folder / "worst_cases.png").shape[1] > 5 * 260
 
 
 def test_peers_by_settings_and_their_faults(settings, peer, tmp_path):
     result = evaluate(settings("evaluate.split=all", f"evaluate.predictions=[{peer}]", "evaluate.mapping=[dlib68]"))
-    assert "them" in result.nme.index
+    assert "them" in result["nme68_2d"].index
     for more, match in {
         "evaluate.mapping=[dlib68, auto]": "has 2 entries for 1 predictions",
         "evaluate.mapping=[mediapipe468]": "the mapping asks for number 454",
@@ -387,9 +406,11 @@ def test_a_second_annotation_makes_the_noise_and_a_second_table(settings, store,
     monkeypatch.setattr(evaluate_module, "reannotated_px", lambda truth: again)
     result = evaluate(settings("evaluate.split=all"))
     np.testing.assert_allclose(result.samples[NOISE], 200 / store.face_size_px()[rows], rtol=1e-4)
-    np.testing.assert_allclose(result.nme_reannotated.loc[NOISE], result.nme.loc[NOISE], rtol=1e-4)
-    assert list(result.nme_reannotated.index) == list(result.nme.index) == [*SYSTEMS, NOISE]
-    assert result.nme_reannotated.loc[NET, "plain"] != pytest.approx(result.nme.loc[NET, "plain"], rel=1e-4)
+    np.testing.assert_allclose(result["nme68_2d_reannotated"].loc[NOISE], result["nme68_2d"].loc[NOISE], rtol=1e-4)
+    assert list(result["nme68_2d_reannotated"].index) == list(result["nme68_2d"].index) == [*SYSTEMS, NOISE]
+    assert result["nme68_2d_reannotated"].loc[NET, "plain"] != pytest.approx(
+        result["nme68_2d"].loc[NET, "plain"], rel=1e-4
+    )
     assert (result.folder / "nme68_2d_reannotated.csv").exists()
 
 
@@ -401,15 +422,15 @@ def test_what_does_not_fit_is_one_line(settings, tiny_settings, tmp_path):
         evaluate(settings("evaluate.weights=run"))
     with pytest.raises(InputError, match="is no finished store"):
         evaluate(settings(f"evaluate.store={tmp_path / 'absent'}"))
-    finer = build_store(
+    finer = preprocess(
         load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'finer'}", "template.rings=3"])
     )
     with pytest.raises(
         InputError, match=r"template of \(37, 127, 469, 1801\) vertices, the network's has \(19, 61, 217, 817\)"
     ):
-        evaluate(settings(f"evaluate.store={finer}"))
-    untested = build_store(
+        evaluate(settings(f"evaluate.store={finer.folder}"))
+    untested = preprocess(
         load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'un'}", "data.test_share=0"])
     )
     with pytest.raises(InputError, match="test has no sample"):
-        evaluate(settings(f"evaluate.store={untested}"))
+        evaluate(settings(f"evaluate.store={untested.folder}"))

@@ -16,7 +16,7 @@ from p2m_core.data import open_store
 from p2m_core.errors import InputError
 from p2m_core.network.model import NetworkOutput, Pixel2Mesh
 from p2m_core.network.weights import save_weights
-from p2m_workbench.measuring.evaluate_objects import evaluate_objects, find_checkpoints, views_with_points
+from p2m_workbench.measuring.evaluate_objects import evaluate_objects, views_with_points
 
 NUMBERS = ["CD x1000", "F1 at 1e-4", "F1 at 2e-4"]
 
@@ -70,23 +70,24 @@ def test_the_table_is_the_protocol_for_each_checkpoint(config, home):
     first, one = write_weights(config, home / "outputs/trial/weights.safetensors", 1)
     second, two = write_weights(config, home / "other.safetensors", 2)
     result = evaluate_objects(config, [second, "run", first])
-    names = result.table.index.get_level_values("weights")
-    assert list(dict.fromkeys(names)) == ["outputs/trial", "other.safetensors", "template as it is"]
+    table = result["cd_f1"]
+    names = table.index.get_level_values("system")
+    assert list(dict.fromkeys(names)) == ["trial", "other", "template as it is"]
     undeformed = torch.from_numpy(one.template.vertices)[None]
 
     def still(images):
         return NetworkOutput([undeformed], [undeformed])
 
     for name, model in zip(dict.fromkeys(names), (one, two, still), strict=True):
-        rows = result.table.loc[name]
+        rows = table.loc[name]
         expected = by_hand(config, model)
         assert list(rows.index) == list(expected)
         np.testing.assert_allclose(rows.to_numpy(float), np.array(list(expected.values())), rtol=1e-5)
-    assert not result.table.loc["outputs/trial"].equals(result.table.loc["other.safetensors"])
+    assert not table.loc["trial"].equals(table.loc["other"])
     assert result.about["samples"] == 4
     assert "squared distances in m²" in result.about["protocol"]
     text = str(result)
-    assert all(word in text for word in ("mean of categories", "weighted by samples", "outputs/trial", "bench"))
+    assert all(word in text for word in ("mean of categories", "weighted by samples", "trial", "bench"))
 
 
 def test_what_is_written(config, home):
@@ -94,14 +95,16 @@ def test_what_is_written(config, home):
     result = evaluate_objects(config)
     assert result.folder == home / "outputs/trial/evaluation/raw-test"
     names = {path.name for path in result.folder.iterdir()}
-    assert names == {"table.csv", "table.txt", "samples.csv", "metrics.json", "predictions_0.png"}
-    table = pd.read_csv(result.folder / "table.csv")
-    np.testing.assert_allclose(table[NUMBERS].to_numpy(), result.table[NUMBERS].to_numpy())
+    assert names == {"cd_f1.csv", "samples.csv", "metrics.json", "report.md", "tables.tex", "predictions_0.png"}
+    table = pd.read_csv(result.folder / "cd_f1.csv")
+    np.testing.assert_allclose(table[NUMBERS].to_numpy(), result["cd_f1"][NUMBERS].to_numpy())
     samples = pd.read_csv(result.folder / "samples.csv")
     assert samples["name"].tolist() == ["car/m0/00", "car/m1/00", "car/m2/00", "bench/m3/00"] * 2
     metrics = json.loads((result.folder / "metrics.json").read_text())
-    assert metrics["about"]["weights"]["outputs/trial"] == {"step": 0, "data": "nowhere"}
-    assert len(metrics["table"]) == 2 * 4
+    assert metrics["about"]["weights"]["trial"] == {"step": 0, "data": "nowhere"}
+    table = metrics["tables"]["cd_f1"]
+    assert len(table["rows"]) == 2 * 4
+    assert (table["protocol"], table["n"], table["interval"]) == ("cd-f1@p2m", 4, None)
     [predictions] = result.predictions.values()
     assert len(predictions) == 4
     assert predictions[0].name.startswith("car/m0/00, CD ")
@@ -128,7 +131,7 @@ def test_weights_of_another_input_size_see_their_own(config, home):
     larger = {"input_px": 112, "focal_px": (124.0, 124.0), "centre_px": (55.5, 55.5)}
     path, model = write_weights(config, home / "larger.safetensors", **larger)
     chosen = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"weights": str(path)})})
-    rows = evaluate_objects(chosen).table.loc["larger.safetensors"]
+    rows = evaluate_objects(chosen)["cd_f1"].loc["larger"]
     its_own = config.model_copy(update={"model": model.config})
     np.testing.assert_allclose(rows.to_numpy(float), np.array(list(by_hand(its_own, model).values())), rtol=1e-5)
 
@@ -139,20 +142,14 @@ def test_refusals(config, home):
     write_weights(config, home / "outputs/trial/weights.safetensors")
     with pytest.raises(InputError, match=r"model\.camera: is crop, but the data want perspective"):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
-    with pytest.raises(InputError, match=r"evaluate\.flip: is true"):
-        evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"flip": True})}))
-    more = config.evaluate.model_copy(update={"predictions": ("x.npz",)})
-    with pytest.raises(InputError, match=r"evaluate\.predictions: is set"):
-        evaluate_objects(config.model_copy(update={"evaluate": more}))
+    for wrong, match in {
+        "evaluate.flip=true": r"evaluate\.flip: is true",
+        "evaluate.predictions=[x.npz]": r"evaluate\.predictions: is set",
+    }.items():
+        with pytest.raises(InputError, match=match):
+            load_config(ROOT / "configs/object-tiny.yaml", [wrong])
     with pytest.raises(InputError, match=r"evaluate\.split: val has no view"):
         evaluate_objects(config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"split": "val"})}))
-
-
-def test_each_checkpoint_counts_once(config, home):
-    path, _ = write_weights(config, home / "outputs/trial/weights.safetensors")
-    assert find_checkpoints(config, ["run", path, path.parent]) == {"outputs/trial": path}
-    more = load_config(None, ["name=trial", "evaluate.checkpoints=[bundled]"])
-    assert len(find_checkpoints(more, ["run"])) == 2
 
 
 def test_views_with_points_are_two_rows(config):
