@@ -1,4 +1,4 @@
-"""One way to run many independent jobs: synthesis, preprocessing and sweeps all use it."""
+"""Run many independent jobs: `map_jobs`. Synthesis, preprocessing, prediction and sweeps all use it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -17,15 +24,52 @@ from tqdm.auto import tqdm
 from p2m_core.errors import InputError
 from p2m_core.signals import raise_interrupt
 
-JOBS_AHEAD = 4  # a worker: enough to keep it busy, and few, so that a million jobs need no memory
+JOBS_AHEAD = 4  # jobs submitted per worker: enough to keep it busy, few enough that a million jobs need no memory
 CONNECT_S = 5
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # what linear algebra heeds
-log = logging.getLogger(__name__)
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # environment variables of linear algebra
+_log = logging.getLogger(__name__)
+
+
+def map_jobs(
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    workers: int = 1,
+    title: str = "",
+    total: int | None = None,
+    scheduler: str | None = None,
+    threads: bool = False,
+) -> Iterator[Any]:
+    """Yield function(job) for every job, in the order in which the jobs finish, with a progress bar.
+
+    The jobs run in this process for one worker, else in worker processes with one thread of linear algebra each.
+    `jobs` may be endless: it is read only JOBS_AHEAD jobs a worker ahead of the results.
+
+    Args:    function: of module level, since processes need to pickle it. An exception that it raises ends the run.
+             workers: number of processes.   title: of the progress bar.   total: number of jobs where `jobs` has no
+             length.   scheduler: "tcp://host:port" of a Dask scheduler, whose workers then run the jobs.
+             threads: use threads of this process as workers, for jobs that only wait for other processes.
+    Raises:  InputError if the scheduler does not answer or its connection is lost.
+    """
+    if total is None and hasattr(jobs, "__len__"):
+        total = len(jobs)
+    if scheduler:
+        results = _on_cluster(function, jobs, scheduler)
+    elif threads:
+        results = _in_threads(function, jobs, workers)
+    elif workers > 1:
+        results = _in_processes(function, jobs, workers)
+    else:
+        results = (function(job) for job in jobs)
+    with tqdm(total=total, desc=title, smoothing=0.05, dynamic_ncols=True) as bar, closing(results):
+        for result in results:
+            raise_interrupt()
+            yield result
+            bar.update()
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Processes started inside use one thread for linear algebra: with one worker a core, more only get in the way."""
+    """Let processes started in this context use one thread for linear algebra: one worker a core needs no more."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -38,48 +82,20 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def map_jobs(
-    function: Callable[[Any], Any],
-    jobs: Iterable[Any],
-    workers: int = 1,
-    title: str = "",
-    total: int | None = None,
-    scheduler: str | None = None,
-) -> Iterator[Any]:
-    """Results of function(job), in the order in which they finish, with a progress bar and ETA.
-
-    `jobs` may be endless: it is read only a few jobs a worker ahead of the results.
-
-    Args:    function: a module-level function; what it raises ends the run.   workers: 1 runs in this
-             process.   title: of the progress bar.   total: number of jobs where `jobs` has no length.
-             scheduler: "tcp://host:port" of a Dask scheduler, whose workers run the jobs in place of processes here;
-             "local" for Dask's LocalCluster, "slurm" for dask-jobqueue's SLURMCluster, each of so many workers.
-    Raises:  InputError if no scheduler answers there, or if it is lost.
-    """
-    if total is None and hasattr(jobs, "__len__"):
-        total = len(jobs)
-    if scheduler:
-        results = _on_cluster(function, jobs, scheduler, workers)
-    elif workers > 1:
-        results = _in_processes(function, jobs, workers)
-    else:
-        results = (function(job) for job in jobs)
-    with tqdm(total=total, desc=title, smoothing=0.05, dynamic_ncols=True) as bar, closing(results):
-        for result in results:
-            raise_interrupt()
-            yield result
-            bar.update()
+def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Iterator[Any]:
+    with ThreadPoolExecutor(workers) as pool:
+        yield from _submit_ahead(pool, function, jobs, lambda: workers)
 
 
 def _in_processes(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Iterator[Any]:
-    # Spawned, not forked: torch's and numba's threads do not survive a fork.
+    # Spawned, not forked: the threads of torch and numba do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with one_thread_each(), ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
-        yield from _windowed(pool, function, jobs, lambda: JOBS_AHEAD * workers)
+    with one_thread_each(), ProcessPoolExecutor(workers, context, _exit_with_parent) as pool:
+        yield from _submit_ahead(pool, function, jobs, lambda: JOBS_AHEAD * workers)
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent was killed: it would wait for its next job for ever."""
+def _exit_with_parent() -> None:
+    """Start a thread that ends this worker when its parent was killed; it would wait for the next job for ever."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
@@ -88,44 +104,21 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str, workers: int) -> Iterator[Any]:
+def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Iterator[Any]:
     try:
         from distributed import Client
-
-        logging.getLogger("distributed").setLevel(logging.WARNING)  # it tells of every connection
-        cluster = _start_cluster(scheduler, workers)
-    except ImportError as error:
-        package = "dask-jobqueue" if error.name == "dask_jobqueue" else "distributed"
-        remedy = "pip install dask-jobqueue" if package == "dask-jobqueue" else "pip install -e .[cluster]"
-        raise InputError("--scheduler", scheduler, f"needs the package {package}", remedy) from None
-    with cluster:
-        try:
-            client = Client(getattr(cluster, "scheduler_address", scheduler), timeout=CONNECT_S, set_as_default=False)
-        except (OSError, ValueError) as error:
-            problem, remedy = f"no Dask scheduler answers: {error}", "start one with `dask scheduler`, or work without"
-            raise InputError("--scheduler", scheduler, problem, remedy) from None
-        yield from _with_client(client, function, jobs, scheduler)
-
-
-def _start_cluster(scheduler: str, workers: int) -> AbstractContextManager:
-    """The cluster that "local" and "slurm" mean; nothing for an address."""
-    if scheduler == "local":
-        from distributed import LocalCluster
-
-        return LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
-    if scheduler == "slurm":
-        from dask_jobqueue import SLURMCluster
-
-        cluster = SLURMCluster()  # queue, cores, memory: in ~/.config/dask/jobqueue.yaml
-        cluster.scale(jobs=workers)
-        return cluster
-    return nullcontext()
-
-
-def _with_client(client: Any, function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Iterator[Any]:
+    except ImportError:
+        remedy = "pip install -e .[cluster]"
+        raise InputError("--scheduler", scheduler, "needs the package distributed", remedy) from None
+    logging.getLogger("distributed").setLevel(logging.WARNING)  # it logs every connection
+    try:
+        client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        problem, remedy = f"no Dask scheduler answers: {error}", "start one with `dask scheduler`, or work without"
+        raise InputError("--scheduler", scheduler, problem, remedy) from None
     lost = InputError("--scheduler", scheduler, "was lost", "start it again; the same command goes on from here")
 
-    def window() -> int:  # workers may come and go
+    def limit() -> int:  # workers may join and leave
         try:
             return JOBS_AHEAD * max(2, sum(client.nthreads().values()))
         except OSError as error:
@@ -133,21 +126,21 @@ def _with_client(client: Any, function: Callable[[Any], Any], jobs: Iterable[Any
 
     with client:
         if not client.nthreads():
-            log.warning("%s has no workers yet: start some with `dask worker %s --nthreads 1`", scheduler, scheduler)
+            _log.warning("%s has no workers yet: start some with `dask worker %s --nthreads 1`", scheduler, scheduler)
         try:
-            yield from _windowed(client.get_executor(pure=False), function, jobs, window)
+            yield from _submit_ahead(client.get_executor(pure=False), function, jobs, limit)
         except CancelledError as error:
             raise lost from error
 
 
-def _windowed(
-    pool: Executor, function: Callable[[Any], Any], jobs: Iterable[Any], window: Callable[[], int]
+def _submit_ahead(
+    pool: Executor, function: Callable[[Any], Any], jobs: Iterable[Any], limit: Callable[[], int]
 ) -> Iterator[Any]:
-    """Results of the jobs, of which no more than window() are in the pool's hands."""
+    """Yield the results of the jobs while at most limit() of them are submitted to the pool and unfinished."""
     queue, running = iter(jobs), set()
     try:
         while True:
-            running |= {pool.submit(function, job) for job in islice(queue, max(0, window() - len(running)))}
+            running |= {pool.submit(function, job) for job in islice(queue, max(0, limit() - len(running)))}
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)

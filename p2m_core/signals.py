@@ -1,15 +1,19 @@
-"""Signals that end work in good order. In a training the step in hand is finished, a checkpoint is written:
+"""Signals that stop work in an orderly way.
 
-SIGINT             Ctrl-C, or a notebook's stop button: KeyboardInterrupt after the checkpoint; at once if sent twice
-SIGTERM, SIGUSR1   a cluster takes its machine back: Preempted after the checkpoint, by which `p2m train` exits with 75
+In a training (`StopSignals`) the current step is finished and a checkpoint is written first:
 
-In all other work SIGTERM does what Ctrl-C does.
+SIGINT             Ctrl-C, or a notebook's stop button: then KeyboardInterrupt; at once if sent twice
+SIGTERM, SIGUSR1   a cluster takes its machine back: then Preempted, by which `p2m train` exits with status 75
+
+In all other work (`stop_on_sigterm`) SIGTERM does what Ctrl-C does.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,12 +21,15 @@ from types import FrameType
 from p2m_core.errors import Preempted
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+PARENT = "P2M_PARENT"  # environment variable, see stop_with_parent
+POLL_S = 1.0
 
 
 class StopSignals:
     """While this context is open, a signal of SIGNALS only sets `received`. Without effect outside the main thread.
 
-    Args: patient: take a second SIGINT for the first one's echo: from a terminal it comes from launcher and user.
+    Args: patient: ignore a second SIGINT. Ctrl-C in a terminal reaches a process twice where its launcher, which the
+          terminal signals as well, passes the signal on.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -44,7 +51,7 @@ class StopSignals:
         self.received = number
 
     def raise_received(self, what: str) -> None:
-        """Raise what the signal means: KeyboardInterrupt, or Preempted with a line on `what` was stopped."""
+        """Raise KeyboardInterrupt after SIGINT, else Preempted with a message that names `what` was stopped."""
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         name = signal.Signals(self.received).name if self.received else "another process's signal"
@@ -53,12 +60,12 @@ class StopSignals:
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt as Ctrl-C does; in another thread than the main one nothing changes."""
+    """Let SIGTERM raise KeyboardInterrupt as Ctrl-C does. Without effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _interrupt)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # what is ignored stays so
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # an ignored SIGINT stays ignored
         before[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
@@ -68,7 +75,7 @@ def stop_on_sigterm() -> Iterator[None]:
         _interrupts.clear()
 
 
-_interrupts: set[int] = set()  # not an Event: its lock would hold up a second signal for ever
+_interrupts: set[int] = set()  # not a threading.Event: a second signal would wait for its lock for ever
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -77,9 +84,25 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def raise_interrupt() -> None:
-    """Raise the KeyboardInterrupt of a signal once more.
+    """Raise KeyboardInterrupt if `stop_on_sigterm` raised one that was lost.
 
-    One is lost where NumPy makes a str of an array's item: https://github.com/numpy/numpy/issues/20596.
+    NumPy loses it where it makes a str of an array's item: https://github.com/numpy/numpy/issues/20596.
     """
     if _interrupts:
         raise KeyboardInterrupt
+
+
+def stop_with_parent() -> None:
+    """Send SIGTERM to this process when its parent ends, if the parent asked for it with $P2M_PARENT=<its own id>.
+
+    A sweep that is killed cannot stop its runs; so they watch it. The variable is removed: children do not inherit it.
+    """
+    parent = os.environ.pop(PARENT, None)
+
+    def watch() -> None:
+        while str(os.getppid()) == parent:
+            time.sleep(POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if parent:
+        threading.Thread(target=watch, daemon=True).start()

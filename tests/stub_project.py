@@ -32,7 +32,8 @@ if settings.train.device == "hang":
     time.sleep(1000)
 if settings.train.device == "die":
     os.kill(os.getpid(), signal.SIGKILL)
-write_json(folder / "evaluation" / "stub" / "metrics.json", {"about": 1, "score": {"network": total}})"""
+rows = [{"system": folder.name, "total": total}]
+write_json(folder / "evaluation" / "stub" / "metrics.json", {"tables": {"score": {"rows": rows}}})"""
 COMPARE = """from p2m_core.config.loading import load_config
 from p2m_core.config.paths import resolve, run_folder
 from p2m_core.files import write_json

@@ -1,4 +1,4 @@
-"""The notebooks as files: where they are, what parameters they take, and what their cells printed.
+"""Notebooks as files: where they lie, which parameters they take, and what an executed one printed.
 
 Parameters are checked before any kernel starts: papermill only warns of a name that a notebook does not know.
 """
@@ -13,22 +13,17 @@ from typing import Any
 
 import nbformat
 
-from p2m_core.config.loading import find_config
-from p2m_core.config.paths import project_root, resolve
+from p2m_core.config.paths import project_root, resolve, run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.errors import InputError
 
-COMMON = ("config", "overrides")  # the names that every notebook's parameters cell holds
+COMMON = ("config", "overrides")  # the parameters that every notebook has
 
 
-def find_notebooks(notebooks: Sequence[str | Path] | None = None) -> list[Path]:
-    """Files of the named notebooks, or all of notebooks/ in order."""
+def find_notebooks(notebooks: Sequence[str | Path]) -> list[Path]:
+    """The files of notebooks that are named by stem or by path.   Raises InputError if there is no such file."""
     folder = project_root() / "notebooks"
     known = {file.stem: file for file in sorted(folder.glob("[0-9]*.ipynb"))}
-    if notebooks is None:
-        if not known:
-            raise InputError(folder, "", "holds no notebooks", "run from a checkout, or set P2M_HOME to one")
-        return list(known.values())
     files = []
     for name in notebooks:
         candidates = [known.get(Path(name).stem), Path(name).resolve(), resolve(name)]
@@ -37,14 +32,14 @@ def find_notebooks(notebooks: Sequence[str | Path] | None = None) -> list[Path]:
         file = next((file for file in candidates if file and file.is_file()), None)
         if file is None:
             near = get_close_matches(str(name), known, n=1, cutoff=0.4)
-            remedy = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+            remedy = f"did you mean {near[0]}?" if near else f"known in {folder}: {', '.join(known) or 'none'}"
             raise InputError(name, "", "no such notebook", remedy)
         files.append(file)
     return files
 
 
 def read_parameters(notebook: str | Path) -> dict[str, Any]:
-    """Names and default values of a notebook's parameters cell.
+    """Names and default values in a notebook's parameters cell.
 
     Raises:  InputError if there is no such cell, or if it holds more than plain literals, one a line: a value that
              is computed there would be computed from the defaults, not from the values passed in.
@@ -60,7 +55,11 @@ def read_parameters(notebook: str | Path) -> dict[str, Any]:
     defaults = {}
     try:
         for statement in ast.parse(cells[0].source).body:
-            defaults.update(_literal(statement))
+            match statement:
+                case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(ast.Name(name), _, ast.expr() as value):
+                    defaults[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError
     except (SyntaxError, ValueError):
         problem = "holds more than lines of the form name = literal"
         raise InputError(notebook, "parameters cell", problem, "compute in the next cell") from None
@@ -74,40 +73,19 @@ def read_report(notebook: Path) -> str:
     return "".join(output.text for output in outputs if output.name == "stdout")
 
 
-def _literal(statement: ast.stmt) -> dict[str, Any]:
-    """{name: value} of one assignment."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0]
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        target = statement.target
-    else:
-        raise ValueError
-    if not isinstance(target, ast.Name):
-        raise ValueError
-    return {target.id: ast.literal_eval(statement.value)}
+def plan_parameters(files: Sequence[Path], parameters: Mapping[str, Any], config: Config) -> dict[Path, dict[str, Any]]:
+    """The parameters of each notebook: those given, and COMMON, by which it reads the config in the run's folder.
 
-
-def common_parameters(config: str | Path | Config | None, overrides: Sequence[str], saved: Path) -> dict[str, Any]:
-    """What every notebook is given: the name of the config as it came, or of the copy in the run's folder."""
-    if isinstance(config, Config) or config is None:
-        return {"config": str(saved), "overrides": []}
-    found = find_config(config)
-    bare = found == project_root() / "configs" / f"{config}.yaml"
-    return {"config": str(config) if bare else str(found), "overrides": list(overrides)}
-
-
-def plan_parameters(
-    files: Sequence[Path], parameters: Mapping[str, Any], common: Mapping[str, Any]
-) -> dict[Path, dict[str, Any]]:
-    """The parameters of each notebook, every one of them known there and of the type of its default."""
+    Raises: InputError if a name is unknown or a value is of the wrong type.
+    """
+    common = dict(zip(COMMON, (shown(run_folder(config) / "config.yaml"), []), strict=True))
     defaults = {file: read_parameters(file) for file in files}
     stems = {file.stem: file for file in files}
-    plan: dict[Path, dict[str, Any]] = {}
     for file in files:
-        plan[file] = dict(common)
-        for name in common:
-            if name not in defaults[file]:
-                raise InputError(file, name, "is missing in the parameters cell", f"add a line {name} = ...")
+        if missing := [name for name in COMMON if name not in defaults[file]]:
+            problem, remedy = "is missing in the parameters cell", f"add a line {missing[0]} = ..."
+            raise InputError(file, missing[0], problem, remedy)
+    plan = {file: dict(common) for file in files}
     for dotted, value in parameters.items():
         stem, _, name = dotted.rpartition(".")
         if stem and stem not in stems:
@@ -125,7 +103,7 @@ def plan_parameters(
 
 
 def _check_type(file: Path, name: str, value: Any, default: Any) -> None:
-    """A value may have the type of the default, be a whole number for a float, or anything where that is None."""
+    """A value has the type of the default, or is an int for a float, or anything where the default is None."""
     kind = type(default)
     if default is None or type(value) is kind or (kind is float and type(value) is int):
         return

@@ -1,8 +1,13 @@
-"""The notebooks, executed in order by papermill, with what papermill leaves out.
+"""Execute the notebooks of a run in order, by papermill.
 
-Parameters are checked before any kernel starts, the kernel is this very interpreter, each notebook has a time limit,
-an interrupted cell may still write its checkpoint, and outputs/<name>/run.json says what was done and written. The
-same call again keeps the notebooks that would do the same once more.
+outputs/NAME/  config.yaml   the settings, resolved
+               notebooks/    the executed copies
+               run.json      a notebook's status, seconds, inputs, written files; code, machine, hashes of the data
+               run.lock      held while a process executes notebooks here
+
+Papermill executes the cells. This module checks the parameters before any kernel starts, starts kernels of this Python
+interpreter, gives each notebook a time limit, lets an interrupted cell write its checkpoint, and skips notebooks that
+are done (`is_current`).
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,19 +41,224 @@ from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, sha256, write_json
 from p2m_core.signals import stop_on_sigterm
 from p2m_workbench.provenance import data_hashes, provenance
-from p2m_workbench.runs.notebooks import COMMON, common_parameters, find_notebooks, plan_parameters, read_report
+from p2m_workbench.runs.notebooks import COMMON, find_notebooks, plan_parameters, read_report
 
 LOCK_NAME = "run.lock"
-PREPARES = "01_preprocess"  # writes what several runs may share, so one of them at a time executes it
+PREPROCESS = "01_preprocess"  # writes the data, which several runs may share
 CHECKPOINT_S = 60.0  # what an interrupted cell gets to write its checkpoint
+LISTED_FILES = 12  # of a folder with more new files only their number is listed
 
 
 class NotebookError(RuntimeError):
-    """A notebook did not end well: its name, the failing cell's first lines, the error."""
+    """A notebook failed. The message has its name, the first lines of the failing cell, and the error."""
+
+
+@dataclass
+class NotebookResult:
+    """How the execution of one notebook ended.
+
+    status    ok, failed, timeout, interrupted, not run; outdated: it was ok, then an earlier notebook was executed
+    executed  the executed copy                    written  new and changed files
+    report    output of its cells tagged "report"  error    why it failed
+    kept      it was ok already and was skipped    key      hash of source, parameters and settings, `notebook_key`
+    inputs    hashes of the files that its settings name, `input_hashes`    code  commit, and file of the diff to it
+    """
+
+    name: str
+    status: str = "not run"
+    seconds: float = 0.0
+    executed: str = ""
+    written: list[str] = field(default_factory=list)
+    report: str = ""
+    error: str = ""
+    kept: bool = False
+    key: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+    code: dict[str, Any] | None = None
+
+
+def run_notebooks(
+    config: str | Path | Config | None = None,
+    notebooks: Sequence[str | Path] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    timeout_s: float | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+) -> list[NotebookResult]:
+    """Execute notebooks in order, except those that are done; see `is_current`.
+
+    Args:    config: name or file, as for `load_config`, or a Config. Notebooks read its copy in the run's folder.
+             notebooks: stems ("02_train") or paths; those that the config names where None.
+             parameters: {"epochs": 3} for each notebook that has this parameter, {"02_train.epochs": 3} for one.
+             timeout_s: limit for each notebook.   out: folder of the executed copies, outputs/NAME/notebooks
+             where None.   overrides: of the config, as for `load_config`.   fresh: skip no notebook.
+    Returns: one result a notebook.
+    Raises:  InputError before any kernel starts; NotebookError at the first notebook that fails, after run.json is
+             written.
+    """
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it repeats at length the errors that we report
+    loaded = config if isinstance(config, Config) else load_config(config, overrides)
+    files = find_notebooks(notebooks or loaded.notebooks)
+    plan = plan_parameters(files, parameters or {}, loaded)
+    folder = run_folder(loaded)
+    out = folder / "notebooks" if out is None else resolve(out)
+    with exclusive(folder / LOCK_NAME, "another process runs notebooks here"), stop_on_sigterm():
+        history = {file.stem: NotebookResult(file.stem) for file in files} | read_history(folder)
+        saved = save_config(loaded, folder / "config.yaml")
+        report = {
+            "name": loaded.name,
+            "config": shown(saved) if config is None or isinstance(config, Config) else str(config),
+            "overrides": list(overrides),
+            "config_hash": config_hash(loaded),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "provenance": provenance(folder),
+        }
+        try:
+            with tqdm(total=len(files), desc="notebooks", unit="notebook", dynamic_ncols=True) as bar:
+                for file in files:
+                    bar.set_postfix_str(file.stem)
+                    if not fresh and is_current(history[file.stem], file, plan[file], loaded):
+                        history[file.stem].kept = True
+                    else:
+                        for later in (record for name, record in history.items() if name > file.stem):
+                            later.status = "outdated" if later.status == "ok" else later.status
+                        history[file.stem] = result = NotebookResult(file.stem, code=report["provenance"]["git"])
+                        _execute(file, out / file.name, plan[file], loaded, timeout_s, result, bar)
+                        _write_report(folder, report, history)  # now, since the run may be killed later
+                    bar.update()
+        finally:
+            _write_report(folder, report | {"data": data_hashes(loaded)}, history)
+    return [history[file.stem] for file in files]
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, problem: str) -> Iterator[None]:
+    """Hold a lock file.   Raises InputError with this problem if another process holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout:
+        raise InputError(lock.parent, lock.name, problem, "wait for it, or choose another name") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _write_report(folder: Path, report: dict[str, Any], history: Mapping[str, NotebookResult]) -> None:
+    notebooks = [asdict(record) for _, record in sorted(history.items())]
+    seconds = round(sum(record["seconds"] for record in notebooks), 1)
+    write_json(folder / "run.json", report | {"seconds": seconds, "notebooks": notebooks})
+
+
+# ------------------------------------------------------------------------------------------------ what is skipped
+
+
+def is_finished(config: Config, parameters: Mapping[str, Any] | None = None) -> bool:
+    """Whether `run_notebooks` would skip every notebook of a config."""
+    history, files = read_history(run_folder(config)), find_notebooks(config.notebooks)
+    plan = plan_parameters(files, parameters or {}, config)
+    return all(file.stem in history and is_current(history[file.stem], file, plan[file], config) for file in files)
+
+
+def is_current(record: NotebookResult, file: Path, parameters: Mapping[str, Any], config: Config) -> bool:
+    """Whether a notebook is done: it ended well with the same source, parameters, settings and inputs, no notebook
+    before it was executed since, and the files that it wrote exist."""
+    if record.status != "ok" or record.key != notebook_key(file, parameters, config):
+        return False
+    written = [resolve(path.partition("/ (")[0]) for path in [record.executed, *record.written]]
+    return record.inputs == input_hashes(file, parameters, config) and all(path.exists() for path in written)
+
+
+def read_history(folder: Path) -> dict[str, NotebookResult]:
+    """The notebooks in run.json by name; empty where there is no such file, or one that another version wrote."""
+    try:
+        entries = json.loads((folder / "run.json").read_text())["notebooks"]
+        return {entry["name"]: NotebookResult(**entry | {"kept": False}) for entry in entries}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def notebook_key(file: Path, parameters: Mapping[str, Any], config: Config) -> str:
+    """Hash of a notebook's source, parameters and settings."""
+    settings = config_hash(config.model_copy(update={"notebooks": (), "sweep": SweepConfig()}))
+    own = {name: value for name, value in parameters.items() if name not in COMMON}
+    return hashlib.sha256(json.dumps([sha256(file), own, settings], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def input_hashes(file: Path, parameters: Mapping[str, Any], config: Config) -> dict[str, str]:
+    """Hashes of the data, weights and photos that settings and parameters name, by path; "" for what is not there.
+
+    A store counts as its manifest, other folders as names, sizes and times of their files. Weights are no input of
+    the notebook that preprocesses, which would otherwise be outdated by each training.
+    """
+    data, measured = config.data, config.evaluate
+    given = [data.raw, data.face_model, data.store, config.synth.backgrounds]
+    weights: list[str | None] = []
+    if file.stem != PREPROCESS:
+        given += [measured.store, *measured.predictions, *config.predict.photos]
+        given += _texts(parameters, "predictions", "photos")
+        weights += [measured.weights, *measured.checkpoints, config.predict.weights, config.train.init_from]
+        weights += _texts(parameters, "checkpoints", "compare")
+    named = {"run": run_folder(config), "bundled": BUNDLED}
+    files = [named.get(name) or resolve(name) for name in weights if name]
+    paths = [resolve(path) for path in given if path]
+    paths += [path if path.is_file() else path / "weights.safetensors" for path in files]
+    return {shown(path): _hash(path) for path in paths}
+
+
+def _texts(parameters: Mapping[str, Any], *names: str) -> list[str]:
+    """All texts that some parameters of a notebook hold, alone or in lists."""
+    values = [parameters.get(name) for name in names]
+    lists = [value if isinstance(value, list | tuple) else [value] for value in values]
+    return [text for texts in lists for text in texts if isinstance(text, str)]
+
+
+def _hash(path: Path) -> str:
+    content = path if path.is_file() else path / "manifest.json"
+    if content.is_file():
+        return sha256(content)[:16]
+    listing = sorted((str(file), *state) for file, state in snapshot([path]).items())
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16] if listing else ""
+
+
+# ------------------------------------------------------------------------------------------------ written files
+
+
+def snapshot(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """Modification time (ns) and size of each file below the folders, except locks, logs and hidden files."""
+    files: dict[Path, tuple[int, int]] = {}
+    for folder in folders:
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                if name.startswith(".") or name.endswith((".lock", ".log")):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # a temporary file
+                    state = (path := Path(parent, name)).stat()
+                    files[path] = (state.st_mtime_ns, state.st_size)
+    return files
+
+
+def list_changes(before: Mapping[Path, Any], after: Mapping[Path, Any], sets: Sequence[Path]) -> list[str]:
+    """New and changed files of two snapshots; many in one folder, or anywhere below one of `sets`, as one entry."""
+    groups: dict[Path, list[Path]] = {}
+    for path in sorted(path for path, state in after.items() if before.get(path) != state):
+        group = next((folder for folder in sets if path.is_relative_to(folder)), path.parent)
+        groups.setdefault(group, []).append(path)
+    listed = []
+    for folder, paths in groups.items():
+        many = len(paths) > LISTED_FILES
+        listed += [f"{shown(folder)}/ ({len(paths)} files)"] if many else map(shown, paths)
+    return listed
+
+
+# ------------------------------------------------------------------------------------------------ one notebook
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel of this very interpreter, whatever kernelspec "python3" is installed."""
+    """Starts kernels of this Python interpreter, whatever the installed kernelspec "python3" says."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -66,122 +276,26 @@ class _Kernel(AsyncKernelManager):
         )
 
     async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
-        """Kill the kernel; but after Ctrl-C let its cell end first, since training then writes a checkpoint."""
+        """Kill the kernel; but after Ctrl-C let its cell end first, since a training then writes a checkpoint."""
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
-            self.shutdown_wait_time = 2 * CHECKPOINT_S  # a polite shutdown interrupts the cell, and waits half of this
+            self.shutdown_wait_time = 2 * CHECKPOINT_S  # it interrupts the cell, and waits half of this time
             now = False
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it tells at length what waited for the kernel
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # it lists all that waited for the kernel
         await super().shutdown_kernel(now=now, restart=restart)
 
 
-def run_notebooks(
-    config: str | Path | Config | None = None,
-    notebooks: Sequence[str | Path] | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    timeout_s: float | None = None,
-    out: str | Path | None = None,
-    overrides: Sequence[str] = (),
-    fresh: bool = False,
-    wait_s: float = 0,
-) -> list[NotebookResult]:
-    """Execute notebooks in order; the executed copies and run.json go to the run's folder.
+class _TimeLimit:
+    """papermill's `timeout_func`: gives each cell the rest of the notebook's time. Has the cell's source for errors."""
 
-    A notebook that ended well is kept if its source, parameters and settings, the data, weights and photos that these
-    name, and what it wrote are unchanged, and none before it was executed since.
+    def __init__(self, deadline: float | None, show: Callable[[str], None]):
+        self.deadline, self.show = deadline, show
+        self.source, self.cells = "", 0
 
-    Args:    config: name or file, as for `load_config`, or a Config, of which a copy in the run's folder is passed on.
-             notebooks: stems ("02_train") or paths; those that the config names where None.
-             parameters: {"epochs": 3} for each notebook that knows the name, {"02_train.epochs": 3} for one.
-             timeout_s: limit for each notebook.   out: folder of the executed copies, outputs/<name>/notebooks
-             where None.   overrides: as for `load_config`, passed on to every notebook.   fresh: keep none.
-             wait_s: how long to wait for another process that runs them.
-    Returns: one result a notebook.
-    Raises:  InputError before any kernel starts; NotebookError at the first notebook that fails, after run.json.
-    """
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it says again what we report, at length
-    loaded = config if isinstance(config, Config) else load_config(config, overrides)
-    files = find_notebooks(notebooks or loaded.notebooks)
-    folder = run_folder(loaded)
-    saved = folder / "config.yaml"
-    common = common_parameters(config, overrides, saved)
-    plan = plan_parameters(files, parameters or {}, common)
-    out = folder / "notebooks" if out is None else resolve(out)
-    with _only_one(folder, wait_s), stop_on_sigterm():
-        history = read_history(folder)
-        results = [NotebookResult(file.stem, key=notebook_key(file, plan[file], loaded)) for file in files]
-        others = [record for name, record in sorted(history.items()) if name not in {r.name for r in results}]
-        executed = max((record.number for record in history.values()), default=0)
-        save_config(loaded, saved)
-        report = {
-            "name": loaded.name,
-            "config": common["config"],
-            "overrides": list(common["overrides"]),
-            "config_hash": config_hash(loaded),
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "provenance": provenance(folder),
-        }
-        try:
-            with tqdm(total=len(files), desc="notebooks", unit="notebook", dynamic_ncols=True) as bar:
-                for k, (file, result) in enumerate(zip(files, results, strict=True)):
-                    bar.set_postfix_str(result.name)
-                    if not fresh and is_current(result, history):
-                        results[k] = replace(history[result.name], kept=True)
-                    else:
-                        executed += 1
-                        result.number, result.code = executed, report["provenance"]["git"]
-                        history[result.name] = result
-                        _execute(file, out / file.name, plan[file], loaded, timeout_s, result, bar)
-                        _write_report(folder, report, others + results)  # before the next: a run may be killed
-                    bar.update()
-        finally:
-            _write_report(folder, report | {"data": data_hashes(loaded)}, others + results)
-    return results
-
-
-def demo(overrides: Sequence[str] = ()) -> list[NotebookResult]:
-    """The whole path in some minutes: every notebook with configs/demo.yaml."""
-    return run_notebooks("demo", timeout_s=900, overrides=overrides)
-
-
-def is_finished(config: Config, parameters: Mapping[str, Any] | None = None) -> bool:
-    """Whether `run_notebooks` would keep every notebook of a config."""
-    folder = run_folder(config)
-    history, files = read_history(folder), find_notebooks(config.notebooks)
-    plan = plan_parameters(files, parameters or {}, common_parameters(config, (), folder / "config.yaml"))
-    wanted = [NotebookResult(file.stem, key=notebook_key(file, plan[file], config)) for file in files]
-    return all(is_current(result, history) for result in wanted)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path, wait_s: float) -> Iterator[None]:
-    """Refuse to run in a folder in which another process runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_NAME, timeout=wait_s)
-    try:
-        lock.acquire()
-    except Timeout:
-        remedy = "wait for it, or choose another name"
-        raise InputError(folder, LOCK_NAME, "another process runs notebooks here", remedy) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _turn(file: Path, config: Config) -> contextlib.AbstractContextManager:
-    """Wait for runs that prepare the same raw data, so that no two write one set or store."""
-    if file.stem != PREPARES:
-        return contextlib.nullcontext()
-    folder = project_root() / "outputs"
-    return FileLock(folder / f".{resolve(config.data.raw).name}.lock")
-
-
-def _write_report(folder: Path, report: dict[str, Any], entries: Sequence[NotebookResult]) -> None:
-    seconds = round(sum(entry.seconds for entry in entries), 1)
-    write_json(folder / "run.json", report | {"seconds": seconds, "notebooks": [asdict(entry) for entry in entries]})
-
-
-# ------------------------------------------------------------------------------------------------ one notebook
+    def __call__(self, cell: nbformat.NotebookNode) -> float | None:
+        if cell.source != self.source:
+            self.source, self.cells = cell.source, self.cells + 1
+            self.show(f"code cell {self.cells}")
+        return None if self.deadline is None else max(0.01, self.deadline - time.monotonic())  # 0 means no limit
 
 
 def _execute(
@@ -193,215 +307,70 @@ def _execute(
     result: NotebookResult,
     bar: tqdm,
 ) -> None:
-    """`_run_one` in its turn; `result` then also tells what was written, and where all that was read stands."""
-    folder, sets = run_folder(config), [resolve(config.synth.out), resolve(config.data.store)]
-    with _turn(file, config):
-        before = snapshot([folder, *sets])
-        try:
-            _run_one(file, copy, parameters, timeout_s, result, bar)
-        finally:
-            changed = changed_files(before, snapshot([folder, *sets]))
-            result.written = listed_files(changed, sets)
-        own = [path for path in changed if path.is_relative_to(folder)]
-        paths = [copy, *own, *named_paths(config, parameters)]
-        result.state = {shown(path): fingerprint(path) for path in paths}
-
-
-def _run_one(
-    file: Path, copy: Path, parameters: dict[str, Any], timeout_s: float | None, result: NotebookResult, bar: tqdm
-) -> None:
-    """Execute `file` into `copy` and fill in `result`; the copy is there whether it ends well or not."""
-    started = time.monotonic()
-    limit = _Limit(started + timeout_s if timeout_s else None, lambda done: bar.set_postfix_str(f"{file.stem}, {done}"))
+    """Execute `file` into `copy`, which is also written if the notebook fails, and fill in `result`."""
+    sets = [resolve(config.synth.out), resolve(config.data.store)]
+    folders = [run_folder(config), *sets]
     running = copy.with_suffix(".running.ipynb")  # so that a killed run leaves no half-executed copy under the name
     copy.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            _brace(file),
-            _brace(running),
-            parameters,
-            kernel_name="python3",
-            language="python",
-            progress_bar=False,
-            kernel_manager_class=_Kernel,
-            timeout_func=limit,
-            shutdown_kernel="immediate",
-            extra_arguments=["--IPKernelApp.log_level=50"],
-            resources={"metadata": {"path": str(file.parent)}},  # papermill's own cwd= moves the whole process
-        )
-        result.status = "ok"
-    except PapermillExecutionError as error:
-        result.status, result.error = "failed", _say(file, error.source, f"{error.ename}: {error.evalue}")
-        raise NotebookError(result.error) from None
-    except CellTimeoutError:
-        result.status, result.error = "timeout", _say(file, limit.source, f"not done after {timeout_s:g} s")
-        raise NotebookError(result.error) from None
-    except RuntimeError as error:  # the kernel died, most often for want of memory, or did not start
-        result.status, result.error = "failed", _say(file, limit.source, str(error))
-        raise NotebookError(result.error) from None
-    except KeyboardInterrupt:
-        result.status = "interrupted"
-        raise
-    finally:
-        result.seconds = round(time.monotonic() - started, 1)
-        if running.exists():
-            _finish_copy(running, copy, result.error if result.status == "timeout" else "")
-            result.executed, result.report = shown(copy), read_report(copy)
+    # Of several runs that share raw data, one at a time prepares them.
+    lock = FileLock(project_root() / "outputs" / f".{resolve(config.data.raw).name}.lock")
+    with lock if file.stem == PREPROCESS else contextlib.nullcontext():
+        before, started = snapshot(folders), time.monotonic()
+        deadline = started + timeout_s if timeout_s else None
+        limit = _TimeLimit(deadline, lambda cell: bar.set_postfix_str(f"{file.stem}, {cell}"))
+        try:
+            papermill.execute_notebook(
+                _escape_braces(file),
+                _escape_braces(running),
+                parameters,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                kernel_manager_class=_Kernel,
+                timeout_func=limit,
+                shutdown_kernel="immediate",
+                extra_arguments=["--IPKernelApp.log_level=50"],
+                resources={"metadata": {"path": str(file.parent)}},  # its cwd= would change the whole process's
+            )
+            result.status = "ok"
+        except KeyboardInterrupt:
+            result.status = "interrupted"
+            raise
+        except (PapermillExecutionError, CellTimeoutError, RuntimeError) as error:
+            result.status, source, problem = "failed", limit.source, str(error)
+            if isinstance(error, PapermillExecutionError):
+                source, problem = error.source, f"{error.ename}: {error.evalue}"
+            elif isinstance(error, CellTimeoutError):
+                result.status, problem = "timeout", f"not done after {timeout_s:g} s"
+            # Other RuntimeErrors: the kernel died, most often because memory ran out, or did not start.
+            result.error = _error_line(file, source, problem)
+            raise NotebookError(result.error) from None
+        finally:
+            result.seconds = round(time.monotonic() - started, 1)
+            if running.exists():
+                if result.status == "timeout":
+                    _insert_line(running, result.error)  # papermill itself marks only errors
+                os.replace(running, copy)
+                result.executed, result.report = shown(copy), read_report(copy)
+            result.written = list_changes(before, snapshot(folders), sets)
+        result.key = notebook_key(file, parameters, config)
+        result.inputs = input_hashes(file, parameters, config)  # after it, since it may write some of them
 
 
-class _Limit:
-    """Gives each cell what is left of the notebook's time, and remembers the cell for the error message."""
-
-    def __init__(self, deadline: float | None, show: Callable[[str], None]):
-        self.deadline, self.show = deadline, show
-        self.source, self.cells = "", 0
-
-    def __call__(self, cell: nbformat.NotebookNode) -> float | None:
-        if cell.source != self.source:
-            self.source, self.cells = cell.source, self.cells + 1
-            self.show(f"code cell {self.cells}")
-        # 0 would mean no limit at all.
-        return None if self.deadline is None else max(0.01, self.deadline - time.monotonic())
+def _insert_line(notebook: Path, line: str) -> None:
+    content = nbformat.read(notebook, as_version=4)
+    content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**{line}**"))
+    with atomic_path(notebook) as temporary:
+        nbformat.write(content, temporary)
 
 
-def _finish_copy(running: Path, copy: Path, mark: str) -> None:
-    """Give the executed copy its name; a time-out is marked at its top, which papermill does for errors only."""
-    if mark:
-        content = nbformat.read(running, as_version=4)
-        content.cells.insert(0, nbformat.v4.new_markdown_cell(f"**{mark}**"))
-        with atomic_path(copy) as temporary:
-            nbformat.write(content, temporary)
-        running.unlink()
-    else:
-        os.replace(running, copy)
-
-
-def _say(file: Path, source: str, error: str) -> str:
-    """One line: notebook, first lines of the cell, last line of the error."""
+def _error_line(file: Path, source: str, error: str) -> str:
+    """One line: name of the notebook, first lines of the cell, the error."""
     lines = [line.strip() for line in source.strip().splitlines() if line.strip() and not line.startswith("#")]
     head = " / ".join(lines[:3]) + (" ..." if len(lines) > 3 else "")
     return f"{file.name}: in the cell '{head}': {' '.join(error.split())}"
 
 
-def _brace(path: Path) -> str:
-    """The path for papermill, which fills in {names}."""
+def _escape_braces(path: Path) -> str:
+    """The path for papermill, which replaces {names} in paths."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-LISTED_FILES = 12  # a folder with more new files is reported by their number
-
-
-@dataclass
-class NotebookResult:
-    """What became of one notebook.
-
-    status    ok, failed, timeout, interrupted or not run; kept: it was ok already, and not executed again
-    report    what its cells tagged "report" printed
-    key       hash of its source, parameters and settings      state  hashes of the files that it read and wrote
-    number    of its execution, counted over the run's folder  code   commit, and the diff's file
-    """
-
-    name: str
-    status: str = "not run"
-    seconds: float = 0.0
-    executed: str = ""
-    written: list[str] = field(default_factory=list)
-    report: str = ""
-    error: str = ""
-    kept: bool = False
-    key: str = ""
-    number: int = 0
-    state: dict[str, str] = field(default_factory=dict)
-    code: dict[str, Any] | None = None
-
-
-def read_history(folder: Path) -> dict[str, NotebookResult]:
-    """The notebooks of a run's run.json by name; empty where there is none, or one of another version."""
-    try:
-        entries = json.loads((folder / "run.json").read_text())["notebooks"]
-        return {entry["name"]: NotebookResult(**entry | {"kept": False}) for entry in entries}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-
-
-def notebook_key(file: Path, parameters: Mapping[str, Any], config: Config) -> str:
-    """Hash of what a notebook is told: its source, parameters and settings."""
-    told = config_hash(config.model_copy(update={"notebooks": (), "sweep": SweepConfig()}))
-    own = {name: value for name, value in parameters.items() if name not in COMMON}
-    return hashlib.sha256(json.dumps([sha256(file), own, told], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def is_current(wanted: NotebookResult, history: Mapping[str, NotebookResult]) -> bool:
-    """Whether a notebook was executed to the end, and would find and write the same again."""
-    record = history.get(wanted.name)
-    if record is None or record.status != "ok" or record.key != wanted.key:
-        return False
-    if any(other.number > record.number for name, other in history.items() if name < wanted.name):
-        return False  # one that it may read from was executed since
-    return all(fingerprint(resolve(path)) == digest for path, digest in record.state.items())
-
-
-def named_paths(config: Config, parameters: Mapping[str, Any]) -> list[Path]:
-    """The data, weights and photos that settings and parameters name, and the run's own weights."""
-    folder = run_folder(config)
-    texts = list(_texts([config.model_dump(), parameters]))
-    named = [resolve(text) for text in texts if {"/", "."} & set(text)] + [BUNDLED] * ("bundled" in texts)
-    outside = [path for path in dict.fromkeys(named) if not path.is_relative_to(folder) and path.exists()]
-    return outside + list(folder.glob("weights.safetensors"))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in nested dictionaries and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(item)
-
-
-def fingerprint(path: Path) -> str:
-    """What changes when a file or folder changes: bytes of a file, of a run's weights, of a store's manifest, which has
-    its files' hashes; else names, sizes and times of all files below; "" of what is not there."""
-    marks = [path] if path.is_file() else [path / "weights.safetensors", path / "manifest.json"]
-    for file in marks:
-        if file.is_file():
-            return sha256(file)[:16]
-    if not path.is_dir():
-        return ""
-    listing = sorted((str(file), *state) for file, state in snapshot([path]).items())
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
-
-
-def snapshot(folders: Sequence[Path]) -> dict[Path, tuple[int, int]]:
-    """Time and size of each file below the folders, without locks and other hidden files."""
-    files: dict[Path, tuple[int, int]] = {}
-    for folder in folders:
-        for parent, _, names in os.walk(folder):
-            for name in names:
-                if name.startswith(".") or name.endswith((".lock", ".log")):
-                    continue
-                with contextlib.suppress(FileNotFoundError):  # a temporary one
-                    state = (path := Path(parent, name)).stat()
-                    files[path] = (state.st_mtime_ns, state.st_size)
-    return files
-
-
-def changed_files(before: Mapping[Path, Any], after: Mapping[Path, Any]) -> list[Path]:
-    """New and changed files."""
-    return sorted(path for path, state in after.items() if before.get(path) != state)
-
-
-def listed_files(changed: Sequence[Path], sets: Sequence[Path]) -> list[str]:
-    """Files relative to the root; a folder of many, or a set of many folders, is one entry."""
-    by_folder: dict[Path, list[Path]] = {}
-    for path in changed:
-        by_folder.setdefault(path.parent, []).append(path)
-    for whole in sets:
-        inside = [folder for folder in by_folder if folder.is_relative_to(whole)]
-        if len(inside) > LISTED_FILES:
-            by_folder[whole] = [path for folder in inside for path in by_folder.pop(folder)]
-    listed = []
-    for folder, paths in by_folder.items():
-        many = len(paths) > LISTED_FILES
-        listed += [f"{shown(folder)}/ ({len(paths)} files)"] if many else map(shown, paths)
-    return listed

@@ -29,8 +29,8 @@ def threads_of_worker(_):
 
 
 @pytest.mark.parametrize("jobs", [[], [4.0], [1.0, 4.0, 9.0]], ids=len)
-def test_one_worker_runs_here_and_in_order(parallel):
-    assert list(map_jobs(math.sqrt, parallel)) == [math.sqrt(job) for job in parallel]
+def test_one_worker_runs_here_and_in_order(jobs):
+    assert list(map_jobs(math.sqrt, jobs)) == [math.sqrt(job) for job in jobs]
 
 
 def test_one_worker_is_lazy():
@@ -69,6 +69,21 @@ def test_many_workers_do_every_job_once_with_one_thread_each(monkeypatch):
     assert os.getpid() not in {pid for pid, _ in results}
     assert os.environ["OMP_NUM_THREADS"] == "7"  # only there
     assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_threads_do_every_job_once_and_as_many_at_a_time_as_there_are_workers():
+    running, most = [], []
+
+    def work(job):
+        running.append(job)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.remove(job)
+        return os.getpid(), job
+
+    results = list(map_jobs(work, iter(range(20)), workers=3, threads=True))
+    assert sorted(results) == [(os.getpid(), job) for job in range(20)]
+    assert max(most) == 3
 
 
 def test_an_error_of_a_worker_ends_the_run_and_keeps_its_parts():
@@ -134,6 +149,38 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     process.wait()
     pids = [int(path.name[3:]) for path in tmp_path.glob("pid*")]
     until(lambda: not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids))
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from p2m_core.signals import stop_on_sigterm, stop_with_parent
+
+try:
+    with stop_on_sigterm():
+        stop_with_parent()
+        Path(sys.argv[1], "started").touch()
+        time.sleep(60)
+except KeyboardInterrupt:
+    Path(sys.argv[1], "stopped").touch()
+"""
+STARTER = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, *sys.argv[1:]], env=os.environ | {"P2M_PARENT": str(os.getpid())})
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
+def test_a_child_is_interrupted_when_a_parent_that_asked_for_it_is_killed(tmp_path):
+    child, starter = tmp_path / "child.py", tmp_path / "starter.py"
+    child.write_text(CHILD)
+    starter.write_text(STARTER)
+    process = subprocess.Popen([sys.executable, starter, child, tmp_path])
+    until((tmp_path / "started").exists)
+    process.kill()
+    process.wait()
+    until((tmp_path / "stopped").exists)
 
 
 def until(condition, limit_s=30):

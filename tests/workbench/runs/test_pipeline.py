@@ -20,7 +20,7 @@ from p2m_core.config.settings import Config
 from p2m_core.errors import InputError
 from p2m_workbench.runs import pipeline
 from p2m_workbench.runs.notebooks import find_notebooks, plan_parameters, read_parameters
-from p2m_workbench.runs.pipeline import NotebookError, changed_files, listed_files, run_notebooks
+from p2m_workbench.runs.pipeline import NotebookError, list_changes, run_notebooks
 
 PARAMETERS = 'config = "tiny"\noverrides = []\nepochs = 2\nrate = 0.5\ndetach = False\nlimit: int | None = None'
 
@@ -114,8 +114,8 @@ def test_what_tagged_cells_print_is_the_report(root):
 def test_a_set_of_many_folders_is_one_line(root):
     made = {root / "data" / "set" / str(k) / name: (1, 1) for k in range(20) for name in ("a.png", "a.dat")}
     other = {root / "outputs" / "x.txt": (1, 1)}
-    changed = changed_files({}, made | other)
-    assert listed_files(changed, [root / "data" / "set"]) == ["outputs/x.txt", "data/set/ (40 files)"]
+    changed = list_changes({}, made | other, [root / "data" / "set"])
+    assert sorted(changed) == ["data/set/ (40 files)", "outputs/x.txt"]
 
 
 def test_the_source_notebook_stays_as_it_was(root):
@@ -256,8 +256,8 @@ def test_wrong_parameters_never_reach_a_kernel(root, no_kernel, parameters, mess
 def test_right_parameters_go_to_the_notebooks_that_know_them(root, parameters):
     known = add(root, "01_a")
     other = add(root, "02_b", parameters='config = "tiny"\noverrides = []')
-    common = {"config": "tiny", "overrides": ["seed=1"]}
-    plan = plan_parameters([known, other], parameters, common)
+    common = {"config": "outputs/tiny/config.yaml", "overrides": []}
+    plan = plan_parameters([known, other], parameters, Config(name="tiny"))
     assert plan == {known: common | parameters, other: common}
 
 
@@ -297,11 +297,10 @@ def test_a_wrong_config_never_reaches_a_kernel(root, no_kernel):
 
 
 def test_notebooks_are_found_by_stem_and_by_path(root, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="holds no notebooks"):
-        find_notebooks()
+    with pytest.raises(InputError, match=r"no such notebook \(known in .*notebooks: none\)"):
+        find_notebooks(["02_train"])
     second, first = add(root, "02_train"), add(root, "01_a")
-    add(root, "draft")  # without a number it is not one of the five
-    assert find_notebooks() == [first, second]
+    add(root, "draft")
     assert find_notebooks(["02_train", "01_a"]) == [second, first]
     assert find_notebooks(["02_train.ipynb", second]) == [second, second]
     monkeypatch.chdir(root / "notebooks")
@@ -330,15 +329,13 @@ def executed(monkeypatch):
     """Names of the notebooks that are executed, without a kernel: each writes NAME.txt with what it was given."""
     names = []
 
-    def run(file, copy, parameters, timeout_s, result, bar):
-        folder = project_root() / "outputs" / "tiny"
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text("")
-        (folder / f"{file.stem}.txt").write_text(json.dumps(parameters))
-        names.append(file.stem)
-        result.status = "ok"
+    def execute(source, copy, parameters, **_):
+        source, copy = (Path(text.replace("{{", "{").replace("}}", "}")) for text in (source, copy))
+        copy.write_bytes(source.read_bytes())
+        (project_root() / "outputs" / "tiny" / f"{source.stem}.txt").write_text(json.dumps(parameters))
+        names.append(source.stem)
 
-    monkeypatch.setattr(pipeline, "_run_one", run)
+    monkeypatch.setattr(pipeline.papermill, "execute_notebook", execute)
     return names
 
 
@@ -366,11 +363,7 @@ def test_finished_notebooks_are_kept_and_stay_in_the_report(three, executed):
     folder = three / "outputs" / "tiny"
     assert run_tiny(executed, "02_b") == []
     entries = json.loads((folder / "run.json").read_text())["notebooks"]
-    assert {entry["name"]: (entry["status"], entry["number"]) for entry in entries} == {
-        "01_a": ("ok", 1),
-        "02_b": ("ok", 2),
-        "03_c": ("ok", 3),
-    }
+    assert {entry["name"]: entry["status"] for entry in entries} == dict.fromkeys(("01_a", "02_b", "03_c"), "ok")
     assert run_tiny(executed, fresh=True) == ["01_a", "02_b", "03_c"]
     assert pipeline.is_finished(load_config("tiny"))
     assert not pipeline.is_finished(load_config("tiny"), {"epochs": 7})
@@ -393,60 +386,78 @@ def test_one_executed_alone_makes_those_after_it_old(three, executed):
     assert run_tiny(executed) == ["02_b", "03_c"]
 
 
-def test_what_was_written_must_be_as_it_was(three, executed):
+def test_what_was_written_must_be_there(three, executed):
     folder = three / "outputs" / "tiny"
     (folder / "02_b.txt").unlink()
     assert run_tiny(executed) == ["02_b", "03_c"]
-    (folder / "notebooks" / "03_c.ipynb").write_text("other")
+    (folder / "notebooks" / "03_c.ipynb").unlink()
     assert run_tiny(executed) == ["03_c"]
     (folder / "run.json").write_text("{")
     assert run_tiny(executed) == ["01_a", "02_b", "03_c"]
 
 
-@pytest.mark.parametrize("form", ["file", "folder", "store", "run"])
-def test_what_settings_and_parameters_name_must_be_as_it_was(root, executed, form):
+@pytest.mark.parametrize(
+    ("field", "content"),
+    [
+        ("predict.photos", "."),
+        ("predict.photos", "a/b"),
+        ("data.raw", "a/b"),
+        ("data.store", "manifest.json"),
+        ("evaluate.store", "manifest.json"),
+        ("evaluate.weights", "."),
+        ("evaluate.checkpoints", "weights.safetensors"),
+        ("predict.weights", "weights.safetensors"),
+        ("train.init_from", "weights.safetensors"),
+        ("-p checkpoints", "weights.safetensors"),
+    ],
+)
+def test_what_settings_and_parameters_name_must_be_as_it_was(root, executed, field, content):
     named = root / "data" / "named"
-    inside = {"file": named, "folder": named / "a" / "b", "store": named / "manifest.json"}
-    file = inside.get(form, named / "weights.safetensors")
+    file = named / content  # "." is the named file itself
     file.parent.mkdir(parents=True)
     file.write_text("1")
-    add(root, "01_a")
-    overrides = [f"predict.photos=[{json.dumps(str(named))}]"]
-    assert run_tiny(executed, overrides=overrides) == ["01_a"]
-    assert run_tiny(executed, overrides=overrides) == []
-    if form in ("store", "run"):  # known by its mark alone
-        (named / "log.txt").write_text("x")
-        assert run_tiny(executed, overrides=overrides) == []
+    add(root, "02_a", parameters=f"{PARAMETERS}\ncheckpoints = []")
+    value = str(named) if field.endswith((".raw", ".store", ".weights", ".init_from")) else [str(named)]
+    more = {"overrides": [f"{field}={json.dumps(value)}"]}
+    if field.startswith("-p "):
+        more = {"parameters": {"checkpoints": value}}
+    assert run_tiny(executed, **more) == ["02_a"]
+    assert run_tiny(executed, **more) == []
+    if content in ("manifest.json", "weights.safetensors"):  # which stand for the whole folder
+        (named / "more.txt").write_text("x")
+        assert run_tiny(executed, **more) == []
     file.write_text("22")
-    assert run_tiny(executed, overrides=overrides) == ["01_a"]
-    assert run_tiny(executed, overrides=overrides) == []
+    assert run_tiny(executed, **more) == ["02_a"]
+    assert run_tiny(executed, **more) == []
 
 
-def test_other_bundled_weights_are_another_input(root, executed, tmp_path, monkeypatch):
-    weights = tmp_path / "bundled.safetensors"
-    monkeypatch.setattr(pipeline, "BUNDLED", weights)
-    add(root, "01_a")
-    for content in (b"a", b"b"):
-        weights.write_bytes(content)
-        assert run_tiny(executed) == ["01_a"]
-        assert run_tiny(executed) == []
+def test_other_weights_execute_all_but_the_preprocessing(root, executed, tmp_path, monkeypatch):
+    bundled, own = tmp_path / "bundled.safetensors", root / "outputs" / "tiny" / "weights.safetensors"
+    monkeypatch.setattr(pipeline, "BUNDLED", bundled)
+    for name in ("01_preprocess", "02_train", "03_evaluate"):
+        add(root, name)
+    assert run_tiny(executed) == ["01_preprocess", "02_train", "03_evaluate"]
+    for file in (bundled, own):
+        for content in (b"a", b"b"):
+            file.write_bytes(content)
+            assert run_tiny(executed) == ["02_train", "03_evaluate"]
+            assert run_tiny(executed) == []
 
 
 def test_a_failed_notebook_is_executed_again_and_those_before_are_kept(root, executed, monkeypatch):
     add(root, "01_a")
     add(root, "02_b")
-    fake = pipeline._run_one
+    fake = pipeline.papermill.execute_notebook
 
-    def fail(file, copy, parameters, timeout_s, result, bar):
-        fake(file, copy, parameters, timeout_s, result, bar)
-        if file.stem == "02_b":
-            result.status = "failed"
-            raise NotebookError("no")
+    def fail(source, *args, **kwargs):
+        fake(source, *args, **kwargs)
+        if Path(source).stem == "02_b":
+            raise RuntimeError("no")
 
-    monkeypatch.setattr(pipeline, "_run_one", fail)
+    monkeypatch.setattr(pipeline.papermill, "execute_notebook", fail)
     with pytest.raises(NotebookError):
         run_notebooks("tiny")
-    monkeypatch.setattr(pipeline, "_run_one", fake)
+    monkeypatch.setattr(pipeline.papermill, "execute_notebook", fake)
     assert run_tiny(executed) == ["02_b"]
 
 

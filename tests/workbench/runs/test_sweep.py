@@ -1,4 +1,4 @@
-"""p2m_workbench.runs.sweep, sweep_run: what is planned, runs that fail, hang, die and are killed, and the tables."""
+"""p2m_workbench.runs.sweep: what is planned, runs that fail, hang, die and are killed, and the tables."""
 
 import json
 import os
@@ -25,12 +25,11 @@ from p2m_core.morphable.registration import face_template
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import Pixel2Mesh
 from p2m_workbench.runs import sweep as module
-from p2m_workbench.runs import sweep as sweep_run
 from p2m_workbench.runs.sweep import Outcome, plan_runs, sweep, write_tables
 
 STEPS = 16
 RUNNING = ["sweep", "-c", "stub", "--grid", "train.lr=0.5", "--seeds", "2", "--jobs", "2"]
-RUNNING += ["-p", f"steps={STEPS}", "-p", "step_s=0.25", "--scheduler", "pool"]
+RUNNING += ["-p", f"steps={STEPS}", "-p", "step_s=0.25"]
 # What the stub adds up, see stub_project.py.
 TOTALS = {f"lr-0.5_seed-{seed}": 0.5 * (seed + 1) * STEPS * (STEPS + 1) / 2 for seed in (0, 1)}
 
@@ -120,7 +119,7 @@ def test_other_data_or_templates_get_a_store_of_their_own():
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({}, "sweep: nothing varies"),
+        ({}, r"sweep\.grid: nothing varies"),
         ({"grid": {"train.epoch": [1]}}, r"sweep: train\.epoch: no such setting \(did you mean train\.epochs\?\)"),
         ({"grid": {"train.epochs": [1, "x"]}}, r"sweep: train\.epochs: input should be a valid integer, not \"x\""),
         ({"grid": {"train.lr": [0.1, 0.1]}}, "has two runs named lr-0.1"),
@@ -129,17 +128,6 @@ def test_other_data_or_templates_get_a_store_of_their_own():
 def test_wrong_plans_are_one_line(wanted, message):
     with pytest.raises(InputError, match=message):
         planned(**wanted)
-
-
-def test_the_scheduler_that_auto_means(monkeypatch):
-    def chosen(**wanted):
-        return module._choose_scheduler(SweepConfig(**wanted))
-
-    assert chosen(jobs=2) == "local"
-    assert chosen(jobs=1) is chosen(jobs=2, scheduler="pool") is None
-    assert chosen(scheduler="tcp://10.0.0.1:8786") == "tcp://10.0.0.1:8786"
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    assert chosen(jobs=2) is None
 
 
 # --- tables ---
@@ -151,32 +139,33 @@ def test_tables_have_means_and_intervals_over_the_seeds_paired_with_the_first_va
     for run in runs:
         folder = run_folder(run.config) / "evaluation" / "x"
         folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps({"score": scores[str(run.config.train.lr)][run.config.seed]}))
+        rows = [{"system": run.label, "error": scores[str(run.config.train.lr)][run.config.seed]}]
+        (folder / "metrics.json").write_text(json.dumps({"tables": {"score": {"rows": rows}}}))
     outcomes = {run.label: Outcome(run.label, "ok", 1, 2.0) for run in runs}
     outcomes["lr-0.2_seed-1"] = Outcome("lr-0.2_seed-1", "failed", 2, 3.0, "x | y")
     unfinished = {label: Outcome(label, "waiting") for label in outcomes}
-    assert "score" not in write_tables(root, runs, unfinished)[0]  # of a run that goes on, nothing is read
+    assert "score.run.error" not in write_tables(root, runs, unfinished)[0]  # of a run that goes on, nothing is read
     table, summary = write_tables(root, runs, outcomes)
-    assert list(table["score"]) == [*scores["0.1"], *scores["0.2"]]
+    assert list(table["score.run.error"]) == [*scores["0.1"], *scores["0.2"]]
     assert list(summary["runs ok"]) == [3, 2]
     for row, values in zip(("lr-0.1", "lr-0.2"), scores.values(), strict=True):
         low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
-        assert summary.loc[row, "score"] == pytest.approx(np.mean(values))
-        assert summary.loc[row, "score, ±"] == pytest.approx((high - low) / 2)
+        assert summary.loc[row, "score.run.error"] == pytest.approx(np.mean(values))
+        assert summary.loc[row, "score.run.error, ±"] == pytest.approx((high - low) / 2)
     gained = np.subtract(scores["0.2"], scores["0.1"])
     low, high = scipy.stats.t.interval(0.95, 2, gained.mean(), scipy.stats.sem(gained))
-    assert summary.loc["lr-0.2", "score, less first"] == pytest.approx(gained.mean())
-    assert summary.loc["lr-0.2", "score, less first, ±"] == pytest.approx((high - low) / 2)
+    assert summary.loc["lr-0.2", "score.run.error, less first"] == pytest.approx(gained.mean())
+    assert summary.loc["lr-0.2", "score.run.error, less first, ±"] == pytest.approx((high - low) / 2)
     lines = (root / "sweep.md").read_text().splitlines()
     assert {line.count("|") for line in lines if "lr-0.1" in line and "seed" not in line} == {lines[0].count("|")}
-    assert any("| failed |" in line and "x / y" in line for line in lines)
+    assert any("| failed " in line and "x / y" in line for line in lines)
 
 
 # --- runs ---
 
 
 def test_a_failed_run_is_tried_again_and_stops_no_other(root):
-    wanted = ["sweep.grid={train.device: [cpu, raise once, raise]}", "sweep.jobs=2", "sweep.scheduler=pool"]
+    wanted = ["sweep.grid={train.device: [cpu, raise once, raise]}", "sweep.jobs=2"]
     first = sweep(load_config("stub", wanted), {"steps": 2})
     ends = {label: (row["status"], row["attempts"]) for label, row in first.table.iterrows()}
     assert ends == {"device-cpu": ("ok", 1), "device-raise-once": ("ok", 2), "device-raise": ("failed", 2)}
@@ -192,7 +181,7 @@ def test_a_failed_run_is_tried_again_and_stops_no_other(root):
     # The same again: what is done is kept, what failed is tried again.
     again = sweep(load_config("stub", [*wanted, "sweep.retries=0"]), {"steps": 2})
     assert list(again.table["attempts"]) == [0, 0, 1]
-    assert list(again.table["score.run"].dropna()) == list(first.table["score.run"].dropna())
+    assert list(again.table["score.run.total"].dropna()) == list(first.table["score.run.total"].dropna())
     starts = [json.loads(path.read_text())[2] for path in sorted(again.folder.glob("*/state.json"))]
     assert starts == [1, 3, 2]
 
@@ -224,21 +213,18 @@ def test_a_sweep_that_is_stopped_or_killed_goes_on_to_the_same_end(root, number)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
-def test_a_run_that_gives_no_sign_of_life_is_ended_and_tried_again(root, monkeypatch):
-    monkeypatch.setattr(sweep_run, "SILENT_S", 20.0)
-    real, frozen = sweep_run._watch, []
+def test_a_run_whose_process_hangs_is_ended_at_its_limit_and_tried_again(root, monkeypatch):
+    real, frozen = module.subprocess.Popen, []
 
-    def watch(process, job):
+    def start_frozen(*args, **kwargs):
+        process = real(*args, **kwargs)
         if not frozen:
-            until(lambda: sweep_run._beat_of(job.folder))
-            frozen.append(process.pid)
             process.send_signal(signal.SIGSTOP)
-            monkeypatch.setattr(sweep_run, "SILENT_S", 1.0)
-        else:
-            monkeypatch.setattr(sweep_run, "SILENT_S", 60.0)
-        return real(process, job)
+        frozen.append(process.pid)
+        return process
 
-    monkeypatch.setattr(sweep_run, "_watch", watch)
+    monkeypatch.setattr(module.subprocess, "Popen", start_frozen)
+    monkeypatch.setattr(module, "_time_limit", lambda run, wanted: 120.0 if frozen else 2.0)
     result = sweep(load_config("stub", ["sweep.grid={train.lr: [0.5]}"]), {"steps": 1})
     assert list(result.table["attempts"]) == [2]
     assert not result.failed
@@ -246,9 +232,9 @@ def test_a_run_that_gives_no_sign_of_life_is_ended_and_tried_again(root, monkeyp
 
 
 @pytest.mark.slow
-def test_every_fault_on_dasks_cluster(root):
+def test_every_fault_ends_its_run_alone(root):
     faults = ["sweep.grid={train.device: [cpu, raise, hang, die]}", "sweep.jobs=2", "sweep.timeout_s=25"]
-    result = sweep(load_config("stub", [*faults, "sweep.scheduler=local", "sweep.retries=0"]), {"steps": 2})
+    result = sweep(load_config("stub", [*faults, "sweep.retries=0"]), {"steps": 2})
     assert dict(result.table["status"]) == {
         "device-cpu": "ok",
         "device-raise": "failed",
@@ -262,16 +248,14 @@ def test_every_fault_on_dasks_cluster(root):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
-@pytest.mark.parametrize("scheduler", ["pool", "local"])
-def test_thirty_kills_at_random_moments_change_nothing(root, scheduler):
+def test_thirty_kills_at_random_moments_change_nothing(root):
     chance = random.Random(5)
-    words = [*RUNNING[:-1], scheduler]
-    for _ in range(15):
-        with start(root, *words) as process:
+    for _ in range(30):
+        with start(root, *RUNNING) as process:
             time.sleep(chance.uniform(0.5, 12))
             process.kill()
             process.communicate(timeout=120)
-    with start(root, *words) as process:
+    with start(root, *RUNNING) as process:
         _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors[-2000:]
     assert_all_totals(root)
@@ -283,7 +267,7 @@ def test_a_run_whose_process_is_killed_is_tried_again(root):
     with start(root, *RUNNING) as process:
         until(lambda: any(done >= 2 for _, done in results(root).values()))
         for run in processes_of(root):
-            if run.pid != process.pid and "p2m_workbench.runs.sweep" in run.cmdline():
+            if run.pid != process.pid and "run" in run.cmdline():
                 run.kill()
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-2000:]
