@@ -33,6 +33,7 @@ from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.parallel import map_jobs
 from p2m_synth.objects.sdf_shapes import CATEGORIES, Field, Solid
 from p2m_synth.recipe import keep_recipe
+from p2m_synth.scene.isosurface import surface_nets
 
 VERSION = 1  # raise it when the same recipe gives other files
 PICTURE_PX = 137
@@ -44,46 +45,6 @@ GRID_CELLS = 72  # along the longest side of an object
 
 
 # --- meshes ---------------------------------------------------------------------------------------
-
-
-def surface_nets(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The surface on which a sampled field is 0: a vertex in each grid cell that it passes.
-
-    Args:    values: (X, Y, Z), above 0 on the grid's own surface, so that the mesh is closed.
-    Returns: vertices (V, 3) in grid steps, faces (F, 3) wound outwards, where the field grows.
-    Source:  Gibson, Constrained elastic surface nets, 1998.
-    """
-    cells = tuple(n - 1 for n in values.shape)
-    total, hits, crossings = np.zeros((*cells, 3)), np.zeros(cells), []
-    for axis in range(3):
-        v = np.moveaxis(values, axis, 0)
-        low, high = v[:-1], v[1:]
-        crossed = (low < 0) != (high < 0)
-        at = np.where(crossed, low / np.where(crossed, low - high, 1), 0)
-        crossings.append((crossed, low < 0))
-        # A grid edge bounds four cells; to a cell it is one of four edges along this axis.
-        others = [k for k in range(3) if k != axis]
-        sums, counts = np.moveaxis(total, axis, 0), np.moveaxis(hits, axis, 0)
-        for b in (0, 1):
-            for c in (0, 1):
-                window = (slice(None), slice(b, b + sums.shape[1]), slice(c, c + sums.shape[2]))
-                sums[..., axis] += at[window]
-                sums[..., others[0]] += b * crossed[window]
-                sums[..., others[1]] += c * crossed[window]
-                counts += crossed[window]
-    number = np.full(cells, -1)
-    number[hits > 0] = np.arange(np.count_nonzero(hits))
-    vertices = np.argwhere(hits > 0) + total[hits > 0] / hits[hits > 0][:, None]
-    faces = []
-    for axis, (crossed, inside) in enumerate(crossings):
-        i, j, k = np.nonzero(crossed[:, 1:-1, 1:-1])
-        around = np.moveaxis(number, axis, 0)
-        quad = np.stack([around[i, j, k], around[i, j + 1, k], around[i, j + 1, k + 1], around[i, j, k + 1]], 1)
-        # Counter-clockwise about the axis, but for axis 1, whose two others stand in the opposite order.
-        flip = inside[:, 1:-1, 1:-1][i, j, k] == (axis == 1)
-        quad[flip] = quad[flip, ::-1]
-        faces += [quad[:, [0, 1, 2]], quad[:, [0, 2, 3]]]
-    return vertices, np.concatenate(faces)
 
 
 def gradient(field: Field, points: np.ndarray, step: float) -> np.ndarray:

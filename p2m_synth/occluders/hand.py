@@ -9,10 +9,9 @@ import numpy as np
 
 from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import orient, sheet, smooth_path, smooth_step, tube, unit
+from p2m_synth.scene.isosurface import surface_nets
+from p2m_synth.scene.primitives import MM, orient, sheet, smooth_path, smooth_step, tube, unit
 from p2m_synth.wear.fabric import draw_cloth_color
-
-MM = 1e3  # um
 
 # Right hand, palm to +z, fingers up +y, thumb to +x, wrist at 0, mm. Of each finger: the knuckle, the degrees that it
 # leans towards the thumb, the lengths of its bones, their radii at the four joints.
@@ -109,51 +108,6 @@ def hand_distance(points: np.ndarray) -> np.ndarray:
     return -2.6 * np.log(np.exp(-np.clip(capsule_distance(points, ends, radii) / 2.6, -15, 40)).sum(-1)) + 1.6
 
 
-def surface_net(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (V, 3), in grid units, and triangles (T, 3) of the zero level of values (X, Y, Z).
-
-    Source: Gibson 1998, without its relaxation.
-    """
-    inside = values < 0
-    corner = np.stack(np.meshgrid(*[(0, 1)] * 3, indexing="ij"), -1).reshape(8, 3)
-    size = np.array(values.shape) - 1
-
-    def at(array: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        return array[tuple(slice(o, o + n) for o, n in zip(offset, size))]
-
-    total, count = np.zeros((*size, 3)), np.zeros(size)
-    for a in range(8):
-        for b in range(a + 1, 8):
-            if abs(corner[a] - corner[b]).sum() != 1:
-                continue
-            va, vb = at(values, corner[a]), at(values, corner[b])
-            crossed = at(inside, corner[a]) != at(inside, corner[b])
-            t = np.where(crossed, va / np.where(crossed, va - vb, 1), 0)
-            total += crossed[..., None] * (corner[a] + t[..., None] * (corner[b] - corner[a]))
-            count += crossed
-    used = count > 0
-    index = np.cumsum(used.ravel()).reshape(size) - 1
-    vertices = np.stack(np.nonzero(used), 1) + total[used] / count[used][:, None]
-    quads = []
-    for axis in range(3):
-        b, c = (axis + 1) % 3, (axis + 2) % 3
-        inner = tuple(slice(None, -1) if k == axis else slice(1, -1) for k in range(3))
-        there = tuple(slice(1, None) if k == axis else slice(1, -1) for k in range(3))
-        first = inside[inner] & ~inside[there]
-        for crossed, turned in ((first, False), (~inside[inner] & inside[there], True)):
-            cell = np.stack(np.nonzero(crossed), 1)
-            cell[:, [b, c]] += 1
-            ring = []
-            for db, dc in ((-1, -1), (0, -1), (0, 0), (-1, 0)):
-                other = cell.copy()
-                other[:, b] += db
-                other[:, c] += dc
-                ring.append(index[tuple(other.T)])
-            quads.append(np.stack(ring[::-1] if turned else ring, 1))
-    quads = np.concatenate(quads)
-    return vertices, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
-
-
 @cache
 def flat_hand() -> Hand:
     """The hand that all hands are bent from; a fraction of a second, once."""
@@ -161,7 +115,7 @@ def flat_hand() -> Hand:
     axes = [np.arange(a, b, VOXEL_MM) for a, b in zip(low, high)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     values = np.stack([hand_distance(plane) for plane in grid])
-    vertices, triangles = surface_net(values)
+    vertices, triangles = surface_nets(values, cyclic=True)
     vertices = low + vertices * VOXEL_MM
     for _ in range(3):  # onto the true surface
         step = np.eye(3) * 0.05
@@ -190,14 +144,9 @@ def flat_hand() -> Hand:
         start, end = ends[k]
         way, dorsal = unit(end - start), np.cross(unit(end - start), axis[k])
         radius = radii[k, 1]
-        turn = u * 0.85
-        round_ = (
-            radius
-            * (0.98 - 0.1 * v**2)[..., None]
-            * (np.cos(turn)[..., None] * dorsal + np.sin(turn)[..., None] * axis[k])
-        )
+        across = np.cos(u * 0.85)[..., None] * dorsal + np.sin(u * 0.85)[..., None] * axis[k]
         length = radius * (-0.55 + 1.55 * v - 0.25 * v * u**2)
-        nails.append(end + length[..., None] * way + round_)
+        nails.append(end + length[..., None] * way + radius * (0.98 - 0.1 * v**2)[..., None] * across)
         bones.append(np.full(u.size, k))
     patch = sheet(nails[0], [1, 1, 1]).triangles
     nail_triangles = np.concatenate([patch + u.size * k for k in range(5)])
@@ -257,7 +206,7 @@ def posed_hand(
     fingers: np.ndarray,
     palm: np.ndarray,
     anchor_mm: np.ndarray,
-    place: np.ndarray,
+    target: np.ndarray,
     skin_color: np.ndarray,
     right: bool,
     jitter_deg: float = 5.0,
@@ -265,7 +214,7 @@ def posed_hand(
     """A hand in the camera's frame: hand and nails, arm.
 
     fingers, palm: directions (3,) in which the straight fingers point and the palm looks.
-    anchor_mm (3,): the point of the right hand that comes to `place` (3,) um.   right: mirrored otherwise.
+    anchor_mm (3,): the point of the right hand that comes to `target` (3,) um.   right: mirrored otherwise.
     """
     hand = flat_hand()
     bend, spread = (np.array(x, float) for x in (GRIPS[grip] if isinstance(grip, str) else grip))
@@ -277,19 +226,16 @@ def posed_hand(
     z = unit(palm - y * (palm @ y))
     x = np.cross(y, z)
     frame = np.stack([x if right else -x, y, z], 1) * (size * MM)
-    shift = place - frame @ anchor_mm
+    shift = target - frame @ anchor_mm
     broad = np.array([1, 1, 1]) * np.array([rng.uniform(0.95, 1.05), 1, 1])
     color = np.float32(skin_color * hand.tint)
     flesh = orient(Surface(np.float32(vertices * broad @ frame.T + shift), hand.triangles, color, 0.12, 0.25), None)
     pale = np.float32(0.75 * skin_color + np.array([0.14, 0.07, 0.06]))
     if rng.random() < 0.15:
         pale = np.float32(rng.choice([[0.35, 0.01, 0.02], [0.3, 0.1, 0.12], [0.02, 0.02, 0.02], [0.5, 0.3, 0.3]]))
-    nail_color = np.broadcast_to(pale, nails.shape)
-    plate = Surface(
-        np.float32(nails * broad @ frame.T + shift), hand.nail_triangles, np.ascontiguousarray(nail_color), 0.5, 0.15
-    )
-    if not right:
-        plate = Surface(plate.vertices, np.ascontiguousarray(plate.triangles[:, ::-1]), plate.color, 0.5, 0.15)
+    nail_color = np.ascontiguousarray(np.broadcast_to(pale, nails.shape))
+    triangles = hand.nail_triangles if right else np.ascontiguousarray(hand.nail_triangles[:, ::-1])
+    plate = Surface(np.float32(nails * broad @ frame.T + shift), triangles, nail_color, 0.5, 0.15)
     # The wrist bends, so that the elbow hangs down.
     sleeve = rng.random() < 0.8
     wrist = frame @ np.array([0, rng.uniform(-30, -12) if sleeve else -38, 0]) + shift
@@ -321,29 +267,36 @@ GESTURES = {
 }  # fmt: skip
 
 
-def make_hand(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_hand(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A hand at the face in one of GESTURES."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
     kind = rng.choice(len(GESTURES), p=[gesture[0] for gesture in GESTURES.values()])
     _, grips, fingers, palm, anchor, landmark, out_mm, up_mm = list(GESTURES.values())[kind]
     wobble = rng.normal(0, 0.12, 3)
-    fingers = place.direction(side * fingers[0], *fingers[1:]) + wobble
-    palm = np.array([0, 0, 1.0]) + wobble if palm is None else place.direction(side * palm[0], *palm[1:])
-    at = place.landmarks[landmark if right else MIRROR_68[landmark]]
-    at = at + (place.left * side * rng.uniform(*out_mm) + place.up * rng.uniform(*up_mm)) * MM
+    fingers = face.direction(side * fingers[0], *fingers[1:]) + wobble
+    palm = np.array([0, 0, 1.0]) + wobble if palm is None else face.direction(side * palm[0], *palm[1:])
+    at = face.landmarks[landmark if right else MIRROR_68[landmark]]
+    at = at + (face.left * side * rng.uniform(*out_mm) + face.up * rng.uniform(*up_mm)) * MM
     return posed_hand(rng, str(rng.choice(grips)), fingers, palm, np.array(anchor), at, skin_color, right)
 
 
-def gripping_hand(rng, axis, side, at, thickness_mm, place, skin_color, right) -> list[Surface]:
-    """A hand round a bar along `axis` (3,) through `at` (3,) um; `side` (3,): where its back looks."""
+def gripping_hand(
+    rng: np.random.Generator,
+    axis: np.ndarray,
+    back: np.ndarray,
+    at: np.ndarray,
+    thickness_mm: float,
+    skin_color: np.ndarray,
+    right: bool,
+) -> list[Surface]:
+    """A hand round a bar along `axis` (3,), of length 1, through `at` (3,) um; `back` (3,): where its back looks."""
     # Bones as chords of a circle round the bar.
     bend = np.degrees(np.minimum(np.array([22, 36, 24]) / (thickness_mm + 9), [1.5, 1.75, 1.0]))
     wide = thickness_mm > 20  # then the thumb lies along it
     thumb = [-16, -5, 5] if wide else [20, 0.5 * bend[1], 0.5 * bend[2]]
     grip = np.stack([thumb, bend, bend, bend, bend]), (-28 * wide, -5, 0, 5, 11)
     reach = np.array([0, 88, 15 + thickness_mm])
-    palm = -side
-    x = axis if right else -axis
-    fingers = np.cross(palm, x)
+    palm = -unit(back - axis * (back @ axis))
+    fingers = np.cross(palm, axis if right else -axis)
     return posed_hand(rng, grip, fingers, palm, reach, at, skin_color, right, 2.0)

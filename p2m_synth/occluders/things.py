@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from p2m_core.geometry.rasterizer import rasterize
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.occluders.hand import FaceFrame, gripping_hand, make_hand, posed_hand, turn_about
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import ball, clearance, joined, lathe, moved, orient, sheet, tube, unit
+from p2m_synth.scene.primitives import MM, ball, clearance, joined, lathe, moved, orient, sheet, tube, unit
 from p2m_synth.wear.fabric import draw_cloth_color
 
-MM = 1e3  # um
 SHARE = 0.18
 KINDS = {
     "hand": 0.5, "microphone": 0.13, "phone": 0.08, "cup": 0.12, "book": 0.05, "bottle": 0.03,
@@ -108,27 +109,27 @@ def profile_mm(*points: tuple[float, float]) -> np.ndarray:
     return between * MM
 
 
-def make_microphone(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_microphone(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A microphone in a hand or on a stand, or a headset with its boom."""
     dark = np.float32([0.02, 0.02, 0.022]) * np.float32(rng.uniform(0.6, 2))
     kind, side = rng.choice(("hand", "headset", "studio"), p=(0.6, 0.2, 0.2)), rng.choice((-1, 1))
     if kind == "headset":
-        mouth = place.mouth + place.left * side * 22 * MM + place.forward * 4 * MM - place.up * 4 * MM
-        ear = place.landmarks[16 if side > 0 else 0] + place.left * side * 6 * MM - place.up * 4 * MM
+        mouth = face.mouth + face.left * side * 22 * MM + face.forward * 4 * MM - face.up * 4 * MM
+        ear = face.landmarks[16 if side > 0 else 0] + face.left * side * 6 * MM - face.up * 4 * MM
         t = np.linspace(0, 1, 14)[:, None]
-        bow = place.forward * 14 * MM + place.left * side * 13 * MM - place.up * 8 * MM
+        bow = face.forward * 14 * MM + face.left * side * 13 * MM - face.up * 8 * MM
         boom = tube(ear + (mouth - ear) * t + bow * np.sin(np.pi * t), 1.6 * MM, dark, 6, gloss=0.2)
         foam = stand(lathe(profile_mm((0, 16), (7, 11), (8.5, 3), (7, -5), (0, -9)), dark), mouth - ear, mouth)
         return [joined([boom, foam, ball(ear, 9 * MM, dark, 14)])]
-    axis = place.direction(side * rng.uniform(0, 0.6), 1, -rng.uniform(0.3, 0.9))
+    axis = face.direction(side * rng.uniform(0, 0.6), 1, -rng.uniform(0.3, 0.9))
     silver = np.float32([0.4, 0.4, 0.41]) if rng.random() < 0.5 else dark * 2
-    at = place.mouth - place.up * rng.uniform(4, 26) * MM + place.forward * 20 * MM
+    at = face.mouth - face.up * rng.uniform(4, 26) * MM + face.forward * 20 * MM
     wide = rng.uniform(22, 27) * (1.25 if kind == "studio" else 1)
     turn = np.linspace(0.01, 2.5, 16)
     head = lathe(np.stack([wide * np.sin(turn), wide * np.cos(turn)], 1) * MM, silver, 32, gloss=0.4)
     grid = np.arange(len(head.color)).reshape(-1, 32)
     mesh = 0.55 + 0.65 * ((grid // 32 + grid % 32) % 2).reshape(-1, 1)
-    head = Surface(head.vertices, head.triangles, np.float32(head.color * mesh), 0.4, 0.05)
+    head = replace(head, color=np.float32(head.color * mesh))
     low = -wide * 0.8
     body = lathe(
         profile_mm((wide * 0.98, low * 0.3), (wide * 1.06, low * 0.4), (wide * 0.98, low * 0.95), (wide * 0.8, low),
@@ -138,9 +139,9 @@ def make_microphone(rng: np.random.Generator, place: FaceFrame, skin_color: np.n
     if kind == "studio" or rng.random() < 0.3:
         return parts
     right = bool(rng.random() < 0.6)
-    back = place.direction(-0.8 if right else 0.8, -0.1, 0.5)
+    back = face.direction(-0.8 if right else 0.8, -0.1, 0.5)
     hold = at - unit(axis) * rng.uniform(75, 100) * MM
-    return parts + gripping_hand(rng, axis, unit(back - axis * (back @ axis)), hold, 14, place, skin_color, right)
+    return parts + gripping_hand(rng, axis, back, hold, 14, skin_color, right)
 
 
 def box(size_mm: tuple[float, float, float], color: np.ndarray, corner_mm: float = 8.0, **looks: float) -> Surface:
@@ -148,16 +149,14 @@ def box(size_mm: tuple[float, float, float], color: np.ndarray, corner_mm: float
     turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     c, s = np.cos(turn), np.sin(turn)
     half = np.array(size_mm) / 2
-    outline = np.stack(
-        [np.sign(c) * (half[0] - corner_mm) + corner_mm * c, np.sign(s) * (half[1] - corner_mm) + corner_mm * s], 1
-    )
+    outline = np.stack([np.sign(x) * (h - corner_mm) + corner_mm * x for x, h in ((c, half[0]), (s, half[1]))], 1)
     rows = [(0.01, half[2]), (0.55, half[2]), (0.97, half[2]), (0.995, half[2] * 0.9), (1, half[2] * 0.4)]
     rows = rows + [(scale, -z) for scale, z in rows[::-1]]
     grid = np.stack([np.concatenate([outline * scale, np.full((40, 1), z)], 1) for scale, z in rows]) * MM
     return orient(sheet(grid, color, True, **looks), np.zeros(3))
 
 
-def make_phone(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_phone(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A phone at the ear or before the face, and the hand that holds it."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
@@ -165,56 +164,53 @@ def make_phone(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarra
     phone = box((72, 148, 9), color, gloss=0.7)
     lenses = [ball(np.array([-22 + 16 * k % 32, 58 - 16 * (k // 2), 4.6]) * MM, 5 * MM, [0.01] * 3, 12, gloss=2)
               for k in range(3)]  # fmt: skip
-    lenses = [Surface(x.vertices * [1, 1, 0.25] + [0, 0, 3.5 * MM], x.triangles, x.color, 2.0, 0.05) for x in lenses]
+    lenses = [replace(lens, vertices=lens.vertices * [1, 1, 0.25] + [0, 0, 3.5 * MM]) for lens in lenses]
     if rng.random() < 0.5:  # before the face, as for a picture in a mirror
-        y = unit(place.direction(side * rng.normal(0, 0.15), 1, rng.normal(0, 0.1)) * [1, 1, 0.3])
+        y = unit(face.direction(side * rng.normal(0, 0.15), 1, rng.normal(0, 0.1)) * [1, 1, 0.3])
         z = unit(np.array([0, 0, 1.0]) + 0.2 * rng.standard_normal(3))
-        at = place.mouth + place.left * side * rng.uniform(20, 50) * MM - place.up * rng.uniform(20, 60) * MM
+        at = face.mouth + face.left * side * rng.uniform(20, 50) * MM - face.up * rng.uniform(20, 60) * MM
         back = z
     else:  # at the ear
-        ear, mouth = place.landmarks[0 if right else 16], place.mouth
-        y = unit(ear - mouth + place.up * 30 * MM)
-        at = ear * 0.55 + mouth * 0.45 + place.left * side * 22 * MM - place.up * 6 * MM
-        back = place.direction(side, 0, 0.5)
+        ear, mouth = face.landmarks[0 if right else 16], face.mouth
+        y = unit(ear - mouth + face.up * 30 * MM)
+        at = ear * 0.55 + mouth * 0.45 + face.left * side * 22 * MM - face.up * 6 * MM
+        back = face.direction(side, 0, 0.5)
         z = back
     z = unit(z - y * (y @ z))
     frame = np.stack([np.cross(y, z), y, z], 1)
     phone = [moved(phone, frame, at), moved(joined(lenses), frame, at)]
-    hand = posed_hand(rng, "relaxed", unit(-side * place.left * 0.8 + y * 0.75), -z, np.array([0, 95, 15]),
+    hand = posed_hand(rng, "relaxed", unit(-side * face.left * 0.8 + y * 0.75), -z, np.array([0, 95, 15]),
                       at - y * 20 * MM + z * 5 * MM, skin_color, right, 3.0)  # fmt: skip
     return phone + hand
 
 
-def make_cup(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_cup(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A cup or mug at the mouth, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
     paper = rng.random() < 0.4
     wide, low, high = rng.uniform(36, 42), rng.uniform(27, 34), rng.uniform(85, 112)
     color = draw_cloth_color(rng) if rng.random() < 0.6 else np.float32([0.7, 0.68, 0.65])
-    half = profile_mm(
-        (wide - 3, -30),
-        (wide - 3, 0),
-        (wide, 1),
-        (wide, -4),
+    inside, middle, foot = (
+        [(wide - 3, -30), (wide - 3, 0)],
         ((wide + low) / 2, -high / 2),
-        (low, -high),
-        (0.2, -high - 1),
+        [(low, -high), (0.2, -high - 1)],
     )
+    half = profile_mm(*inside, (wide, 1), (wide, -4), middle, *foot)
     colors = np.tile(color, (len(half), 1))
     if paper:
         colors[6:9] = draw_cloth_color(rng)
     colors[0] = [0.06, 0.03, 0.015]
     cup = lathe(half, colors, 32, gloss=0.1 if paper else 0.6)
-    axis = place.direction(side * 0.1, 1, rng.uniform(-0.2, 0.7))
-    at = place.mouth + place.forward * wide * MM - place.up * rng.uniform(0, 25) * MM
+    axis = face.direction(side * 0.1, 1, rng.uniform(-0.2, 0.7))
+    at = face.mouth + face.forward * wide * MM - face.up * rng.uniform(0, 25) * MM
     parts = [stand(cup, axis, at)]
-    back = place.direction(side, -0.1, 0.7)
+    back = face.direction(side, -0.1, 0.7)
     hold = at - unit(axis) * rng.uniform(40, 60) * MM
-    return parts + gripping_hand(rng, axis, unit(back - axis * (back @ axis)), hold, wide - 1, place, skin_color, right)
+    return parts + gripping_hand(rng, axis, back, hold, wide - 1, skin_color, right)
 
 
-def make_bottle(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_bottle(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A bottle at the mouth, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
@@ -222,15 +218,15 @@ def make_bottle(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarr
     profile = profile_mm((9, 0), (13, -1), (13, -14), (14, -16), (15, -70), (32, -110), (33, -230), (0.2, -232))
     colors = np.tile(color, (len(profile), 1))
     colors[9:13] = np.where(rng.random() < 0.7, draw_cloth_color(rng), color)
-    axis = place.direction(side * 0.2, 0.6, -rng.uniform(0.5, 1.1))
-    at = place.mouth + place.forward * 6 * MM
-    back = place.direction(side, 0, 0.6)
+    axis = face.direction(side * 0.2, 0.6, -rng.uniform(0.5, 1.1))
+    at = face.mouth + face.forward * 6 * MM
+    back = face.direction(side, 0, 0.6)
     bottle = stand(lathe(profile, colors, 28, gloss=0.9), axis, at)
     hold = at - unit(axis) * 140 * MM
-    return [bottle, *gripping_hand(rng, axis, unit(back - axis * (back @ axis)), hold, 30, place, skin_color, right)]
+    return [bottle, *gripping_hand(rng, axis, back, hold, 30, skin_color, right)]
 
 
-def make_book(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_book(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """An open book or a sheet of paper before the lower face."""
     paper = rng.random() < 0.4
     wide, high = (210, 297) if paper else (rng.uniform(220, 290), rng.uniform(180, 230))
@@ -246,11 +242,11 @@ def make_book(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray
     grid = np.concatenate([page, back[::-1]])
     cover = sheet(grid, np.concatenate([color, 0 * color + np.float32([0.6, 0.58, 0.52])]), gloss=0.1)
     lean = rng.normal(0, 0.15)
-    y = unit(np.array([place.up[0] * 0.5 + lean, 1, rng.uniform(-0.2, 0.1)]))
+    y = unit(np.array([face.up[0] * 0.5 + lean, 1, rng.uniform(-0.2, 0.1)]))
     z = unit(np.array([0.0, 0, 1]) + 0.1 * rng.standard_normal(3))
     z = unit(z - y * (y @ z))
     frame = np.stack([np.cross(y, z), y, z], 1)
-    at = place.landmarks[[33, 51]].mean(0) + place.up * rng.uniform(-25, 8) * MM + [rng.normal(0, 12) * MM, 0, 20 * MM]
+    at = face.landmarks[[33, 51]].mean(0) + face.up * rng.uniform(-25, 8) * MM + [rng.normal(0, 12) * MM, 0, 20 * MM]
     parts = [moved(cover, frame, at)]
     for right in (True, False):
         if rng.random() < 0.5:
@@ -261,12 +257,11 @@ def make_book(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray
     return parts
 
 
-def make_flower(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_flower(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A flower on a stem."""
     petals, layers = int(rng.integers(6, 12)), int(rng.integers(2, 4))
-    color = np.float32(
-        rng.choice([[0.6, 0.03, 0.05], [0.7, 0.5, 0.03], [0.7, 0.68, 0.65], [0.6, 0.15, 0.3], [0.25, 0.1, 0.5]])
-    )
+    colors = [[0.6, 0.03, 0.05], [0.7, 0.5, 0.03], [0.7, 0.68, 0.65], [0.6, 0.15, 0.3], [0.25, 0.1, 0.5]]
+    color = np.float32(rng.choice(colors))
     length = rng.uniform(26, 48)
     s, u = np.meshgrid(np.linspace(0.02, 1, 8), np.linspace(-1, 1, 5), indexing="ij")
     width = 0.42 * length * np.sin(np.pi * s**0.8).clip(0.05) ** 0.6
@@ -283,29 +278,28 @@ def make_flower(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarr
     stem = tube(np.stack([5 * np.sin(np.linspace(0, 2, 10)), np.linspace(-2, -220, 10), 0 * np.arange(10)], 1) * MM,
                 2.5 * MM, [0.06, 0.2, 0.03], 7, up=np.array([1.0, 0, 0]))  # fmt: skip
     side = rng.choice((-1, 1))
-    axis = place.direction(side * rng.uniform(0.1, 0.5), 0.55, rng.uniform(0.3, 0.8))
-    at = place.mouth + place.left * side * rng.uniform(0, 35) * MM + place.forward * 30 * MM
-    return [stand(joined([*parts, heart, stem]), axis, at - place.up * rng.uniform(0, 30) * MM)]
+    axis = face.direction(side * rng.uniform(0.1, 0.5), 0.55, rng.uniform(0.3, 0.8))
+    at = face.mouth + face.left * side * rng.uniform(0, 35) * MM + face.forward * 30 * MM
+    return [stand(joined([*parts, heart, stem]), axis, at - face.up * rng.uniform(0, 30) * MM)]
 
 
-def make_ice_cream(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_ice_cream(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A cone with a scoop, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
     cream = np.float32(rng.choice([[0.75, 0.66, 0.5], [0.7, 0.3, 0.34], [0.13, 0.05, 0.025], [0.45, 0.65, 0.4]]))
     scoop = ball(np.zeros(3), 29 * MM, cream, 28, gloss=0.2, soft=0.3)
     bumps = 1 + 0.03 * rng.standard_normal((len(scoop.vertices), 1))
-    scoop = Surface(np.float32(scoop.vertices * bumps), scoop.triangles, scoop.color, 0.2, 0.3)
+    scoop = replace(scoop, vertices=np.float32(scoop.vertices * bumps))
     cone = lathe(profile_mm((26, -6), (28, -12), (26, -16), (4, -118), (0.2, -119)), [0.5, 0.28, 0.1], 24, gloss=0.05)
-    axis = place.direction(side * 0.2, 1, -rng.uniform(0.1, 0.5))
-    at = place.mouth + place.forward * 26 * MM - place.up * rng.uniform(8, 28) * MM
-    back = place.direction(side, -0.1, 0.6)
+    axis = face.direction(side * 0.2, 1, -rng.uniform(0.1, 0.5))
+    at = face.mouth + face.forward * 26 * MM - face.up * rng.uniform(8, 28) * MM
+    back = face.direction(side, -0.1, 0.6)
     parts = [stand(scoop, axis, at), stand(cone, axis, at)]
-    return parts + gripping_hand(rng, axis, unit(back - axis * (back @ axis)), at - unit(axis) * 78 * MM, 14, place,
-                                 skin_color, right)  # fmt: skip
+    return parts + gripping_hand(rng, axis, back, at - unit(axis) * 78 * MM, 14, skin_color, right)
 
 
-def make_bars(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
+def make_bars(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """Railings or a wire fence across the picture."""
     wire = rng.random() < 0.4
     spacing = rng.uniform(30, 50) if wire else rng.uniform(75, 130)
@@ -319,6 +313,6 @@ def make_bars(rng: np.random.Generator, place: FaceFrame, skin_color: np.ndarray
         across = np.array([way[1], -way[0], 0])
         offset = rng.uniform(0, spacing)
         for k in range(-5, 6):
-            middle = place.centre + across * (k * spacing + offset) * MM
+            middle = face.centre + across * (k * spacing + offset) * MM
             parts.append(tube(middle + way * t, radius * MM, color, 8, up=np.array([0, 0, 1.0]), gloss=0.4))
     return [joined(parts)]

@@ -95,14 +95,8 @@ def room(rng: np.random.Generator, size_px: int) -> np.ndarray:
     if kind == "mixed":
         rectangle(image, 0, rng.uniform(0.6, 0.95), 1, 0.5, muted(rng, 0.02, 0.4))
         for _ in range(rng.integers(1, 6)):
-            rectangle(
-                image,
-                rng.uniform(-0.2, 1),
-                rng.uniform(0.2, 0.8),
-                rng.uniform(0.05, 0.4),
-                rng.uniform(0.1, 0.8),
-                muted(rng),
-            )
+            x, y, w, h = rng.uniform(-0.2, 1), rng.uniform(0.2, 0.8), rng.uniform(0.05, 0.4), rng.uniform(0.1, 0.8)
+            rectangle(image, x, y, w, h, muted(rng))
     return image
 
 
@@ -128,9 +122,8 @@ def sky_and_ground(rng: np.random.Generator, size_px: int) -> np.ndarray:
                 for wx in np.arange(x + step / 3, x + w - step / 2, step):
                     rectangle(image, wx, wy, 0.45 * step, 0.6 * step, front * rng.uniform(0.2, 1.6))
     elif kind == "hills":
-        line = (
-            horizon * size_px - np.abs(fractal_noise(rng, size_px, 2, 3, 1)[0, :, 0]) * rng.uniform(0.05, 0.2) * size_px
-        )
+        rise = np.abs(fractal_noise(rng, size_px, 2, 3, 1)[0, :, 0]) * rng.uniform(0.05, 0.2)
+        line = horizon * size_px - rise * size_px
         below = np.arange(size_px)[:, None] > line
         image[below & (np.arange(size_px)[:, None] < rows)] = muted(rng, 0.05, 0.35)
     else:
@@ -155,9 +148,8 @@ def lights_at_night(rng: np.random.Generator, size_px: int) -> np.ndarray:
         color = muted(rng, 0.2, 1.5) * [1.2, 1, 0.8]
         layer = np.zeros_like(image)
         centre = tuple(int(v) for v in rng.uniform(0, size_px, 2))
-        cv2.circle(
-            layer, centre, int(rng.uniform(0.01, 0.06) * size_px), tuple(float(v) for v in color), -1, cv2.LINE_AA
-        )
+        radius = int(rng.uniform(0.01, 0.06) * size_px)
+        cv2.circle(layer, centre, radius, tuple(map(float, color)), -1, cv2.LINE_AA)
         image = image + layer * np.float32(rng.uniform(0.3, 1))
     return image
 
@@ -169,14 +161,10 @@ def crowd(rng: np.random.Generator, size_px: int) -> np.ndarray:
         x, y, r = rng.uniform(0, 1), rng.uniform(0.15, 0.8), rng.uniform(0.06, 0.15)
         skin = np.array([0.6, 0.36, 0.25]) * rng.uniform(0.12, 1.2)
         cloth, hair = muted(rng, 0.02, 0.6), np.array([0.04, 0.025, 0.018]) * rng.uniform(0.3, 6)
-        at, px = (int(x * size_px), int(y * size_px)), r * size_px
-        cv2.ellipse(
-            image, (at[0], int(at[1] + 3.1 * px)), (int(1.9 * px), int(2 * px)), 0, 0, 360, tuple(map(float, cloth)), -1
-        )
-        cv2.ellipse(image, at, (int(0.95 * px), int(1.25 * px)), 0, 0, 360, tuple(map(float, hair)), -1)
-        cv2.ellipse(
-            image, (at[0], int(at[1] + 0.25 * px)), (int(0.72 * px), int(px)), 0, 0, 360, tuple(map(float, skin)), -1
-        )
+        column, row, px = int(x * size_px), int(y * size_px), r * size_px
+        for drop, wide, high, color in ((3.1, 1.9, 2, cloth), (0, 0.95, 1.25, hair), (0.25, 0.72, 1, skin)):
+            centre, axes = (column, int(row + drop * px)), (int(wide * px), int(high * px))
+            cv2.ellipse(image, centre, axes, 0, 0, 360, tuple(map(float, color)), -1)
     return image
 
 

@@ -33,9 +33,8 @@ def draw_light(rng: np.random.Generator, wanted: str | None = None) -> tuple[str
     if place == "studio":
         color = np.array(FLASH) * rng.uniform(0.92, 1.08, 3)
         lamps = [(towards(turn, lift), color, rng.uniform(0.05, 0.35), 1.0)]
-        lamps.append(
-            (towards(-np.sign(turn) * rng.uniform(0.5, 1.4), rng.normal(0.2, 0.3)), color, 0.3, rng.uniform(0.1, 0.7))
-        )
+        fill = towards(-np.sign(turn) * rng.uniform(0.5, 1.4), rng.normal(0.2, 0.3))
+        lamps.append((fill, color, 0.3, rng.uniform(0.1, 0.7)))
         if rng.random() < 0.5:  # a rim from behind
             lamps.append((towards(rng.choice([-1, 1]) * rng.uniform(2.0, 2.8), 0.4), color, 0.1, rng.uniform(0.3, 1.6)))
         ambient = rng.uniform(0.1, 0.5)
@@ -46,20 +45,12 @@ def draw_light(rng: np.random.Generator, wanted: str | None = None) -> tuple[str
             lamps.append((towards(rng.uniform(-3, 3), rng.uniform(0, 1)), color, 0.25, rng.uniform(0.2, 0.8)))
         ambient, sky, ground = rng.uniform(0.35, 0.9), color, color * [1.05, 0.95, 0.85]
     elif place == "window":
-        side = rng.choice([-1, 1]) * rng.uniform(0.6, 1.9)
-        lamps = [
-            (towards(side, rng.uniform(0, 0.5)), np.array(SKY) * rng.uniform(0.9, 1.1, 3), rng.uniform(0.25, 0.45), 1.2)
-        ]
+        pane = towards(rng.choice([-1, 1]) * rng.uniform(0.6, 1.9), rng.uniform(0, 0.5))
+        lamps = [(pane, np.array(SKY) * rng.uniform(0.9, 1.1, 3), rng.uniform(0.25, 0.45), 1.2)]
         ambient, sky, ground = rng.uniform(0.1, 0.5), SKY, np.array(LAMP) ** 0.5
     elif place == "sun":
-        lamps = [
-            (
-                towards(rng.uniform(-2.6, 2.6), rng.uniform(0.3, 1.2)),
-                np.array(SUN) ** rng.uniform(0.5, 2),
-                0.02,
-                rng.uniform(1.2, 2.4),
-            )
-        ]
+        sun = towards(rng.uniform(-2.6, 2.6), rng.uniform(0.3, 1.2))
+        lamps = [(sun, np.array(SUN) ** rng.uniform(0.5, 2), 0.02, rng.uniform(1.2, 2.4))]
         ambient, sky, ground = rng.uniform(0.3, 0.7), SKY, np.array(SUN) * rng.uniform(0.7, 1.1, 3)
     elif place == "overcast":
         lamps = [(towards(turn, 1.1), np.array(SKY) ** 0.5, 0.5, rng.uniform(0.2, 0.6))]
@@ -70,14 +61,8 @@ def draw_light(rng: np.random.Generator, wanted: str | None = None) -> tuple[str
     else:  # night: coloured lamps
         for _ in range(rng.integers(1, 4)):
             hue = rng.dirichlet([2.2, 2.0, 2.2]) * 3
-            lamps.append(
-                (
-                    towards(rng.normal(0, 1.4), rng.normal(0.3, 0.4)),
-                    0.4 + 0.6 * hue,
-                    rng.uniform(0.05, 0.3),
-                    rng.uniform(0.5, 1.4),
-                )
-            )
+            lamp = towards(rng.normal(0, 1.4), rng.normal(0.3, 0.4))
+            lamps.append((lamp, 0.4 + 0.6 * hue, rng.uniform(0.05, 0.3), rng.uniform(0.5, 1.4)))
         ambient, sky, ground = rng.uniform(0.08, 0.35), 0.5 + 0.5 * rng.dirichlet([1.5] * 3) * 3, np.array(LAMP)
     share = rng.uniform(0.2, 0.9)
     return place, Light(
@@ -200,19 +185,8 @@ def shade_surface(
     Returns: (P, 3) linear RGB.
     """
     half = normalized(light.direction + np.float32([0, 0, 1]), 1e-6)
-    arrays = (
-        color,
-        gloss,
-        np.broadcast_to(soft, color.shape),
-        normal,
-        sky_share,
-        lit,
-        light.direction,
-        half,
-        light.color,
-        light.sky,
-        light.ground,
-    )
+    arrays = (color, gloss, np.broadcast_to(soft, color.shape), normal, sky_share, lit)
+    arrays += (light.direction, half, light.color, light.sky, light.ground)
     out = np.empty(color.shape, np.float32)  # every entry is written
     _shade(*(np.ascontiguousarray(array, np.float32) for array in arrays), out)
     return out

@@ -244,9 +244,8 @@ def paint_mesh(
         row, column = np.nonzero(chosen)
         hit, weights = triangle[row, column], bary[row, column]
         values = interpolate(frame, mesh.triangles, hit, weights)
-        return Seen(
-            row, column, hit, weights, normalized(values[:, :3], 1e-6), values[:, 3:].copy(), open_sky[row, column]
-        )
+        normal, place = normalized(values[:, :3], 1e-6), values[:, 3:].copy()
+        return Seen(row, column, hit, weights, normal, place, open_sky[row, column])
 
     def shade(at: Seen, color, gloss, soft, normal, sky) -> None:
         lit = lit_by(maps, len(light.direction), at.place + at.normal * np.float32(NORMAL_SLACK_UM))
@@ -320,10 +319,8 @@ def paint_hairs(image, scene: Scene, light: Light, maps, strand, along, first, o
         outwards = bulk_normals(place, centre)
         gloss = 1.0 if k >= scene.bare else FACIAL_HAIR_GLOSS
         lit = lit_by(maps, len(light.direction), place)
-        sky = open_sky[row[at], column[at]]
-        image[row[at], column[at]] = (
-            shade_strands(hair.color[own], tangent, here, lit, light, outwards, gloss) * sky[:, None]
-        )
+        shaded = shade_strands(hair.color[own], tangent, here, lit, light, outwards, gloss)
+        image[row[at], column[at]] = shaded * open_sky[row[at], column[at]][:, None]
 
 
 def paint_glass(image: np.ndarray, glass: Surface, light: Light, to_samples, depth: np.ndarray) -> None:
@@ -336,11 +333,8 @@ def paint_glass(image: np.ndarray, glass: Surface, light: Light, to_samples, dep
     values = np.concatenate([vertex_normals(glass.vertices, glass.triangles), glass.color], 1)
     values = interpolate(values, glass.triangles, triangle[row, column], bary[row, column])
     normal = values[:, :3] * np.where(values[:, 2:3] < 0, -1, 1)
-    ones = np.ones(len(row), np.float32)
-    own = shade_surface(
-        values[:, 3:], glass.gloss * ones, np.zeros((len(row), 3), np.float32), normal, ones,
-        np.ones((len(row), len(light.direction)), np.float32), light,
-    )  # fmt: skip
+    ones, lit = np.ones(len(row), np.float32), np.ones((len(row), len(light.direction)), np.float32)
+    own = shade_surface(values[:, 3:], glass.gloss * ones, np.zeros(3, np.float32), normal, ones, lit, light)
     image[row, column] += (own - image[row, column]) * np.float32(glass.alpha)
 
 
@@ -374,7 +368,7 @@ def render(
     # Surroundings of a colour give light of that colour.
     tint = backdrop.reshape(-1, 3).mean(0)
     tint = np.float32(tint / max(tint.mean(), 1e-6)) ** np.float32(0.35)
-    light = Light(light.direction, light.color, light.size, light.sky * tint, light.ground * tint)
+    light = replace(light, sky=light.sky * tint, ground=light.ground * tint)
     scene, facts = build_scene(head_mesh, person, camera, rng)
     image, depth, triangle, strand = paint(scene, light, backdrop, SUPERSAMPLE, rng)
     mask, hidden = visibility(scene, depth, triangle, strand)
@@ -416,9 +410,7 @@ def visibility(scene: Scene, depth, triangle, strand) -> tuple[np.ndarray, np.nd
     clear = own & of_face & (strand < bare)
     for glass in (surface for surface in scene.surfaces if DARK_GLASS <= surface.alpha < 1):
         clear &= rasterize(camera.to_samples(glass.vertices, supersample), glass.triangles, side, side)[0] < 0
-    share, seen = (
-        cv2.resize(np.float32(samples), (size_px, size_px), interpolation=cv2.INTER_AREA) for samples in (own, clear)
-    )
+    share, seen = (cv2.resize(np.float32(x), (size_px, size_px), interpolation=cv2.INTER_AREA) for x in (own, clear))
     mask = np.where(share >= 0.5, np.where(seen >= 0.5 * share, FACE_SEEN, FACE_HIDDEN), 0).astype(np.uint8)
 
     at = at[head_mesh.landmark_idx]

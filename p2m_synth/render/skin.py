@@ -123,12 +123,8 @@ def draw_wrinkles(pen: Pen, head_mesh: HeadMesh, age: float, units: dict[str, fl
         pen.line(np.array(path), fold, 0.024)
         pen.line(np.array(path[:3]), 0.6 * fold, 0.05)
         if (mouth := strength(0.7 * old * rng.random(), "mouthFrownLeft")) > 0.05:
-            path = [
-                corner + out * 0.03,
-                corner + out * 0.05 + [0, -0.09, -0.02],
-                corner + out * 0.06 + [0, -0.2, -0.05],
-            ]
-            pen.line(np.array(path), mouth, 0.02)
+            path = [(0.03, 0, 0), (0.05, -0.09, -0.02), (0.06, -0.2, -0.05)]
+            pen.line(np.array([corner + out * x + [0, y, z] for x, y, z in path]), mouth, 0.02)
         feet = strength(0.8 * old, "cheekSquintLeft", "eyeSquintLeft")
         for lift in rng.normal([0.35, 0.12, -0.12, -0.35], 0.06):
             length = rng.uniform(0.07, 0.17)
@@ -136,12 +132,9 @@ def draw_wrinkles(pen: Pen, head_mesh: HeadMesh, age: float, units: dict[str, fl
             pen.line(np.array([start, start + [out[0] * length, lift * length, -0.8 * length]]), feet, 0.011)
         bag = strength(0.75 * old, "cheekSquintLeft", "eyeSquintLeft")
         for drop in (0.075, 0.125)[: 1 + int(rng.random() < old)]:
-            path = [
-                inner + [0, -0.5 * drop, 0],
-                (inner + outer) / 2 + [0, -drop - 0.05, 0.02],
-                outer + [0, -0.7 * drop, 0],
-            ]
-            pen.line(np.array(path), 0.7 * bag, 0.018)
+            middle = (inner + outer) / 2 + [0, -drop - 0.05, 0.02]
+            path = np.array([inner + [0, -0.5 * drop, 0], middle, outer + [0, -0.7 * drop, 0]])
+            pen.line(path, 0.7 * bag, 0.018)
     for k in range(rng.integers(0, 3)):
         height = 6.06 - 0.09 * k + rng.normal(0, 0.02)
         x = np.linspace(-0.35, 0.35, 7)
@@ -154,10 +147,9 @@ def draw_pigment(pen: Pen, head_mesh: HeadMesh, look: Appearance, rng: np.random
     if look.freckles:
         count = int(260 * look.freckles)
         x, y = rng.normal(0, 0.33, count), rng.normal(landmark[28, 1], 0.15, count)
-        for place, size, dark in zip(
-            np.stack([x, y, 1.45 - 0.9 * x**2], 1), rng.uniform(0.005, 0.014, count), rng.uniform(0.15, 0.6, count)
-        ):
-            pen.dot(place, size, dark)
+        sizes, strengths = rng.uniform(0.005, 0.014, count), rng.uniform(0.15, 0.6, count)
+        for place, size, strength in zip(np.stack([x, y, 1.45 - 0.9 * x**2], 1), sizes, strengths):
+            pen.dot(place, size, strength)
     places = head_mesh.canonical[head_mesh.face_idx]
     for _ in range(rng.poisson(1.6)):
         pen.dot(places[rng.integers(len(places))], rng.uniform(0.008, 0.02), rng.uniform(0.6, 1))
@@ -273,9 +265,8 @@ def eye_color(look: Appearance, points: np.ndarray, axis: np.ndarray, rng: np.ra
     edge = look.iris_deg
     phase = rng.uniform(0, 6, 3)
     fibres = 1 + 0.22 * np.sin(around * 41 + phase[0] + 2 * np.sin(around * 9 + phase[1])) * smooth_step(8, 16, angle)
-    veins = np.clip(
-        look_up(noise_layers(), around * 60 + phase[2] * 50, angle * 5, wrap=True)[:, 1], 0, 2
-    ) * smooth_step(26, 45, angle)
+    veins = look_up(noise_layers(), around * 60 + phase[2] * 50, angle * 5, wrap=True)[:, 1]
+    veins = np.clip(veins, 0, 2) * smooth_step(26, 45, angle)
     white = np.float32([0.58, 0.55, 0.53]) * (1 - 0.2 * look.melanin * np.float32([0.2, 0.4, 1]))
     color = white * (1 - smooth_step(28, 62, angle)[:, None] * np.float32([0.08, 0.3, 0.32]))
     color = color * (1 - look.red_eyes * veins[:, None] * np.float32([0.03, 0.3, 0.3]))

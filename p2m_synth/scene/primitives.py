@@ -1,4 +1,4 @@
-"""Simple solids and sheets, and points that stay on a head whatever its shape and pose.
+"""Simple surfaces: sheets, tubes, solids of revolution, balls; and how surfaces are joined, moved and oriented.
 
 A sheet is a grid of points (R, C, 3), um. Its normals point to a viewer who sees the rows run down and the columns
 run to the right.
@@ -6,12 +6,14 @@ run to the right.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from p2m_synth.scene.elements import Surface
 
-UM = np.float32(1e5)  # um per dm
+MM = 1e3  # um
 
 
 def sheet_triangles(rows: int, columns: int, closed: bool = False) -> np.ndarray:
@@ -33,20 +35,16 @@ def sheet(grid: np.ndarray, color: np.ndarray, closed: bool = False, **looks: fl
 def joined(surfaces: list[Surface]) -> Surface:
     """Surfaces of the same material as one."""
     offsets = np.cumsum([0, *(len(surface.vertices) for surface in surfaces[:-1])])
-    return Surface(
-        np.concatenate([surface.vertices for surface in surfaces]),
-        np.concatenate([surface.triangles + offset for surface, offset in zip(surfaces, offsets)]),
-        np.concatenate([surface.color for surface in surfaces]),
-        surfaces[0].gloss,
-        surfaces[0].soft,
-        surfaces[0].alpha,
+    vertices, color = (
+        np.concatenate([getattr(surface, name) for surface in surfaces]) for name in ("vertices", "color")
     )
+    triangles = np.concatenate([surface.triangles + offset for surface, offset in zip(surfaces, offsets)])
+    return replace(surfaces[0], vertices=vertices, triangles=triangles, color=color)
 
 
 def moved(surface: Surface, rotation: np.ndarray, shift: np.ndarray | float = 0.0) -> Surface:
     """A surface turned and shifted: vertices @ rotation.T + shift."""
-    vertices = np.float32(surface.vertices @ np.float32(rotation).T + np.float32(shift))
-    return Surface(vertices, surface.triangles, surface.color, surface.gloss, surface.soft, surface.alpha)
+    return replace(surface, vertices=np.float32(surface.vertices @ np.float32(rotation).T + np.float32(shift)))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -133,8 +131,7 @@ def orient(surface: Surface, centre: np.ndarray | None) -> Surface:
     origin = surface.vertices.mean(0) if centre is None else centre
     if np.einsum("tk,tk->", a - origin, np.cross(b - a, c - a)) >= 0:
         return surface
-    turned = np.ascontiguousarray(surface.triangles[:, ::-1])
-    return Surface(surface.vertices, turned, surface.color, surface.gloss, surface.soft, surface.alpha)
+    return replace(surface, triangles=np.ascontiguousarray(surface.triangles[:, ::-1]))
 
 
 def clearance(face: np.ndarray, things: np.ndarray, frame: np.ndarray, nose: float = -1.0) -> float:

@@ -8,12 +8,10 @@ import numpy as np
 from p2m_synth.head.head_maps import Skull, sphere_directions
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import ball, joined, moved, sheet, smooth_step, tube, unit
+from p2m_synth.scene.primitives import MM, ball, joined, moved, sheet, smooth_step, tube, unit
 from p2m_synth.wear.glasses import make_glasses
 from p2m_synth.wear.headwear import OPENING, RIM_ELEVATION, make_hat, make_scarf
 from p2m_synth.wear.style import WearStyle
-
-MM = 1e3  # um
 
 
 def make_accessories(

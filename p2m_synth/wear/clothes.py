@@ -10,8 +10,8 @@ import numpy as np
 from p2m_synth.head.head_maps import TORSO_CENTRE_DM
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import ball, joined, orient, tube, unit
-from p2m_synth.wear.fabric import MM, Torso, draw_cloth_color, pattern_color
+from p2m_synth.scene.primitives import MM, ball, joined, orient, tube, unit
+from p2m_synth.wear.fabric import Torso, draw_cloth_color, pattern_color
 
 OUTFITS = {
     "t-shirt": 0.24, "v-neck": 0.10, "shirt": 0.17, "suit": 0.12, "hoodie": 0.08, "turtleneck": 0.07, "sweater": 0.10,

@@ -7,9 +7,7 @@ import numpy as np
 from p2m_synth.head.head_maps import NECK_LEVELS_DM, POLAR_STEP, neck_grid, sample_grid, torso_grid
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import orient, sheet, sheet_normals, unit
-
-MM = 1e3  # um
+from p2m_synth.scene.primitives import MM, orient, sheet, sheet_normals, unit
 
 
 class Torso:

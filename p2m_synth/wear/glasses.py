@@ -7,10 +7,8 @@ import numpy as np
 from p2m_synth.head.head_maps import Skull, push_outside
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import ball, clearance, joined, orient, sheet, smooth_path, smooth_step, tube, unit
+from p2m_synth.scene.primitives import MM, ball, clearance, joined, orient, sheet, smooth_path, smooth_step, tube, unit
 from p2m_synth.wear.style import WearStyle
-
-MM = 1e3  # um
 
 
 def lens_outline(frame: str, rng: np.random.Generator, count: int = 40) -> np.ndarray:

@@ -7,11 +7,9 @@ import numpy as np
 from p2m_synth.head.head_maps import Skull, push_outside, skull_centre, sphere_directions
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
-from p2m_synth.scene.primitives import ball, joined, orient, sheet, smooth_step, tube, unit
+from p2m_synth.scene.primitives import MM, ball, joined, orient, sheet, smooth_step, tube, unit
 from p2m_synth.wear.fabric import drape, draw_cloth_color, pattern_color
 from p2m_synth.wear.style import WearStyle
-
-MM = 1e3  # um
 
 # Elevation in degrees, seen from the middle of the skull, of the lower rim at these azimuths; 30 is the hairline,
 # 13 the brows, 4 the top of an ear.

@@ -21,11 +21,11 @@ from p2m_synth.objects.writer import (
     RADIUS_M,
     Job,
     mesh_of,
-    surface_nets,
     view_path,
     write_model,
     write_objects,
 )
+from p2m_synth.scene.isosurface import surface_nets
 
 
 def load(path):
