@@ -1,24 +1,29 @@
-"""p2m_core.targets."""
+"""The ground truth of a batch: what the data sets give and the losses compare predictions with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-
-BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "correspondence")  # want truth with the template's own vertices
+from jaxtyping import Float, Int64
 
 
 @dataclass
 class Truth:
-    """What a prediction is compared with: the true place of every vertex of the finest level, or a cloud, or both.
+    """The true place of every vertex of the finest level, or a point cloud, or both; in the network's coordinates.
 
-    vertices (B, V, 3) or None;   points, normals (B, M, 3) or None;   lengths (B,) int64, where clouds are padded;
-    image (B, 3, S, S), for the decoder.
+    vertices  (B, V, 3)        points, normals  (B, M, 3)        lengths  (B,) int64, of clouds that are padded
+    image     (B, 3, S, S) in [0, 1], for the decoder
     """
 
-    vertices: torch.Tensor | None = None
-    points: torch.Tensor | None = None
-    normals: torch.Tensor | None = None
-    lengths: torch.Tensor | None = None
-    image: torch.Tensor | None = None
+    vertices: Float[torch.Tensor, "b v 3"] | None = None
+    points: Float[torch.Tensor, "b m 3"] | None = None
+    normals: Float[torch.Tensor, "b m 3"] | None = None
+    lengths: Int64[torch.Tensor, "b"] | None = None
+    image: Float[torch.Tensor, "b 3 s s"] | None = None
+
+    def known_vertices(self) -> Float[torch.Tensor, "b v 3"]:
+        """`vertices`.   Raises ValueError if this truth has none."""
+        if self.vertices is None:
+            raise ValueError("the truth has no vertices to compare with")
+        return self.vertices

@@ -13,8 +13,8 @@ from typing import Any
 from p2m_core.config.loading import load_config, parse_value
 from p2m_core.config.settings import Config
 from p2m_core.errors import InputError, Preempted
-from p2m_core.signals import stop_on_sigterm
-from p2m_workbench.cli_options import build_parser
+from p2m_core.signals import stop_on_sigterm, stop_with_parent
+from p2m_workbench.cli_options import build_parser, settings_page
 
 CONTINUE = "stopped; the same command goes on from here"
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h, on which the scripts in slurm/ queue the job again
@@ -37,23 +37,14 @@ def synth(args: argparse.Namespace) -> Any:
 
 def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder or zip of images and labels into a store that training reads"""
-    from p2m_core.data.preprocess import build_store
-    from p2m_core.data.store import Store
+    from p2m_workbench.preprocessing import preprocess
 
     if "data.raw" in args.values and "data.store" not in args.values:
         # Samples of another folder must not go into the store that the config names.
         folder = Path(json.loads(args.values["data.raw"])).resolve()
         name = folder.stem if folder.suffix.lower() == ".zip" else folder.name
         args.values["data.store"] = json.dumps(f"data/processed/{name}")
-    config = _config(args)
-    if config.data.kind == "objects":
-        raise InputError("config", "data.kind", "is objects, which are read as they are", "go on with p2m train")
-    if config.data.kind == "folder":
-        from p2m_core.data.folder_store import FolderStore
-        from p2m_core.data.preprocess_folder import build_folder_store
-
-        return FolderStore(build_folder_store(config), config).summary()
-    return Store(build_store(config)).summary()
+    return preprocess(_config(args)).summary()
 
 
 def train(args: argparse.Namespace) -> Any:
@@ -66,13 +57,13 @@ def train(args: argparse.Namespace) -> Any:
 def evaluate(args: argparse.Namespace) -> Any:
     """measure weights, and other systems' predictions, of faces beside the mean face's floor; or weights of objects"""
     if args.run:
-        from p2m_workbench.runs.compare import check_run
+        from p2m_workbench.runs.compare import reproduce_run
 
         if args.config or args.set or args.values:
             raise InputError("--run", args.run, "has settings of its own", "give no other option with it")
-        check = check_run(args.run)
-        print(check)
-        return 1 if check.differing else None
+        result = reproduce_run(args.run)
+        print(result)
+        return 1 if result.differing else None
     config = _config(args)
     if config.data.kind != "faces":
         from p2m_workbench.measuring.evaluate_objects import evaluate_objects
@@ -139,7 +130,7 @@ def sweep(args: argparse.Namespace) -> Any:
 
 
 def diff(args: argparse.Namespace) -> Any:
-    """compare two runs: settings, what they stand on, metrics, and their meshes sample by sample"""
+    """compare two runs: settings, code and data, and metrics"""
     from p2m_workbench.runs.compare import diff_runs
 
     difference = diff_runs(args.a, args.b)
@@ -181,16 +172,20 @@ def doctor(args: argparse.Namespace) -> Any:
 
 def demo(args: argparse.Namespace) -> Any:
     """the whole path in some minutes on two CPU cores, into outputs/demo/"""
-    from p2m_workbench.runs.pipeline import NotebookError
-    from p2m_workbench.runs.pipeline import demo as run_demo
+    from p2m_workbench.runs.pipeline import NotebookError, run_notebooks
 
     try:
-        return run_demo(args.set)
+        return run_notebooks("demo", timeout_s=900, overrides=args.set)
     except NotebookError as error:
         return _failed(error)
 
 
-COMMANDS = (synth, preprocess, train, evaluate, predict, run, sweep, diff, convert, doctor, demo)
+def settings(args: argparse.Namespace) -> Any:
+    """list all settings, or those of one section, with default and meaning"""
+    return settings_page(args.section)
+
+
+COMMANDS = (synth, preprocess, train, evaluate, predict, run, sweep, diff, convert, doctor, demo, settings)
 
 # ------------------------------------------------------------------------------------------------ machinery
 
@@ -254,6 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         with stop_on_sigterm():
+            stop_with_parent()
             result = args.command(args)
     except InputError as error:
         print(f"p2m: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The options of `p2m`: those that stand for settings, and the few that do not.
 
-An option that stands for a setting is the same as --set: `--count 50` is `--set synth.count=50`.
+An option that stands for a setting is the same as --set, `--count 50` as `--set synth.count=50`, and its help is the
+setting's own text.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from p2m_core import __version__
 from p2m_core.config.settings import Config
+from p2m_core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,6 @@ class Option:
 
     flag: str
     field: str
-    help: str
     words: tuple[str, ...] | None = None
     again: str = ""
 
@@ -43,79 +46,90 @@ EXAMPLES: dict[str, str] = {
     "convert": "p2m convert old.pth new.safetensors --template ellipsoid.npz\n  p2m convert BFM.mat bfm.npz",
     "doctor": "p2m doctor",
     "demo": "p2m demo",
+    "settings": "p2m settings train",
 }
 OPTIONS: dict[str, list[Option]] = {
     "synth": [
-        Option("out", "synth.out", "folder to write", ()),
-        Option("--count", "synth.count", "number of faces"),
-        Option("--start", "synth.start", "index of the first, so that several machines can share a set"),
-        Option("--size", "synth.size_px", "side of the square images, px"),
-        Option("--yaw", "synth.yaw", "how the heads are turned"),
-        Option("--seed", "synth.seed", "the same seed gives the same faces"),
-        Option("--backgrounds", "synth.backgrounds", "folder of pictures to stand before", ("null",)),
-        Option("--workers", "synth.workers", "processes"),
-        Option("--scheduler", "synth.scheduler", "tcp://HOST:PORT of a Dask scheduler, in place of processes here"),
+        Option("out", "synth.out", ()),
+        Option("--count", "synth.count"),
+        Option("--start", "synth.start"),
+        Option("--size", "synth.size_px"),
+        Option("--yaw", "synth.yaw"),
+        Option("--seed", "synth.seed"),
+        Option("--backgrounds", "synth.backgrounds", ("null",)),
+        Option("--workers", "synth.workers"),
+        Option("--scheduler", "synth.scheduler"),
     ],
     "preprocess": [
-        Option("folder", "data.raw", "folder or zip of images and labels", ()),
-        Option("--out", "data.store", "the store; data/processed/FOLDER where only FOLDER is given", ()),
-        Option("--face-model", "data.face_model", "folder or file of a face model", ("auto", "synthetic", "fit")),
-        Option("--workers", "data.workers", "processes"),
+        Option("folder", "data.raw", ()),
+        Option("--out", "data.store", ()),
+        Option("--face-model", "data.face_model", ("auto", "synthetic", "fit")),
+        Option("--workers", "data.workers"),
     ],
     "train": [
-        Option("--data", "data.store", "store to train on", ()),
-        Option("--epochs", "train.epochs", "passes over the data"),
-        Option("--minutes", "train.minutes", "end by the clock instead"),
-        Option("--processes", "train.processes", "processes on this machine, one a GPU"),
-        Option("--batch-size", "train.batch_size", "samples a step"),
-        Option("--lr", "train.lr", "learning rate"),
-        Option("--init-from", "train.init_from", "weights to start from", ("bundled", "null")),
+        Option("--data", "data.store", ()),
+        Option("--epochs", "train.epochs"),
+        Option("--minutes", "train.minutes"),
+        Option("--processes", "train.processes"),
+        Option("--batch-size", "train.batch_size"),
+        Option("--lr", "train.lr"),
+        Option("--init-from", "train.init_from", ("bundled", "null")),
     ],
     "evaluate": [
-        Option(
-            "--weights",
-            "evaluate.weights",
-            "weights to measure, repeatable",
-            ("run", "bundled"),
-            "evaluate.checkpoints",
-        ),
-        Option("--data", "evaluate.store", "store to measure on, data.store where null", ("null",)),
-        Option(
-            "--predictions",
-            "evaluate.predictions",
-            "npz, npy, txt, obj or folder of another system's points, repeatable",
-            (),
-            "evaluate.predictions",
-        ),
+        Option("--weights", "evaluate.weights", ("run", "bundled"), "evaluate.checkpoints"),
+        Option("--data", "evaluate.store", ("null",)),
+        Option("--predictions", "evaluate.predictions", (), "evaluate.predictions"),
         Option(
             "--mapping",
             "evaluate.mapping",
-            "how their points are the 68 landmarks, or 68 numbers, or a file; for all or once each",
             ("auto", "dlib68", "mediapipe468", "template"),
             "evaluate.mapping",
         ),
     ],
     "sweep": [
-        Option("--seeds", "sweep.seeds", "runs of each variant, seeds from the config's on"),
-        Option("--jobs", "sweep.jobs", "runs at a time"),
-        Option("--timeout", "sweep.timeout_s", "seconds a notebook may take"),
-        Option("--retries", "sweep.retries", "how often a run that failed is tried again"),
-        Option("--scheduler", "sweep.scheduler", "auto, pool, local, slurm, or tcp://HOST:PORT of a Dask scheduler"),
+        Option("--seeds", "sweep.seeds"),
+        Option("--jobs", "sweep.jobs"),
+        Option("--timeout", "sweep.timeout_s"),
+        Option("--retries", "sweep.retries"),
     ],
     "predict": [
-        Option("--weights", "predict.weights", "weights to predict with", ("bundled",)),
-        Option("--detector", "predict.detector", "cascades; fast, for faces that fill the photo; or blazeface"),
-        Option("--passes", "predict.passes", "2 crops again around the first prediction"),
-        Option("--workers", "predict.workers", "processes"),
+        Option("--weights", "predict.weights", ("bundled",)),
+        Option("--detector", "predict.detector"),
+        Option("--passes", "predict.passes"),
+        Option("--workers", "predict.workers"),
     ],
 }
 
 
-def _default(field: str) -> Any:
-    value: Any = Config()
-    for part in field.split("."):
-        value = getattr(value, part)
-    return value
+def _help(field: str) -> str:
+    """A setting's text, its name and its default."""
+    section, _, name = field.partition(".")
+    info = Config.model_fields[section].annotation.model_fields[name]
+    text = " ".join(info.description.split()).rstrip(".")
+    return f"{text} (setting {field}, default: {info.default})".replace("%", "%%")
+
+
+def settings_page(only: str = "") -> str:
+    """All settings with default and meaning, or those of one section, as Markdown: docs/settings.md.
+
+    Raises: InputError if there is no such section.
+    """
+    groups: dict[str, type[BaseModel]] = {"": Config}
+    groups |= {name: type(value) for name, value in Config() if isinstance(value, BaseModel)}
+    if only and only not in groups:
+        raise InputError("settings", only, "is no section of settings", f"take one of {', '.join(groups)[2:]}")
+    parts = []
+    for group, settings in groups.items():
+        if only not in ("", group):
+            continue
+        rows = ["| setting | default | meaning |", "|---|---|---|"]
+        for name, info in settings.model_fields.items():
+            if not isinstance(info.default, BaseModel):
+                field, text = f"{group}.{name}".strip("."), " ".join(info.description.split())
+                rows.append(f"| `{field}` | `{json.dumps(info.default)}` | {text} |")
+        title = f"## {group}\n\n" if group else ""
+        parts.append(f"{title}{' '.join(settings.__doc__.split())}\n\n" + "\n".join(rows))
+    return "\n\n".join(parts)
 
 
 # ------------------------------------------------------------------------------------------------ the parser
@@ -140,25 +154,20 @@ def build_parser(commands: Sequence[Callable[[argparse.Namespace], Any]]) -> arg
             _add_setting(sub, option)
         for add in OTHERS.get(name, ()):
             add(sub)
-        if name not in ("convert", "diff", "doctor", "demo"):
+        if name not in ("convert", "diff", "doctor", "demo", "settings"):
             text = "name of a file in configs/, or a YAML file (default: the defaults in the code)"
             sub.add_argument("-c", "--config", metavar="NAME|FILE", help=text)
-        if name not in ("diff", "doctor"):
-            text = "change one setting, repeatable, e.g. --set train.lr=1e-4 (default: none)"
+        if name not in ("diff", "doctor", "settings"):
+            text = "change any setting, repeatable, e.g. --set train.lr=1e-4; p2m settings lists all (default: none)"
             sub.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
     return top
 
 
 def _add_setting(sub: argparse.ArgumentParser, option: Option) -> None:
-    default = _default(option.field)
-    words = f", or {' or '.join(option.words)}" if option.words else ""
-    text = f"{option.help}{words} (setting {option.field}, default: {default})".replace("%", "%%")
-    if option.flag.startswith("-"):
-        name = option.flag.lstrip("-").upper().replace("-", "_")
-        sub.add_argument(option.flag, metavar=name, action=_Setting, option=option, help=text)
-    else:
-        metavar = option.flag.upper()
-        sub.add_argument(option.flag, metavar=metavar, nargs="?", action=_Setting, option=option, help=text)
+    text = _help(option.field) + (" (repeatable)" if option.again else "")
+    name = option.flag.lstrip("-").upper().replace("-", "_")
+    more = {} if option.flag.startswith("-") else {"nargs": "?"}
+    sub.add_argument(option.flag, metavar=name, action=_Setting, option=option, help=text, **more)
 
 
 class _Setting(argparse.Action):
@@ -198,12 +207,9 @@ def _add_predict(sub: argparse.ArgumentParser) -> None:
     box_help = "tight box around the 68 landmarks, px; repeatable (default: faces are detected)"
     sub.add_argument("--box", metavar="X0,Y0,X1,Y1", action="append", default=[], help=box_help)
     sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    kinds = "obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable, turning-levels, html, csv"
-    save_help = f"which files, of {kinds} (setting predict.save, default: {','.join(_default('predict.save'))})"
-    sub.add_argument("--save", metavar="KIND,KIND", help=save_help)
+    sub.add_argument("--save", metavar="KIND,KIND", help=_help("predict.save"))
     sub.add_argument("--all", action="store_true", help="all kinds of files (default: those of --save)")
-    text = "photos are consecutive frames: look for a face where it was (setting predict.video, default: False)"
-    sub.add_argument("--video", action="store_true", help=text)
+    sub.add_argument("--video", action="store_true", help=_help("predict.video"))
     sub.add_argument("--timing", action="store_true", help="print the time of each stage (default: not)")
 
 
@@ -249,6 +255,10 @@ def _add_run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--timeout", metavar="S", type=float, help="seconds a notebook may take (default: no limit)")
 
 
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("section", nargs="?", default="", metavar="SECTION", help="e.g. train (default: all sections)")
+
+
 def _add_parameters(sub: argparse.ArgumentParser) -> None:
     text = "a notebook's parameter, as name=value or 02_train.name=value; repeatable (default: none)"
     sub.add_argument("-p", "--parameter", metavar="NAME=VALUE", action="append", default=[], help=text)
@@ -262,4 +272,5 @@ OTHERS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], ...]] = {
     "diff": (_add_diff,),
     "sweep": (_add_sweep, _add_parameters),
     "run": (_add_run, _add_parameters),
+    "settings": (_add_settings,),
 }

@@ -51,7 +51,7 @@ def data_hashes(config: Config) -> dict[str, Any]:
     Returns: {} where there are no data yet.
     """
     if config.data.kind == "objects":
-        lists = sorted(resolve(config.data.lists or config.data.raw).glob("*.txt"))
+        lists = sorted(resolve(config.data.raw).glob("*.txt"))
         return {"raw": config.data.raw, "sha256": {path.name: sha256(path) for path in lists}} if lists else {}
     import numpy as np
 

@@ -1,4 +1,10 @@
-"""p2m_core.config.loading."""
+"""Reading and writing settings: YAML files, each with one parent at most, and `--set a.b=value` on top.
+
+    face-lite.yaml  <-based_on-  demo.yaml  <-  --set train.lr=1e-4        later ones win
+
+`load_config` is pure: it reads files and returns a `Config`, and nothing global changes. An error names the file, or
+--set, that set the value in question.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +23,14 @@ from p2m_core.config.paths import project_root
 from p2m_core.config.settings import Config, Section
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
+
+BASED_ON_MAX = 2
+RENAMED = {
+    "train.bf16": "train.precision",
+    "model.surface": "model.correspondence_map",
+    "model.shape_modes": "model.shape_basis",
+    "loss.surface": "loss.correspondence",
+}
 
 
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -56,12 +70,21 @@ def with_values(config: Config, values: Mapping[str, Any], source: str) -> Confi
     return _checked(merged, origin, source)
 
 
-def _checked(values: dict[str, Any], origin: dict[str, str], source: str) -> Config:
-    try:
-        # By way of JSON, in which strict typing admits a list for a tuple but no text for a number.
-        return Config.model_validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        raise explain(error, Config, origin, source) from None
+def save_config(config: Config, path: str | Path) -> Path:
+    """Write every setting as YAML, whole or not at all; `load_config` of it gives the same `config`."""
+    path = Path(path)
+    values = config.model_dump(mode="json")
+    write_text(path, dump_yaml(values))
+    return path
+
+
+def config_hash(config: Section) -> str:
+    """12 hex digits that differ whenever a setting differs; of the whole config or of one section."""
+    values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(values.encode()).hexdigest()[:12]
+
+
+# --- files and overrides, one over the other ------------------------------------------------------
 
 
 def find_config(source: str | Path) -> Path:
@@ -79,24 +102,6 @@ def find_config(source: str | Path) -> Path:
     raise InputError(source, "", f"no such config, looked for {candidates[0]}", remedy)
 
 
-def save_config(config: Config, path: str | Path) -> Path:
-    """Write every setting as YAML, whole or not at all; `load_config` of it gives the same `config`."""
-    path = Path(path)
-    values = config.model_dump(mode="json")
-    write_text(path, dump_yaml(values))
-    return path
-
-
-def config_hash(config: Section) -> str:
-    """12 hex digits that differ whenever a setting differs; of the whole config or of one section."""
-    values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(values.encode()).hexdigest()[:12]
-
-
-BASED_ON_MAX = 2
-BF16 = {"auto": "auto", "on": "bf16", "off": "fp32"}  # what train.bf16 once said, as train.precision
-
-
 def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """The file and its parents, oldest first."""
     chain: list[tuple[Path, dict[str, Any]]] = []
@@ -107,7 +112,8 @@ def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if parent is None:
             return chain
         if not isinstance(parent, str):
-            raise InputError(path, "based_on", f"{parent!r} is not a file name", "name one parent, e.g. base.yaml")
+            problem = f"{parent!r} is not a file name"
+            raise InputError(path, "based_on", problem, "name one parent, e.g. face-lite.yaml")
         child, path = path, (path.parent / parent).resolve()
         if path in [file for file, _ in chain]:
             raise InputError(child, "based_on", f"{parent} leads back to itself", "remove one of the based_on lines")
@@ -134,43 +140,54 @@ def nested(field: str, value: Any) -> dict[str, Any]:
 
 
 def merge(values: dict[str, Any], part: dict[str, Any], file: str, origin: dict[str, str], prefix: str = "") -> None:
-    """Lay `part` over `values` in place: dictionaries are merged, anything else is replaced."""
-    if prefix == "train." and str(part.get("bf16")) in BF16 and "precision" not in part:
-        part = {name: value for name, value in part.items() if name != "bf16"} | {"precision": BF16[part["bf16"]]}
+    """Lay `part` over `values` in place: dictionaries are merged, anything else is replaced.
+
+    Args: file: where `part` is from, noted in `origin` for each of its dotted names.
+    """
     for key, value in part.items():
-        dotted = f"{prefix}{key}"
-        origin[dotted] = file
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            merge(values[key], value, file, origin, f"{dotted}.")
+        origin[f"{prefix}{key}"] = file
+        if not isinstance(value, dict):
+            values[key] = value
             continue
-        values[key] = {} if isinstance(value, dict) else value
-        if isinstance(value, dict):
-            merge(values[key], value, file, origin, f"{dotted}.")
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        merge(values[key], value, file, origin, f"{prefix}{key}.")
+
+
+# --- what is wrong, and where ---------------------------------------------------------------------
+
+
+def _checked(values: dict[str, Any], origin: dict[str, str], source: str) -> Config:
+    try:
+        # By way of JSON, in which strict typing admits a list for a tuple but no text for a number.
+        return Config.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise explain(error, Config, origin, source) from None
 
 
 def explain(error: ValidationError, root: type[BaseModel], origin: dict[str, str], source: str) -> InputError:
     """The first of pydantic's complaints about the values of a settings class, as one line."""
     first, *others = error.errors(include_url=False)
-    parts = [str(part) for part in first["loc"]]
-    field = ".".join(parts)
-    file = next((origin[key] for n in range(len(parts), 0, -1) if (key := ".".join(parts[:n])) in origin), source)
+    refused = first.get("ctx", {}).get("error")  # by a validator of ours, which names the field itself
+    fields = refused.field.split() if isinstance(refused, InputError) else [".".join(map(str, first["loc"]))]
+    field = next((field for field in fields if field in origin), fields[0])
+    parts = field.split(".")
+    above = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    file = next((origin[name] for name in above if name in origin), source)
     more = f"; {len(others)} more such" if others else ""
+    if isinstance(refused, InputError):
+        return InputError(file, field, refused.problem + more, refused.remedy)
     if first["type"] == "extra_forbidden":
-        near = _near_field(root, parts)
+        near = RENAMED.get(field) or _near_field(root, parts)
         remedy = f"did you mean {near}?" if near else f"known here: {', '.join(_names(_section(root, parts[:-1])))}"
         return InputError(file, field, f"no such setting{more}", remedy)
     given = json.dumps(first["input"], ensure_ascii=False, default=str)
     problem = f"{first['msg'][0].lower()}{first['msg'][1:]}, not {given if len(given) < 60 else given[:57] + '...'}"
-    return InputError(file, field, problem + more, _remedy(root, parts))
-
-
-def _remedy(root: type[BaseModel], parts: list[str]) -> str:
-    """The default of the field, if it is one."""
     section = _section(root, parts[:-1])
     info = section.model_fields.get(parts[-1]) if section else None
-    if info is None or isinstance(info.default, BaseModel):
-        return "see p2m_core/config.py"
-    return f"the default is {json.dumps(info.default)}"
+    known = info is not None and not isinstance(info.default, BaseModel)
+    remedy = f"the default is {json.dumps(info.default)}" if known else "docs/settings.md lists all settings"
+    return InputError(file, field, problem + more, remedy)
 
 
 def _section(root: type[BaseModel], parts: Sequence[str]) -> type[BaseModel] | None:
@@ -205,6 +222,9 @@ def _near_field(root: type[BaseModel], parts: list[str]) -> str | None:
     everywhere = {f"{name}.{field}": field for name in root.model_fields for field in _names(_section(root, [name]))}
     near = nearest_name(parts[-1], list(everywhere.values()))
     return next((dotted for dotted, field in everywhere.items() if field == near), None)
+
+
+# --- YAML -----------------------------------------------------------------------------------------
 
 
 class Loader(yaml.SafeLoader):
@@ -249,7 +269,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(path, "", "holds no 'name: value' lines at its top", "see configs/base.yaml")
+        raise InputError(path, "", "holds no 'name: value' lines at its top", "see configs/face-lite.yaml")
     return values
 
 

@@ -34,8 +34,8 @@ class ResNet(Encoder):
             load_vggface2(net, pretrained)
         elif pretrained:
             load_imagenet(net, name)
-        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            setattr(self, part, getattr(net, part))
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
         width = 64 if name == "resnet18" else 256
         self.channels = (width, 2 * width, 4 * width, 8 * width)
 
@@ -49,16 +49,17 @@ class ResNet(Encoder):
 
 
 def fold_batch_norms(encoder: nn.Module) -> None:
-    """Multiply each batch norm into the convolution before it, in place: the same maps in evaluation mode, sooner."""
+    """Merge each batch norm into the convolution before it, in place: the same maps in evaluation mode, faster."""
     for module in list(encoder.modules()):
         children = dict(module.named_children())
         if isinstance(module, nn.Sequential) and [type(child) for child in module] == [nn.Conv2d, nn.BatchNorm2d]:
-            pairs = {"0": "1"}  # the way around a block
+            pairs = {"0": "1"}  # the shortcut of a block
         else:
             pairs = {name: name.replace("conv", "bn") for name in children if name.startswith("conv")}
         for convolution, norm in pairs.items():
-            if isinstance(children.get(norm), nn.BatchNorm2d):
-                setattr(module, convolution, fuse_conv_bn_eval(children[convolution], children[norm]))
+            first, second = children.get(convolution), children.get(norm)
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(module, convolution, fuse_conv_bn_eval(first, second))
                 setattr(module, norm, nn.Identity())
 
 
@@ -111,16 +112,16 @@ class Decoder(nn.Module):
         "conv_5": (32, 3, 6, 2),
     }  # fmt: skip
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         for name, (c_in, c_out, kernel, padding) in self.CONVOLUTIONS.items():
             setattr(self, name, nn.ConvTranspose2d(c_in, c_out, kernel, 2, padding))
 
     def forward(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b 3 h w"]:
-        x = F.relu(self.conv_1(maps[3]))
-        for k in (2, 3, 4):
-            x = F.relu(getattr(self, f"conv_{k}")(torch.cat([x, maps[4 - k]], 1)))
-        return torch.sigmoid(F.relu(self.conv_5(x)))
+        x = maps[3]
+        for k, name in enumerate(self.CONVOLUTIONS):
+            x = F.relu(getattr(self, name)(x if k in (0, 4) else torch.cat([x, maps[3 - k]], 1)))
+        return torch.sigmoid(x)
 
 
 class Normalise(nn.Module):
@@ -132,7 +133,7 @@ class Normalise(nn.Module):
     def __init__(self, kind: str):
         super().__init__()
         self.kind = kind
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
         if kind == "vggface2":
             mean, std = [value / 255 for value in reversed(VGGFACE2_MEAN_BGR)], [1 / 255] * 3
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -179,10 +180,6 @@ def load_imagenet(net: nn.Module, name: str) -> None:
 def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> Encoder:
     """The encoder `name`: resnet18, resnet50 or vgg16.
 
-    Args:   pretrained: ImageNet weights, or the path of VGGFace2's for resnet50.
-    Raises: InputError if vgg16, the paper's own variant, is to be pretrained.
+    Args: pretrained: ImageNet weights, or the path of VGGFace2's for resnet50; there are none for vgg16.
     """
-    if name == "vgg16" and pretrained:
-        problem = "there are no weights of the paper's vgg16"
-        raise InputError("config", "model.pretrained", problem, "set it to false, or convert the official network")
     return VGG16(tensorflow_aligned) if name == "vgg16" else ResNet(name, pretrained)

@@ -13,15 +13,13 @@ from torch.nn import functional as F
 
 from p2m_core.chamfer import cloud_mean, gather, nearest
 from p2m_core.config.settings import LossConfig
-from p2m_core.errors import InputError
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import Template
-from p2m_core.network.layers import SparseMap, pool_features
+from p2m_core.network.layers import SparseMap, added, pool_features
 from p2m_core.network.mesh_ops import (
     edge_differences,
     face_cross,
     face_sums,
-    level_edges,
     region_density,
     sample_surface,
     smooth_l1,
@@ -31,11 +29,10 @@ from p2m_core.network.model import NetworkOutput, unit_template
 from p2m_core.targets import Truth
 
 CORRESPONDENCE_LEVEL = 2  # whose vertices supervise the correspondence map: about two for each of its pixels
-TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move", "correspondence", "reconst")
 
 
 class MeshLoss(nn.Module):
-    """The weighted sum of all terms with a weight above 0.
+    """The weighted sum of all terms with a weight above 0: one method a term, named like its setting.
 
     Args of forward: prediction, truth.   Returns: the total, and each term before its weight.
 
@@ -49,19 +46,19 @@ class MeshLoss(nn.Module):
     (['chamfer', 'edge', 'laplace', 'move'], True)
     """
 
+    faces: torch.Tensor  # (F, 3) of the finest level
+    density: torch.Tensor | None  # (F,) of the points that are drawn for the chamfer term
+    landmark_faces: torch.Tensor
+    landmark_bary: torch.Tensor
+    seen_faces: torch.Tensor  # (F_k, 3) of CORRESPONDENCE_LEVEL
+    start: torch.Tensor  # (n_k, 3) of CORRESPONDENCE_LEVEL, on the unit template
+
     def __init__(self, config: LossConfig, template: Template):
         super().__init__()
         self.config, self.counts = config, template.counts
-        if not any(getattr(config, name) for name in TERMS):
-            raise InputError("config", "loss", "every term has weight 0", "give one of them a weight above 0")
-        for name in ("chamfer_levels", "laplace_levels"):
-            if len(getattr(config, name)) < len(self.counts):
-                problem = f"{len(getattr(config, name))} weights for {len(self.counts)} levels"
-                raise InputError("config", f"loss.{name}", problem, "give one for each level")
-        if config.landmark and not len(template.landmark_faces):
-            raise InputError("config", "loss.landmark", "the template has no landmarks", "give it weight 0")
         self.neighbour_mean = nn.ModuleList(SparseMap(matrix) for matrix in template.neighbour_mean)
-        self.along_edges = nn.ModuleList(SparseMap(edge_differences(edges, n)) for edges, n in level_edges(template))
+        differences = map(edge_differences, template.edges, template.counts)
+        self.along_edges = nn.ModuleList(SparseMap(matrix) for matrix in differences)
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
         if config.correspondence:
@@ -71,9 +68,7 @@ class MeshLoss(nn.Module):
             self.register_buffer("start", start, persistent=False)
             self.seen_to_vertices = SparseMap(face_sums(template.faces[level], template.counts[level]))
         self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
-        if any(config.regions) and not config.chamfer:
-            raise InputError("config", "loss.regions", "is set, but nothing draws points", "set loss.chamfer above 0")
-        density = region_density(template, config.regions, config.region_radii) if any(config.regions) else None
+        density = region_density(template, config.regions) if any(config.regions) else None
         self.register_buffer("density", density, persistent=False)
         self.to_vertices = SparseMap(face_sums(template.faces[-1], template.counts[-1]))
         self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
@@ -83,30 +78,29 @@ class MeshLoss(nn.Module):
         config, levels = self.config, range(len(self.counts))
         terms: dict[str, torch.Tensor] = {}
         if config.vertex:
-            terms["vertex"] = self.vertex(prediction, truth.vertices)
+            terms["vertex"] = self.vertex(prediction, truth.known_vertices())
         if config.shape:
-            terms["shape"] = sum(shape_error(v, truth.vertices[:, : v.shape[1]]) for v in prediction.levels)
+            true = truth.known_vertices()
+            terms["shape"] = added(shape_error(v, true[:, : v.shape[1]]) for v in prediction.levels)
         if config.landmark:
-            terms["landmark"] = self.landmark(prediction.levels[-1], truth.vertices)
+            terms["landmark"] = self.landmark(prediction.levels[-1], truth.known_vertices())
         edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
         if config.chamfer or config.normal:
             terms |= self.chamfer_and_normal(prediction, truth, edges)
         if config.edge:
-            terms["edge"] = sum(self.mean_over_support(k, edges[k].square().sum(-1)) for k in levels)
+            terms["edge"] = added(self.mean_over_support(k, edges[k].square().sum(-1)) for k in levels)
         if config.laplace:
-            terms["laplace"] = sum(config.laplace_levels[k] * self.laplace(k, prediction) for k in levels)
+            terms["laplace"] = added(config.laplace_levels[k] * self.laplace(k, prediction) for k in levels)
         if config.move:  # not at level 1, whose stage must be free to find the object
-            terms["move"] = sum(
+            terms["move"] = added(
                 config.laplace_levels[k] * squared_norm(prediction.levels[k] - prediction.before[k]) for k in levels[1:]
             )
         if config.correspondence:
-            if prediction.correspondence is None:
-                remedy = "set model.correspondence_map=true"
-                raise InputError("config", "loss.correspondence", "is above 0, but there is no map", remedy)
-            terms["correspondence"] = self.correspondence(prediction.correspondence, truth.vertices)
+            assert prediction.correspondence is not None
+            terms["correspondence"] = self.correspondence(prediction.correspondence, truth.known_vertices())
         if config.reconst:
-            if prediction.image is None:
-                raise InputError("config", "loss.reconst", "is above 0, but nothing draws", "set model.decoder=true")
+            assert prediction.image is not None
+            assert truth.image is not None
             terms["reconst"] = F.binary_cross_entropy(prediction.image.float(), truth.image)
         return sum(getattr(config, name) * term for name, term in terms.items()), terms
 
@@ -152,19 +146,26 @@ class MeshLoss(nn.Module):
         vertex itself where correspondences are known, else of the nearest true point.
         """
         config, terms = self.config, {}
-        points, normals, lengths = truth.points, truth.normals, truth.lengths
-        cross = face_cross(truth.vertices, self.faces) if truth.vertices is not None else None
-        if points is None and config.chamfer:
-            points, normals = sample_surface(truth.vertices, self.faces, cross, config.points, self.density)
-        known = self.vertex_normals(cross) if cross is not None and config.normal else None
+        points, normals, lengths, known = truth.points, truth.normals, truth.lengths, None
+        if truth.vertices is not None:
+            cross = face_cross(truth.vertices, self.faces)
+            known = self.vertex_normals(cross) if config.normal else None
+            if points is None and config.chamfer:
+                points, normals = sample_surface(truth.vertices, self.faces, cross, config.points, self.density)
         chamfer = normal = prediction.levels[-1].new_zeros(())
         for k, vertices in enumerate(prediction.levels):
             weight, idx = config.chamfer_levels[k] * bool(config.chamfer), None
             if weight or (config.normal and known is None):
+                assert points is not None
                 d_pred, d_true, idx, _ = nearest(vertices, points, lengths_b=lengths)
                 chamfer = chamfer + weight * (cloud_mean(d_true, lengths) + config.chamfer_opposite * d_pred.mean())
             if config.normal:
-                at_vertex = gather(normals, idx) if known is None else known[:, : vertices.shape[1]]
+                if known is not None:
+                    at_vertex = known[:, : vertices.shape[1]]
+                else:
+                    assert normals is not None
+                    assert idx is not None
+                    at_vertex = gather(normals, idx)
                 normal = normal + self.normal(k, edges[k], at_vertex.transpose(0, 1))
         if config.chamfer:
             terms["chamfer"] = chamfer
@@ -185,7 +186,7 @@ class MeshLoss(nn.Module):
         return self.along_edges[level](vertices.transpose(0, 1))
 
     def mean_over_support(self, level: int, values: Float[torch.Tensor, "e b"]) -> Float[torch.Tensor, ""]:
-        """The reference's mean: over both directions of each edge, and a zero for each vertex' own loop."""
+        """The reference's mean: over both directions of each edge, and a zero for each vertex's self loop."""
         return 2 * values.sum(0).mean() / (2 * len(values) + self.counts[level])
 
     def laplace(self, level: int, prediction: NetworkOutput) -> Float[torch.Tensor, ""]:
@@ -201,9 +202,9 @@ class MeshLoss(nn.Module):
 def shape_error(
     predicted: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
 ) -> Float[torch.Tensor, ""]:
-    """Smooth L1 that is left under the best similarity onto the truth, which itself passes no gradient.
+    """Smooth L1 after the best similarity onto the truth; the similarity itself passes no gradient.
 
-    An error of pose moves all vertices alike and outweighs those of shape in every other term.
+    In the other terms an error of pose, which moves all vertices together, outweighs errors of shape.
     """
     with torch.no_grad():
         scale, rotation, shift = umeyama(predicted, truth)

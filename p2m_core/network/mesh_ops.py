@@ -1,4 +1,4 @@
-"""p2m_core.network.mesh_ops."""
+"""Mesh operations of the losses: distances, normals, points on surfaces, sparse maps of a template."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from p2m_core.chamfer import gather
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.template import Template
+from p2m_core.network.layers import added
+
+REGION_RADII = (0.1, 0.05)  # of loss.regions about each landmark, in face sizes
 
 
 def smooth_l1(
@@ -31,7 +34,7 @@ def squared_norm(vectors: Float[torch.Tensor, "*_ 3"]) -> Float[torch.Tensor, ""
 
 
 def face_cross(vertices: Float[torch.Tensor, "b v 3"], faces: Int[torch.Tensor, "f 3"]) -> Float[torch.Tensor, "b f 3"]:
-    """The cross product of two sides of each triangle: its normal, twice its area long."""
+    """The cross product of two sides of each triangle: along its normal, twice its area long."""
     a, b, c = (vertices[:, faces[:, k]] for k in range(3))
     return torch.linalg.cross(b - a, c - a)
 
@@ -43,11 +46,11 @@ def sample_surface(
     count: int,
     density: Float[torch.Tensor, "f"] | None = None,
 ) -> tuple[Float[torch.Tensor, "b m 3"], Float[torch.Tensor, "b m 3"]]:
-    """Random points on meshes, even by area, or as dense as said for each face, and the unit normals there.
+    """Random points on meshes and the unit normals there.
 
-    cross: the meshes' `face_cross`.
+    Args: cross: the meshes' `face_cross`.   density: of each face, relative; None draws points uniformly by area.
     """
-    # by look-up in the summed areas: torch.multinomial admits 2^24 classes and is slower
+    # By binary search in the cumulative areas: torch.multinomial admits 2^24 classes and is slower.
     areas = cross.norm(dim=-1)
     summed = (areas if density is None else areas * density).cumsum(1)
     draws = torch.rand(len(vertices), count, device=vertices.device) * summed[:, -1:]
@@ -56,24 +59,23 @@ def sample_surface(
     root = u[0].sqrt()
     weights = (1 - root, root * (1 - u[1]), root * u[1])
     corners = faces[face]
-    points = sum(weight * gather(vertices, corners[..., k]) for k, weight in enumerate(weights))
+    points = added(weight * gather(vertices, corners[..., k]) for k, weight in enumerate(weights))
     return points, F.normalize(gather(cross, face), dim=-1)
 
 
 def region_density(
-    template: Template, shares: tuple[float, float], radii: tuple[float, float]
+    template: Template, shares: tuple[float, float], radii: tuple[float, float] = REGION_RADII
 ) -> Float[torch.Tensor, "f"]:
-    """How dense points lie on each face of the finest level, so that shares of them fall near and very near landmarks.
+    """The density of points on each face of the finest level, for `sample_surface`: higher near the landmarks.
 
     On a mesh of the template's proportions, shares[k] of the points are drawn within radii[k] face sizes of a landmark
-    and the rest anywhere, each even by area: nested regions get the points of those around them as well.
+    and the rest on the whole mesh, each uniformly by area. The regions are nested, so an inner one gets its part of the
+    points of those around it as well.
 
-    Raises: InputError if the template has no landmarks, the shares exceed 1, or a region holds no face.
+    Raises: InputError if the template has no landmarks, or a region holds no triangle.
     """
     if not len(template.landmark_faces):
-        raise InputError("config", "loss.regions", "the template has no landmarks", "set it to [0, 0]")
-    if sum(shares) > 1:
-        raise InputError("config", "loss.regions", f"adds up to {sum(shares):g}", "give shares of at most 1 in all")
+        raise InputError("template", "loss.regions", "there are no landmarks", "set it to [0, 0]")
     vertices, landmarks = template.vertices.astype(np.float64), template.landmarks(template.vertices.astype(np.float64))
     corners = vertices[template.faces[-1]]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
@@ -82,24 +84,20 @@ def region_density(
     for share, radius in zip(shares, radii, strict=True):
         near = distance <= radius
         if share and not near.any():
-            raise InputError("config", "loss.region_radii", f"no face lies within {radius:g}", "give a larger radius")
+            problem = f"no triangle lies within {radius:g} face sizes of a landmark"
+            raise InputError("template", "loss.regions", problem, "set that share to 0, or take more levels")
         density += share * near / max(area[near].sum(), 1e-12)
     return torch.from_numpy(density * area.sum()).float()
 
 
-def level_edges(template: Template) -> list[tuple[np.ndarray, int]]:
-    """Edges and number of vertices of each level."""
-    return list(zip(template.edges, template.counts, strict=True))
-
-
-def edge_differences(edges: np.ndarray, count: int) -> sp.csr_matrix:
-    """The map (E, V) to the difference of the ends of each edge."""
+def edge_differences(edges: Int[np.ndarray, "e 2"], count: int) -> sp.csr_matrix:
+    """The map (E, V) from vertices to the vector of each edge: its first end minus its second."""
     rows = np.arange(len(edges)).repeat(2)
     values = np.tile([1.0, -1.0], len(edges))
     return sp.csr_matrix((values, (rows, edges.ravel())), shape=(len(edges), count))
 
 
-def face_sums(faces: np.ndarray, count: int) -> sp.csr_matrix:
-    """The map (V, F) that adds up what the triangles at a vertex hold."""
+def face_sums(faces: Int[np.ndarray, "f 3"], count: int) -> sp.csr_matrix:
+    """The map (V, F) from faces to vertices: at each vertex, the sum over its faces."""
     columns = np.arange(len(faces)).repeat(3)
     return sp.csr_matrix((np.ones(3 * len(faces)), (faces.ravel(), columns)), shape=(count, len(faces)))

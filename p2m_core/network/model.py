@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from p2m_core.config.settings import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import project_perspective
-from p2m_core.geometry.mesh import undirected
+from p2m_core.geometry.mesh import adjacency_matrix
 from p2m_core.geometry.template import Template
 from p2m_core.network.encoders import Decoder, Normalise, build_backbone
 from p2m_core.network.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, added, pool_features
@@ -74,29 +74,6 @@ class Pixel2Mesh(nn.Module):
         super().__init__()
         self.config, self.template = config, template
         levels = len(template.counts)
-        for name in ("hidden", "blocks"):
-            if len(getattr(config, name)) != levels:
-                problem = f"{len(getattr(config, name))} entries for {levels} levels"
-                raise InputError(
-                    "config", f"model.{name}", problem, f"it needs one entry for each of the {levels} levels"
-                )
-        if config.pose_head and config.camera != "crop":
-            problem = f"places a template in a crop, but model.camera is {config.camera}"
-            raise InputError("config", "model.pose_head", problem, "set it to false")
-        if (config.correspondence_map or config.pyramid) and not config.feature_channels:
-            name = "correspondence_map" if config.correspondence_map else "pyramid"
-            problem = "is for maps that are merged, but model.feature_channels is 0"
-            raise InputError("config", f"model.{name}", problem, "set it to false, or give the number of channels")
-        if config.correspondence_map and (config.camera != "crop" or config.last_hidden or not config.residual):
-            problem = "needs a template in a crop and stages that move it"
-            remedy = "set it to false, or camera=crop, last_hidden=0 and residual=true"
-            raise InputError("config", "model.correspondence_map", problem, remedy)
-        if config.shape_basis and not config.template_detail:
-            problem = "gives the template another shape, but finer vertices do not ask the template for theirs"
-            raise InputError("config", "model.shape_basis", problem, "set it to 0, or template_detail=true")
-        if config.decoder and config.backbone != "vgg16":
-            problem = f"draws from the maps of a vgg16, but model.backbone is {config.backbone}"
-            raise InputError("config", "model.decoder", problem, "set it to false")
         self.normalise = Normalise(config.normalisation)
         self.encoder = build_backbone(config.backbone, config.pretrained, config.tensorflow_aligned)
         self.decoder = Decoder() if config.decoder else None
@@ -120,7 +97,7 @@ class Pixel2Mesh(nn.Module):
 
         self.stages, self.unpool = nn.ModuleList(), nn.ModuleList()
         ends: list[GraphConv] = []  # the convolutions whose output moves the vertices
-        for k, (hidden, blocks) in enumerate(zip(config.hidden, config.blocks, strict=True)):
+        for k, (_, hidden, blocks) in enumerate(zip(template.counts, config.hidden, config.blocks, strict=True)):
             out = config.last_hidden if config.last_hidden and k == levels - 1 else sum(self.moves(k))
             stage = GraphBottleneck(sum(self.columns(k)), hidden, out, blocks, config.block)
             self.stages.append(stage)
@@ -341,8 +318,8 @@ def smoothest_displacements(template: Template, level: int, count: int) -> Float
     n, edges = template.counts[level], template.edges[level]
     if count > 3 * (n - 1):
         problem, remedy = f"is {count}, but level {level + 1} has {n} vertices", f"set it to at most {3 * (n - 1)}"
-        raise InputError("config", "model.shape_basis", problem, remedy)
-    graph = undirected(edges, n).toarray()
+        raise InputError("template", "model.shape_basis", problem, remedy)
+    graph = adjacency_matrix(edges, n).toarray()
     vectors = np.linalg.eigh(np.diag(graph.sum(1)) - graph)[1][:, 1 : 1 + -(-count // 3)] * np.sqrt(n)
     basis = np.einsum("vk,cd->vckd", vectors, np.eye(3)).reshape(n, 3, -1)[..., :count]
     return np.ascontiguousarray(basis, np.float32)

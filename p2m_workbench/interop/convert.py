@@ -90,6 +90,7 @@ def convert(
         kept = move_last_layer(kept, report)
     settings = infer_settings(source, kept, len(mesh.counts), stages, tensorflow)
     values = [f"model.{name}={json.dumps(value)}" for name, value in settings.items()]
+    values += [f"template.levels={len(mesh.counts)}"]
     config = load_config(None, [*values, *overrides]).model
     report.model = {name: getattr(config, name) for name in ModelConfig.model_fields if name in settings}
     try:

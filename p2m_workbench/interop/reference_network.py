@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 
 from p2m_core.config.settings import ModelConfig
-from p2m_core.errors import InputError
 from p2m_core.geometry.template import Template
 from p2m_core.network.layers import weigh_corners
 from p2m_core.network.model import NetworkOutput, Pixel2Mesh
@@ -55,8 +54,7 @@ class ReferencePixel2Mesh(Pixel2Mesh):
         if config.camera != "legacy_crop":
             return super().project(vertices)
         if self.crop is None:
-            problem = "is legacy_crop, which needs the crop of each photo"
-            raise InputError("config", "model.camera", problem, "take crop: legacy_crop is there for parity alone")
+            raise ValueError("the legacy crop camera needs the crop of each photo")
         return project_legacy_crop(vertices, self.crop, config.centre_px, config.input_px)
 
 

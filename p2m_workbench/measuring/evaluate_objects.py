@@ -21,13 +21,11 @@ from p2m_core.face_mesh import FaceMesh, FacePrediction
 from p2m_core.geometry.crop import box_of
 from p2m_core.metrics import cd_f1
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh, unit_template
-from p2m_workbench.drawing.dataset_figures import contact_sheet
-from p2m_workbench.drawing.mesh_images import draw_landmarks, static_picture
+from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture, static_picture
 from p2m_workbench.interop.reference_network import load_network
 from p2m_workbench.measuring.evaluate import find_weights, machine
 from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.report import write_tables
-from p2m_workbench.photos.export import save_picture
 
 TEMPLATE = "template as it is"  # what one has without a network
 COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}

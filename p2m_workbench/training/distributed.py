@@ -45,11 +45,14 @@ class Ranks:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def share(self, count: int) -> int:
-        """Samples of a step that this process computes.   Raises InputError if they cannot be shared evenly."""
-        if count % self.world:
-            problem = f"{count} samples a step cannot be shared evenly by {self.world} processes"
-            raise InputError("config", "train.batch_size", problem, f"give a multiple of {self.world}")
+    def share(self, count: int, passes: int = 1) -> int:
+        """Samples of a step that this process computes, in so many passes.
+
+        Raises: InputError if they cannot be shared evenly: torchrun and Slurm say how many processes there are.
+        """
+        if count % (self.world * passes):
+            problem = f"{count} samples a step cannot be shared evenly by {self.world} processes in {passes} passes"
+            raise InputError("launch", "train.batch_size", problem, f"give a multiple of {self.world * passes}")
         return count // self.world
 
     def total(self, values: list[float], device: torch.device) -> list[float]:

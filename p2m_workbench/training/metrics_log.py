@@ -1,4 +1,4 @@
-"""What one can watch of a training: metrics.csv, TensorBoard, the progress bar, and the profiler's tables."""
+"""What one can watch of a training: metrics.csv, TensorBoard and the progress bar."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
+from p2m_core.config.settings import LOSS_TERMS
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, write_text
-from p2m_core.network.losses import TERMS
+from p2m_core.files import atomic_path
 
-COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *TERMS, "val_error", "samples_per_s")
+COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *LOSS_TERMS, "val_error", "samples_per_s")
 REFRESH_S, REFRESH_LINES_S = 0.2, 10.0  # of the bar: in a terminal or notebook, and as lines of a log file
-WARM_STEPS = 2  # before those that are profiled
 
 
 class MetricsLog:
@@ -87,41 +85,6 @@ def trim_metrics(path: Path, step: int) -> None:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(row for row in rows if int(row["step"]) <= step)
-
-
-class Profiler:
-    """Profiles some steps after a few to warm up, as a context; call `step` after each. Nothing if `steps` is 0.
-
-    Writes profile.txt, the operations by time, and profile.json, a trace for chrome://tracing or Perfetto.
-    """
-
-    def __init__(self, folder: Path, steps: int, device: torch.device):
-        self.folder, self.sort = folder, f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
-        self.profile = None
-        if steps:
-            self.profile = torch.profiler.profile(
-                schedule=torch.profiler.schedule(wait=WARM_STEPS - 1, warmup=1, active=steps, repeat=1),
-                on_trace_ready=self.write,
-                acc_events=True,
-            )
-
-    def __enter__(self) -> Profiler:
-        if self.profile:
-            self.profile.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.profile:
-            self.profile.stop()
-
-    def step(self) -> None:
-        if self.profile:
-            self.profile.step()
-
-    def write(self, profile: torch.profiler.profile) -> None:
-        write_text(self.folder / "profile.txt", profile.key_averages().table(sort_by=self.sort, row_limit=40) + "\n")
-        with atomic_path(self.folder / "profile.json") as temporary:
-            profile.export_chrome_trace(str(temporary))
 
 
 def read_curves(run: Path) -> pd.DataFrame:

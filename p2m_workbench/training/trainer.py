@@ -23,7 +23,7 @@ from p2m_core.chamfer import chosen_backend
 from p2m_core.config.loading import save_config
 from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import Config
-from p2m_core.data import open_store
+from p2m_core.data import Store, open_store
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, explain_full_disk, write_json
 from p2m_core.geometry.rasterizer import draw_mesh
@@ -39,7 +39,7 @@ from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
 from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
 from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split, worker_init
-from p2m_workbench.training.metrics_log import MetricsLog, Profiler, trim_metrics
+from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
 from p2m_workbench.training.optim import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
@@ -49,6 +49,22 @@ _log = logging.getLogger(__name__)
 
 class NonFiniteLoss(RuntimeError):
     """The loss, a vertex or the gradient is NaN or infinite; the message names step, samples and terms."""
+
+
+def check_fit(config: Config, store: Store) -> None:
+    """Raise InputError if settings do not fit the template or the camera of a store."""
+    levels, loss = len(store.template.counts), config.loss
+    for field, entries in (
+        ("model.hidden", config.model.hidden),
+        ("loss.chamfer_levels", loss.chamfer_levels[:levels]),
+        ("loss.laplace_levels", loss.laplace_levels[:levels]),
+    ):
+        if len(entries) != levels:
+            problem = f"has {len(entries)} entries, but the template has {levels} levels"
+            raise InputError(store.folder, field, problem, "give one for each level, or another template.levels")
+    if config.model.camera != store.camera:
+        problem = f"is {config.model.camera}, but the data want {store.camera}"
+        raise InputError(store.folder, "model.camera", problem, f"set model.camera={store.camera}")
 
 
 class Trainer:
@@ -66,16 +82,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.device = choose_device(settings.device, ranks.local_rank)
         self.store = open_store(config)
+        check_fit(config, self.store)
         rows = self.store.rows("train")
         if len(rows) < settings.batch_size:
             problem = f"{len(rows)} training samples are fewer than train.batch_size={settings.batch_size}"
             raise InputError(self.store.folder, "splits", problem, "make more samples or a smaller batch")
-        self.own_batch = ranks.share(settings.batch_size)
-        if self.own_batch % settings.accumulate:
-            problem = (
-                f"{self.own_batch} samples of a process cannot be divided evenly into {settings.accumulate} passes"
-            )
-            raise InputError("config", "train.accumulate", problem, f"give a divisor of {self.own_batch}")
+        self.own_batch = ranks.share(settings.batch_size, settings.accumulate)
         self.batches_per_epoch = len(rows) // settings.batch_size
         self.train_set = self.store.dataset(rows, config, train=True)
         self.val_set = self.store.dataset(self.store.rows("val")[:VALIDATION_SAMPLES], config, train=False)
@@ -96,8 +108,6 @@ class Trainer:
         self.restore()
         unused = self.model.decoder is not None and not config.loss.reconst
         self.network = ranks.wrap(self.model, unused)
-        if settings.compile:
-            self.model.encoder.compile()
 
     # --- where the run stands ---
 
@@ -401,41 +411,39 @@ def run_steps(trainer: Trainer, stop: StopSignals, metrics_log: MetricsLog | Non
         trainer.keep_best(score)
         trainer.save()  # or a run that is killed would forget how good its best weights are
 
-    with Profiler(trainer.folder, settings.profile_steps * ranks.first, trainer.device) as profiler:
-        while True:
-            # All stop at the same step, and the first one's clock counts.
-            asked, exhausted, seconds = ranks.total(
-                [bool(stop.received), trainer.exhausted, trainer.seconds * ranks.first], trainer.device
-            )
-            trainer.seconds, ended = seconds, trainer.progress >= 1 or bool(exhausted)
-            if asked or ended:
-                break
-            values = trainer.train_step(next(batches))
-            profiler.step()
-            now = time.monotonic()
-            trainer.seconds += now - last_clock
-            last_clock, text = now, ""
-            if trainer.step % settings.log_steps == 0:
-                values = ranks.mean(values, trainer.device)
-                speed = settings.log_steps * settings.batch_size / (now - logged)
-                logged = now
-                text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s"
-                if metrics_log:
-                    record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
-            if not metrics_log:
-                continue
-            metrics_log.show(trainer.progress, text)
-            if trainer.progress >= 1:
-                continue
-            if now - last_drawn > 60 * settings.preview_minutes:
-                trainer.preview()
-                last_drawn = time.monotonic()
-            if now - last_validated > 60 * settings.validate_minutes:
-                check()
-                last_validated = last_saved = time.monotonic()
-            if now - last_saved > 60 * settings.checkpoint_minutes:
-                trainer.save()
-                last_saved = time.monotonic()
+    while True:
+        # All stop at the same step, and the first one's clock counts.
+        asked, exhausted, seconds = ranks.total(
+            [bool(stop.received), trainer.exhausted, trainer.seconds * ranks.first], trainer.device
+        )
+        trainer.seconds, ended = seconds, trainer.progress >= 1 or bool(exhausted)
+        if asked or ended:
+            break
+        values = trainer.train_step(next(batches))
+        now = time.monotonic()
+        trainer.seconds += now - last_clock
+        last_clock, text = now, ""
+        if trainer.step % settings.log_steps == 0:
+            values = ranks.mean(values, trainer.device)
+            speed = settings.log_steps * settings.batch_size / (now - logged)
+            logged = now
+            text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s"
+            if metrics_log:
+                record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
+        if not metrics_log:
+            continue
+        metrics_log.show(trainer.progress, text)
+        if trainer.progress >= 1:
+            continue
+        if now - last_drawn > 60 * settings.preview_minutes:
+            trainer.preview()
+            last_drawn = time.monotonic()
+        if now - last_validated > 60 * settings.validate_minutes:
+            check()
+            last_validated = last_saved = time.monotonic()
+        if now - last_saved > 60 * settings.checkpoint_minutes:
+            trainer.save()
+            last_saved = time.monotonic()
     batches.close()
     if metrics_log:
         check() if ended else trainer.save()

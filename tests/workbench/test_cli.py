@@ -14,7 +14,20 @@ from p2m_core.config.settings import SAVED, Config
 from p2m_core.errors import InputError, Preempted
 from p2m_workbench import cli, cli_options
 
-COMMANDS = ("synth", "preprocess", "train", "evaluate", "predict", "run", "sweep", "diff", "convert", "doctor", "demo")
+COMMANDS = (
+    "synth",
+    "preprocess",
+    "train",
+    "evaluate",
+    "predict",
+    "run",
+    "sweep",
+    "diff",
+    "convert",
+    "doctor",
+    "demo",
+    "settings",
+)
 
 
 @pytest.fixture
@@ -73,7 +86,7 @@ def test_help_has_an_example_that_parses_and_a_default_for_every_option(command,
 
 
 @pytest.mark.parametrize(
-    "command", [name for name in COMMANDS if name not in ("convert", "diff", "doctor", "demo", "run")]
+    "command", [name for name in COMMANDS if name not in ("convert", "diff", "doctor", "demo", "run", "settings")]
 )
 def test_shown_defaults_are_the_configs(command, capsys):
     shown = " ".join(help_of(command, capsys).split())
@@ -82,6 +95,22 @@ def test_shown_defaults_are_the_configs(command, capsys):
         for part in option.field.split("."):
             value = getattr(value, part)
         assert f"(setting {option.field}, default: {value})" in shown
+
+
+def test_help_shows_the_settings_own_texts(capsys):
+    shown = " ".join(help_of("train", capsys).split())
+    assert "Samples of a step, shared by all processes (setting train.batch_size" in shown
+    assert "p2m settings lists all" in shown
+
+
+def test_settings_lists_a_section_and_docs_hold_them_all(capsys):
+    assert cli.main(["settings", "train"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"| `train.{name}` |" in shown for name in Config().train.model_dump())
+    assert "data.store" not in shown
+    assert cli.main(["settings", "trian"]) == 2
+    page = (project_root() / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == cli_options.settings_page() + "\n", "run p2m settings > docs/settings.md"
 
 
 def test_options_win_over_set_which_wins_over_the_file(calls, tmp_path, capsys):
@@ -118,7 +147,7 @@ def test_options_given_again_make_lists(calls, tmp_path, monkeypatch):
     assert settings.checkpoints == ("bundled", str(tmp_path / "a.safetensors"))
     assert settings.predictions == (str(tmp_path / "a.npz"), str(tmp_path / "b"))
     assert settings.mapping == ("dlib68", "0,1+2")
-    cli.main(["evaluate", "--mapping", "my.txt"])
+    cli.main(["evaluate", "--predictions", "a.npz", "--mapping", "my.txt"])
     assert calls["evaluate"][0].evaluate.mapping == (str(tmp_path / "my.txt"),)
 
 

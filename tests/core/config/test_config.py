@@ -152,6 +152,108 @@ def test_wrong_value_in_a_file(folder):
         load_config("a")
 
 
+def test_former_names_are_told_apart(folder):
+    write(folder, "old", "model: {shape_modes: 3}\n")
+    with pytest.raises(InputError, match=r"old\.yaml: model\.shape_modes: .*did you mean model\.shape_basis\?"):
+        load_config("old")
+    with pytest.raises(InputError, match=r"--set: train\.bf16: .*did you mean train\.precision\?"):
+        load_config(None, ["train.bf16=on"])
+
+
+def test_every_field_has_a_text():
+    for section in (Config, *(type(value) for _, value in Config() if isinstance(value, Section))):
+        for name, info in section.model_fields.items():
+            assert info.description or isinstance(info.default, Section), name
+
+
+# --- settings that do not fit each other ---
+
+FACE_MAP = "model: {correspondence_map: true, feature_channels: 8}\n"
+OBJECTS = """
+data: {kind: objects}
+template: {kind: ellipsoid}
+model: {camera: perspective, pose_head: false}
+augment: {flip: 0, rotate_deg: 0, scale: 0, shift: 0, color: 0, blur: 0, noise: 0, jpeg: 0, occlude: 0}
+evaluate: {flip: false}
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "override", "problem"),
+    [
+        ("", "model.blocks=[1]", r"model\.blocks: model\.blocks has 1 entries, model\.hidden has 4"),
+        ("model: {hidden: [8, 8], blocks: [1, 1]}", "", r"model\.hidden: model\.hidden has 2 entries for 4 levels"),
+        (
+            "",
+            "template.levels=5",
+            r"template\.levels: model\.hidden has 4 entries for 5 levels .*one entry for each of the 5 levels",
+        ),
+        ("", "loss.laplace_levels=[1, 1]", r"loss\.laplace_levels: .* has 2 weights for 4 levels"),
+        (
+            "",
+            "model.camera=perspective",
+            r"model\.camera: model\.pose_head places a template in a crop, but .* is perspective",
+        ),
+        ("", "model.pyramid=true", r"model\.pyramid: is for maps that are merged"),
+        (FACE_MAP, "model.last_hidden=8", r"model\.correspondence_map: needs a template in a crop"),
+        (FACE_MAP, "model.residual=false", r"model\.correspondence_map: .*residual=true"),
+        ("", "model.shape_basis=3", r"model\.shape_basis: .*\(set it to 0, or template_detail=true\)"),
+        ("", "model.decoder=true", r"model\.decoder: draws from the maps of a vgg16, but .* is resnet18"),
+        ("model: {backbone: vgg16}", "model.pretrained=true", r"model\.pretrained: there are no weights"),
+        ("", "loss.correspondence=1", r"loss\.correspondence: is above 0, but there is no map"),
+        ("", "loss.reconst=1", r"loss\.reconst: is above 0, but nothing draws"),
+        ("loss: {normal: 0, edge: 0, laplace: 0, move: 0}", "loss.chamfer=0", r"loss: every term has weight 0"),
+        ("", "loss.regions=[0.7, 0.7]", r"loss\.regions: adds up to 1\.4"),
+        ("loss: {chamfer: 0}", "loss.regions=[0.1, 0]", r"loss\.regions: is set, but nothing draws points"),
+        ("", "train.processes=3", r"train\.processes: 32 samples a step .* by 3 processes .*multiple of 3"),
+        ("", "train.accumulate=5", r"train\.accumulate: .* in 5 passes"),
+        ("", "evaluate.mapping=[dlib68]", r"evaluate\.mapping: is set without predictions"),
+        ("evaluate: {predictions: [a]}", "evaluate.mapping=[auto, auto]", r"mapping: has 2 entries for 1 predictions"),
+        ("predict: {workers: 2}", "predict.video=true", r"predict\.workers: is above 1 for a video"),
+        ("", "template.kind=ellipsoid", r"template\.kind: faces are registered on the semi-sphere"),
+        ("", "template.file=a.obj", r"template\.file: faces are registered on the semi-sphere"),
+        (OBJECTS, "model.camera=crop", r"model\.camera: .*perspective camera, but model\.camera is crop"),
+        (OBJECTS, "template.kind=semi_sphere", r"template\.kind: objects want an ellipsoid, but"),
+        (OBJECTS, "loss.vertex=1", r"loss\.vertex: is above 0, but clouds have no vertices"),
+        (OBJECTS, "loss.regions=[0.1, 0]", r"loss\.regions: is set, but clouds have no landmarks"),
+        (
+            OBJECTS,
+            "augment.blur=0.1",
+            r"augment\.blur: augment has blur above 0, but objects are trained on as they are",
+        ),
+        (OBJECTS, "evaluate.flip=true", r"evaluate\.flip: objects have no mirror image"),
+        (OBJECTS, "evaluate.predictions=[a]", r"evaluate\.predictions: is set, but"),
+        (OBJECTS + "seed: 1", "data.kind=folder", ""),
+        (
+            OBJECTS.replace("flip: 0", "flip: 0.5").replace("objects", "folder"),
+            "seed=1",
+            r"augment\.flip: .*camera stands",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_on_loading(folder, base, override, problem):
+    write(folder, "a", base)
+    overrides = [override] if override else []
+    if not problem:
+        assert load_config("a", overrides).seed == 1
+        return
+    with pytest.raises(InputError, match=problem) as caught:
+        load_config("a", overrides)
+    assert str(caught.value).startswith(("--set: ", f"{folder / 'a.yaml'}: "))
+
+
+def test_of_settings_that_do_not_fit_the_one_that_was_set_is_named():
+    with pytest.raises(InputError, match=r"^--set: data\.kind: objects have no mirror image"):
+        load_config(None, ["data.kind=objects"])
+
+
+def test_the_file_that_set_the_value_is_named(folder):
+    write(folder, "old", "model: {decoder: true}\nloss: {reconst: 0}\n")
+    write(folder, "young", "based_on: old.yaml\nloss: {reconst: 1}\n")
+    with pytest.raises(InputError, match=rf"^{re.escape(str(folder / 'old.yaml'))}: model\.decoder: "):
+        load_config("young")
+
+
 @pytest.mark.parametrize("value", [".inf", ".nan", "-.inf"])
 def test_numbers_are_finite(value):
     with pytest.raises(InputError, match=r"train\.lr: .*finite|train\.lr: .*greater"):
@@ -320,8 +422,8 @@ def test_resolve_counts_from_the_root_wherever_one_is(folder, monkeypatch, tmp_p
 
 
 def test_values_are_laid_over_a_config_and_checked():
-    config = with_values(Config(seed=3), {"train.lr": 1e-4, "model.hidden": [8, 8], "name": "a/b"}, "--grid")
-    assert (config.seed, config.train.lr, config.model.hidden, config.name) == (3, 1e-4, (8, 8), "a/b")
+    config = with_values(Config(seed=3), {"train.lr": 1e-4, "model.hidden": [8, 8, 8, 8], "name": "a/b"}, "--grid")
+    assert (config.seed, config.train.lr, config.model.hidden, config.name) == (3, 1e-4, (8, 8, 8, 8), "a/b")
     assert config.train == Config().train.model_copy(update={"lr": 1e-4})
     with pytest.raises(InputError, match=r"--grid: train\.epoch: no such setting \(did you mean train\.epochs\?\)"):
         with_values(Config(), {"train.epoch": 1}, "--grid")
