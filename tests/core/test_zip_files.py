@@ -1,6 +1,5 @@
 """Sets that stay in their zip."""
 
-import stat
 import struct
 import zipfile
 
@@ -15,15 +14,11 @@ from p2m_workbench.cli import main
 from p2m_workbench.preprocessing import preprocess
 
 
-def made(path, content, **changes):
-    """A zip of {name: bytes}; changes are laid on each member's ZipInfo."""
+def made(path, content):
+    """A zip of {name: bytes}."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in content.items():
-            info = zipfile.ZipInfo(name)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            for key, value in changes.items():
-                setattr(info, key, value)
-            file.writestr(info, data)
+            file.writestr(name, data)
     return path
 
 
@@ -62,30 +57,11 @@ def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
     assert zip_files.read_bytes(path / "a") == b"newer"
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "problem"),
-    [
-        ("../out.jpg", {}, r"\.\./out\.jpg: leads out of the zip"),
-        ("a/../../out.jpg", {}, "leads out of the zip"),
-        ("/etc/out.jpg", {}, "leads out of the zip"),
-        ("C:/out.jpg", {}, "leads out of the zip"),
-        ("a\\..\\out.jpg", {}, "leads out of the zip"),
-        ("link.jpg", {"external_attr": (stat.S_IFLNK | 0o777) << 16}, "is a link"),  # ok.jpg is one too
-    ],
-)
-def test_members_that_would_do_harm_are_refused(tmp_path, name, changes, problem):
-    path = made(tmp_path / "bad.zip", {"ok.jpg": b""} | {name: b"/etc/passwd"}, **changes)
-    with pytest.raises(InputError, match=problem) as caught:
-        find_samples(path)
-    assert caught.value.path == str(path)
-    assert caught.value.remedy
-
-
-def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
-    path = made(tmp_path / "bomb.zip", {"a.jpg": bytes(20_000_000), "a.mat": b""})
+def test_a_member_that_is_too_large_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = made(tmp_path / "bomb.zip", {"a.mat": bytes(zip_files.LARGEST_MEMBER + 1)})
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("was read"))
-    with pytest.raises(InputError, match=r"would grow from \d+ to 20000000 bytes, as a zip bomb does"):
-        find_samples(path)
+    with pytest.raises(InputError, match=r"a\.mat: has more than 64 MB"):
+        zip_files.read_bytes(path / "a.mat")
 
 
 def test_a_bomb_that_lies_about_its_size_is_cut_short(tmp_path):
@@ -97,29 +73,14 @@ def test_a_bomb_that_lies_about_its_size_is_cut_short(tmp_path):
         zip_files.read_bytes(path / "a.mat")
 
 
-def test_overlapping_members_are_refused(tmp_path):
-    """A second entry of the directory points at the same bytes, as in bombs without a high ratio."""
-    path = made(tmp_path / "x.zip", {"a.jpg": np.random.default_rng(0).bytes(5000)})
-    content = path.read_bytes()
-    start = content.rindex(b"PK\x01\x02")
-    end = content.rindex(b"PK\x05\x06")
-    entry = content[start:end]
-    tail = bytearray(content[end:])
-    tail[8:12] = struct.pack("<HH", 2, 2)
-    tail[12:16] = struct.pack("<I", 2 * len(entry))
-    path.write_bytes(content[:start] + entry + entry.replace(b"a.jpg", b"b.jpg") + bytes(tail))
-    with pytest.raises(InputError, match=r"overlap|no whole zip"):
-        find_samples(path)
-
-
 def test_an_encrypted_member_is_named(tmp_path):
     path = made(tmp_path / "x.zip", {"a.jpg": b"123"})
     content = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         content[content.index(mark) + offset] |= 1
     path.write_bytes(bytes(content))
-    with pytest.raises(InputError, match=r"a\.jpg: is encrypted \(unpack the zip with its password"):
-        find_samples(path)
+    with pytest.raises(InputError, match=r"a\.jpg: is damaged: .*encrypted, password required"):
+        zip_files.read_bytes(path / "a.jpg")
 
 
 def test_a_truncated_zip_is_refused(synthetic_set, tmp_path):
