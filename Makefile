@@ -9,11 +9,11 @@ TEST_WORKERS ?= 2
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=15
 DEALT := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
-CODE := p2m_core p2m_synth p2m_workbench tests benchmarks notebooks
+CODE := p2m_core p2m_synth p2m_workbench tests benchmarks docs notebooks
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu lint bench bench-gpu notebooks weights clean
+.PHONY: help demo test test-all test-gpu lint docs bench bench-gpu notebooks weights clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ lint: $(STAMP) ## ruff on code and notebooks, and that the notebooks are strippe
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
+docs: $(STAMP) ## API pages from the docstrings, into docs/api/index.html
+	$(BIN)/python docs/build_api.py
+
 bench: $(STAMP) ## every benchmark: a ratio against a named baseline in the same run
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
@@ -61,5 +64,5 @@ weights: $(STAMP) ## weights like the bundled ones, some six hours on 2 cores: f
 	$(BIN)/python -m p2m_core.network.weights outputs/weights/weights.safetensors p2m_core/weights/face-lite.safetensors
 
 clean: ## remove caches; never the environment, data or outputs
-	rm -rf .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .pytest_cache .ruff_cache build docs/api *.egg-info
 	find p2m_core p2m_synth p2m_workbench tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
