@@ -11,9 +11,8 @@ import numpy as np
 class FaceMesh:
     """One face as a mesh over its photo.
 
-    All coordinates in px of the photo: (0, 0) is the centre of the top-left pixel, x right, y down,
-    z in the same scale, towards the viewer positive. With y down the system is left-handed:
-    `to_world` turns it into the right-handed one in which `faces` wind outwards.
+    All coordinates are image px of the photo, y down (docs/conventions.md); `to_world` turns them into the right-handed
+    frame in which `faces` wind outwards.
 
     vertices_px  (V, 3) float32, the finest level      faces        (F, 3) int64, of the finest level
     levels       one (V_k, 3) a level, coarse to fine  level_faces  one (F_k, 3) a level

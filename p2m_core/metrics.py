@@ -2,7 +2,7 @@
 
 NME, the normalised mean error, is the mean distance of corresponding points over the face size, in percent:
 100 mean_i |pred_i - gt_i| / sqrt(w h), with w and h the sides of the box of the ground truth's points in x, y.
-Arrays may be in any frame that both sides share: it does not matter whether pixels count from 0 or from 1.
+Arrays may be in any frame that both sides share. Boxes, units and bins: docs/conventions.md.
 """
 
 from __future__ import annotations

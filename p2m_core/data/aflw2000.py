@@ -11,7 +11,7 @@ lack pt3d_68; what stands for it lies in a folder of its own, without depth and 
     300W_LP/AFW/AFW_134212_1_0.jpg .mat                             photo 134212, face 1, turned by pose 0
     300W_LP/landmarks/AFW/AFW_134212_1_0_pts.mat                    pts_3d (68, 2) px counted from 1; pts_2d: not read
 
-The reader takes 1 off x and y; pose and coefficients stay as in the file, for `camera.model_to_image`.
+The reader takes 1 off x and y; pose and coefficients stay as in the file: docs/conventions.md.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""Every camera and pixel convention of the project, nowhere else.
+"""Cameras and head poses: from model space or metres to px, and back to angles.
 
-Inside p2m_core, image coordinates are px with (0, 0) the centre of the top-left pixel, x right,
-y down, z in the same scale and towards the viewer positive. The files of AFLW2000-3D and 300W-LP
-count pixels from 1 and their model space has y up.
+    model space            image px               normalised crop coordinates
+      y                     +---> x                 (-1,-1) +----+
+      |                     |                               |    |
+      +---x   z to viewer   y                               +----+ (1, 1)
 
-    model space            image px               crop, normalised
-      y                     +---> x                 (-1,-1) +----+ the outer corners
-      |                     |                               |    | of the crop's corner
-      +---x   z to viewer   y                               +----+ (1, 1)   pixels
+Frames, units, pixel origins and the signs of angles: docs/conventions.md.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class LinearPoints:
 class FaceModel(LinearPoints):
     """A morphable face model in the layout of the Basel face model.
 
-    mean             (V, 3) float32, model units (micrometres): x to the subject's left, y up, z to the viewer
+    mean             (V, 3) float32, model space (docs/conventions.md), micrometres
     shape_basis      (V, 3, K) float32    shape_sigma      (K,) standard deviation of each coefficient
     expression_basis (V, 3, M) float32    expression_sigma (M,)
     triangles        (F, 3) int64, wound outwards    landmark_idx (68,) int64, iBUG order

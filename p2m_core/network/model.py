@@ -13,8 +13,8 @@ template that the pixel shows (canonical coordinates); the coarse stages read it
 linear shape basis: before the template is placed, a linear combination of learned displacements is added to it, with
 coefficients from features of the whole image, which no single vertex sees.
 
-Faces: coordinates are normalised crop coordinates, x right, y down, [-1, 1] from edge to edge, z to the viewer in
-the same scale; so a vertex's x and y are where its features are sampled. Objects: metres before a perspective camera.
+Vertices are in normalised crop coordinates for faces, so that x and y are where a vertex' features are sampled, and in
+metres before a perspective camera for objects: docs/conventions.md.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@
     X.obj            vertices of the one sample X
     X/               a folder of NAME.npy, NAME.txt (lines x y [z]) and NAME.obj, one a sample
 
-Points are px of the sample's photo counted from 0 at the centre of the first pixel, y down, z (where there is one) in
-the same scale and towards the viewer: what OpenCV, dlib and p2m_core count in. A system that counts from 1, as
-AFLW2000-3D's own files do, wants 1 taken off first.
+Points are image px as in docs/conventions.md, which OpenCV and dlib count in too. From the points of a system that counts
+from 1, as AFLW2000-3D's files do, take 1 off first.
 """
 
 from __future__ import annotations
