@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from scipy.spatial import cKDTree
 
+from p2m_core.geometry.mesh import boundary_loops
 from p2m_synth.hair.growth import CENTRE_DM, first_of_lock, out_of, strand_colors, torso_height
 from p2m_synth.hair.roots import Roots, beside_lobes, scatter
 from p2m_synth.hair.strands import Obstacles, grow_strands, wind_strands
@@ -62,13 +63,10 @@ def beard_roots() -> Roots:
 def brow_roots() -> tuple[Roots, np.ndarray, np.ndarray]:
     """Candidates for the roots of brows, and each one's course: 0 inner end to 1 outer, and height above it, dm."""
     head_mesh = load_head_mesh()
-    line = head_mesh.landmarks[22:27]
-    skin = head_mesh.skin
-    middle = head_mesh.canonical[skin].mean(1)
+    line, skin = head_mesh.landmarks[22:27], head_mesh.skin
+    x, y, z = head_mesh.canonical[skin].mean(1).T
     start, end = line[0, 0] - 0.07, line[-1, 0]
-    near = (
-        (abs(middle[:, 1] - 7.44) < 0.22) & (abs(abs(middle[:, 0]) - (start + end) / 2) < 0.33) & (middle[:, 2] > 0.9)
-    )
+    near = (abs(y - 7.44) < 0.22) & (abs(abs(x) - (start + end) / 2) < 0.33) & (z > 0.9)
     roots = scatter(head_mesh, skin[near], 9000, 3)
     side = abs(roots.place[:, 0])
     # A smooth course through the landmarks, which stand on vertices and so are not even.
@@ -106,10 +104,8 @@ def grow_beard(
     direction = unit((0.45 - 0.2 * above) * normal + 0.6 * pull + 0.2 * rng.standard_normal((count, 3)))
     length = style.length * np.exp(0.25 * rng.standard_normal(count)) * np.where(above[:, 0] > 0.5, 0.8, 1)
     long = max(0, style.length - 0.15)
-    length = np.where(
-        above[:, 0] > 0.5, np.minimum(length, 0.16), (length - long * (1 - chin) * 0.8) * (1 - 0.5 * thin)
-    )
-    length = np.maximum(length, 0.015)
+    below = (length - long * (1 - chin) * 0.8) * (1 - 0.5 * thin)
+    length = np.maximum(np.where(above[:, 0] > 0.5, np.minimum(length, 0.16), below), 0.015)
     # A beard lies on skin that is not round: its own lift keeps it outside.
     obstacles = Obstacles(np.float64(CENTRE_DM), np.zeros((1, 1), np.float32), torso_height(points))
     gravity = 2.5 * (np.array([0, -1, 0]) @ rotation)
@@ -159,24 +155,16 @@ def lid_edges() -> list[tuple[np.ndarray, int]]:
     """The lids' edges as chains of refined vertices from the inner to the outer corner, each with its eye, in the
     order left upper, left lower, right upper, right lower; eye 0 is the left."""
     head_mesh = load_head_mesh()
-    faces = head_mesh.model.face_triangles
-    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
-    edges, uses = np.unique(edges, axis=0, return_counts=True)
-    ring: dict[int, list[int]] = {}
-    for a, b in edges[uses == 1].tolist():
-        ring.setdefault(a, []).append(b)
-        ring.setdefault(b, []).append(a)
+    loops = boundary_loops(head_mesh.model.face_triangles)
     place, marks = head_mesh.canonical[head_mesh.face_idx], head_mesh.landmarks
-    rim = np.array(sorted(ring))
+    rim = np.sort(np.concatenate(loops))
     chains = []
-    for eye, (inner, outer) in enumerate(((42, 45), (39, 36))):
-        start, end = (int(rim[np.linalg.norm(place[rim] - marks[k], axis=1).argmin()]) for k in (inner, outer))
-        both = []
-        for turn in ring[start]:
-            chain = [start, turn]
-            while chain[-1] != end:
-                chain.append(next(v for v in ring[chain[-1]] if v != chain[-2]))
-            both.append(chain)
+    for eye, corners in enumerate(((42, 45), (39, 36))):
+        start, end = (rim[np.linalg.norm(place[rim] - marks[k], axis=1).argmin()] for k in corners)
+        loop = next(loop for loop in loops if start in loop)
+        loop = np.roll(loop, -int(np.flatnonzero(loop == start)[0]))
+        cut = int(np.flatnonzero(loop == end)[0])
+        both = [loop[: cut + 1], np.append(start, loop[: cut - 1 : -1])]
         both.sort(key=lambda chain: -place[chain, 1].mean())
         chains += [(front_edge(head_mesh, place[chain], up), eye) for chain, up in zip(both, (1, -1), strict=True)]
     return chains

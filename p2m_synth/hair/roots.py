@@ -90,7 +90,6 @@ def scalp_cover(head_mesh: HeadMesh, style: HairStyle) -> np.ndarray:
     full = style.stubble if style.name in ("bald", "buzz") else max(style.stubble, 0.96)
     cover = np.zeros(len(head_mesh.canonical), np.float32)
     near = np.flatnonzero(head_mesh.hairline > -1)
-    cover[near] = full * smooth_step(
-        -0.05, 0.14, hair_height(style, head_mesh.canonical[near], head_mesh.hairline[near], fine=False)
-    )
+    height = hair_height(style, head_mesh.canonical[near], head_mesh.hairline[near], fine=False)
+    cover[near] = full * smooth_step(-0.05, 0.14, height)
     return cover

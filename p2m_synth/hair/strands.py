@@ -185,14 +185,9 @@ def shade_strands(
     if normal is None:
         normal = np.float32([0, 0, 1]) - tangent * tangent[:, 2:]
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
-    color, tangent, along, normal, lit = (
-        np.ascontiguousarray(a, np.float32) for a in (color, tangent, along, normal, lit)
-    )
-    direction, strength, sky, ground = (
-        np.ascontiguousarray(a, np.float32) for a in (light.direction, light.color, light.sky, light.ground)
-    )
+    arrays = (color, tangent, along, normal, lit, light.direction, light.color, light.sky, light.ground)
     out = np.empty((len(color), 3), np.float32)  # every entry is written
-    _shade(color, tangent, along, normal, lit, direction, strength, sky, ground, np.float32(gloss), out)
+    _shade(*(np.ascontiguousarray(array, np.float32) for array in arrays), np.float32(gloss), out)
     return out
 
 
@@ -325,7 +320,7 @@ def _grow(root, direction, pull, target, length, hold, layer, opening, drop, gra
             if opening[i] < 0 and p[2] > centre[2]:
                 angle = _angle(abs(p[0] - centre[0]), p[2] - centre[2])
                 if angle < _face_edge(p[1] - centre[1] + drop[i] + SKULL_Y, -opening[i]):
-                    for j in range(k, steps):  # the barber's way: what is left has no length
+                    for j in range(k, steps):  # cut off: the points that are left coincide
                         for c in range(3):
                             out[i, j + 1, c] = out[i, k, c]
                     break

@@ -158,9 +158,8 @@ def draw_hair_style(rng: np.random.Generator, woman: bool, age: float, ancestry:
     group = rng.choice(3, p=np.asarray(ancestry) / np.sum(ancestry))
     shares = dict(SHARES["woman" if woman else "man", "coily" if group == 0 else "straight"])
     if group == 1:
-        shares = {
-            cut: share * (0.25 if cut in ("curly", "long_curly", "messy") else 1) for cut, share in shares.items()
-        }
+        rare = ("curly", "long_curly", "messy")
+        shares = {cut: share * (0.25 if cut in rare else 1) for cut, share in shares.items()}
     if age < 0.3:  # children are not shorn bald
         shares = {cut: share for cut, share in shares.items() if cut not in ("bald", "shaved", "quiff")}
         shares["bowl"] = shares.get("bowl", 0) + 4

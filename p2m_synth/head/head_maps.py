@@ -72,13 +72,11 @@ def sphere_directions(elevation_deg: np.ndarray, azimuth_deg: np.ndarray) -> np.
 def skull_grids() -> tuple[SkinGrid, SkinGrid]:
     """Rays from the skull's centre: to the skin without the ears, and with them."""
     head_mesh = load_head_mesh()
-    elevation, azimuth = np.meshgrid(
-        np.arange(LOWEST, 90.1, ELEVATION_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij"
-    )
     skin = head_mesh.skin
     skin = skin[head_mesh.canonical[skin][:, :, 1].min(1) > 6.15]
     centre = skull_centre(head_mesh, head_mesh.canonical)
-    directions = sphere_directions(elevation, azimuth)
+    elevation, azimuth = np.arange(LOWEST, 90.1, ELEVATION_STEP), np.arange(0, 360.1, AZIMUTH_STEP)
+    directions = sphere_directions(elevation[:, None], azimuth)
     bare = skin[(head_mesh.masks["ears"][skin] < 0.05).all(1)]
     return cast_grid(centre, directions, bare, True), cast_grid(centre, directions, skin, True)
 

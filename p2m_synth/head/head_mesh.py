@@ -98,11 +98,8 @@ def skin_zones(points: np.ndarray, landmark: np.ndarray, ears: np.ndarray) -> di
     cheek = (landmark[48] + landmark[36]) / 2 * [1.12, 1, 1]
     red = 0.7 * spots(points, landmark[30], 0.14, 0.12) + 0.25 * spots(points, landmark[8], 0.25, 0.16)
     rings = spots(points, eye - [0, 0.12, 0], 0.14, 0.055)
-    oil = (
-        0.35
-        + 0.7 * spots(points, landmark[27] + [0, 0.35, 0], 0.26, 0.25)
-        + 0.75 * spots(points, landmark[30], 0.1, 0.3)
-    )
+    oil = 0.35 + 0.7 * spots(points, landmark[27] + [0, 0.35, 0], 0.26, 0.25)
+    oil = oil + 0.75 * spots(points, landmark[30], 0.1, 0.3)
     return {
         "red": red + spots(points, cheek, 0.2, 0.17) + 0.6 * ears,
         "rings": rings + 0.6 * spots(points, (landmark[39] + landmark[27]) / 2, 0.06, 0.07),
@@ -125,10 +122,8 @@ def beard_density(points: np.ndarray, lips: np.ndarray) -> np.ndarray:
 def hairline_distance(points: np.ndarray) -> np.ndarray:
     """Height above the hairline (V,), dm: high over the forehead, round the ears, down to the nape."""
     angle = abs(azimuth_deg(points))
-    line = np.interp(
-        angle, [0, 25, 45, 60, 72, 85, 100, 125, 180], [7.98, 7.96, 7.84, 7.62, 7.38, 7.36, 7.2, 6.75, 6.6]
-    )
-    return (points[:, 1] - line) * np.where(angle > 60, 0.6, 1)
+    azimuth, height = (0, 25, 45, 60, 72, 85, 100, 125, 180), (7.98, 7.96, 7.84, 7.62, 7.38, 7.36, 7.2, 6.75, 6.6)
+    return (points[:, 1] - np.interp(angle, azimuth, height)) * np.where(angle > 60, 0.6, 1)
 
 
 def wrapping_noise(sigma_px: float, seed: int) -> np.ndarray:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 from filelock import FileLock
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from threadpoolctl import threadpool_limits
 
@@ -23,7 +22,7 @@ from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
-from p2m_synth.head.asset import PARTS, catmull_clark, load_asset, quads_to_triangles
+from p2m_synth.head.asset import PARTS, catmull_clark, load_asset, quad_components, quads_to_triangles
 from p2m_synth.head.expression import draw_expression, unit_basis
 from p2m_synth.head.identity import Identity, draw_identity, target_basis, target_weights
 
@@ -90,10 +89,8 @@ class HeadModel:
 
     def expression_of(self, strength: np.ndarray) -> np.ndarray:
         """Expression coefficients (M,) of expression units' strengths (52,)."""
-        offset = (
-            (np.float32(strength) @ unit_basis()).reshape(-1, 3) * np.float32(UM_PER_DM) * self.weight[:, None] ** 2
-        )
-        return self.expression_basis.T @ np.float32(offset.ravel())
+        offset = (np.float32(strength) @ unit_basis()).reshape(-1, 3) * np.float32(UM_PER_DM)
+        return self.expression_basis.T @ np.float32((offset * self.weight[:, None] ** 2).ravel())
 
     def face_model(self) -> FaceModel:
         """The face alone, with its landmarks."""
@@ -155,9 +152,7 @@ def cut_face(mean_points_dm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     refined, quads, part = refinement()
     inside = face_region(mean_points_dm, refined @ load_asset()["masks"][:, 2])
     quads = quads[(part == PARTS.index("skin")) & inside[quads].all(1)]
-    edges = np.concatenate([quads[:, [0, 1]], quads[:, [1, 2]], quads[:, [2, 3]]])
-    graph = sp.coo_matrix((np.ones(len(edges)), edges.T), shape=(len(inside),) * 2)
-    component = connected_components(graph, directed=False)[1][quads[:, 0]]
+    component = quad_components(quads, len(inside))
     quads = quads[component == np.bincount(component).argmax()]
     used, renumbered = np.unique(quads, return_inverse=True)
     return used, quads_to_triangles(renumbered.reshape(quads.shape))

@@ -72,13 +72,10 @@ def target_weights(identity: Identity) -> np.ndarray:
 
     age, gender = between(identity.age, 3), between(identity.gender, 2)
     muscle, weight = between(identity.muscle, 3), between(identity.weight, 3)
-    return np.concatenate(
-        [
-            np.einsum("r,g,a->rga", identity.ancestry, gender, age).ravel(),
-            np.einsum("g,a,m,w->gamw", gender, age, muscle, weight).ravel(),
-            np.stack([identity.local, -identity.local], 1).clip(0).ravel(),
-        ]
-    ).astype(np.float32)
+    ancestry = np.einsum("r,g,a->rga", identity.ancestry, gender, age)
+    build = np.einsum("g,a,m,w->gamw", gender, age, muscle, weight)
+    local = np.stack([identity.local, -identity.local], 1).clip(0)
+    return np.concatenate([ancestry, build, local], axis=None).astype(np.float32)
 
 
 def target_basis() -> np.ndarray:

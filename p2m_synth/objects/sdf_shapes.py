@@ -143,16 +143,14 @@ def sofa(rng: np.random.Generator) -> Solid:
         parts.append(Part(box((middle, seat - 0.07, 0.07), (inner / 2 - 0.012, 0.08, z - 0.07), 0.05), light))
     for side in (-1, 1):
         thick = 0.09 if round_arm else min(0.05, 0.4 * arm)
-        parts.append(
-            Part(box((side * (x - arm / 2), arm_height / 2, 0), (arm / 2 + 0.02, arm_height / 2, z), thick), fabric)
-        )
+        rest = box((side * (x - arm / 2), arm_height / 2, 0), (arm / 2 + 0.02, arm_height / 2, z), thick)
+        parts.append(Part(rest, fabric))
     longer = 0.0
     if seats > 1 and rng.random() < 0.4:
         longer, side = rng.uniform(0.4, 0.7), rng.choice([-1, 1])
         middle = side * (x - arm - inner / 2)
-        parts.append(
-            Part(box((middle, seat / 2, z + longer / 2 - 0.1), (inner / 2, seat / 2, longer / 2 + 0.1), 0.05), light)
-        )
+        chaise = box((middle, seat / 2, z + longer / 2 - 0.1), (inner / 2, seat / 2, longer / 2 + 0.1), 0.05)
+        parts.append(Part(chaise, light))
     parts = moved(parts, (0, back / 2, longer / 2))  # the box is about 0, the sofa stands on y = 0
     return Solid(parts, (), (x + 0.05, back / 2 + 0.03, z + longer / 2 + lean + 0.05), 0.03)
 

@@ -183,20 +183,15 @@ def write_objects(out: str | Path, models: int = 20, views: int = 3, seed: int =
     """
     out = resolve(out)
     if models < 2:
-        raise InputError(
-            out, "models", f"is {models}", "make 2 or more of each category: the second one is a test model"
-        )
+        remedy = "make 2 or more of each category: the second one is a test model"
+        raise InputError(out, "models", f"is {models}", remedy)
     keep_recipe(out / "recipe.json", {"generator": VERSION, "categories": list(CATEGORIES), "seed": seed})
     jobs = [Job(out, category, model, views, seed) for category in CATEGORIES for model in range(models)]
     for _ in map_jobs(write_model, jobs, workers, "objects"):
         pass
     for split in ("train", "test"):
-        lines = [
-            view_path(job, view).relative_to(out).as_posix()
-            for job in jobs
-            if (job.model % 5 == 1) == (split == "test")
-            for view in range(views)
-        ]
+        chosen = [job for job in jobs if (job.model % 5 == 1) == (split == "test")]
+        lines = [view_path(job, view).relative_to(out).as_posix() for job in chosen for view in range(views)]
         write_text(out / f"{split}.txt", "\n".join(lines) + "\n")
     return out
 

@@ -97,11 +97,8 @@ def hand_distance(points: np.ndarray) -> np.ndarray:
     ends, radii, _ = hand_bones()
     flesh = [((0.95 * x, -45, 0), (0.8 * x, 2, 0), 16, 15.5) for x in (-14, 0, 14)]
     flesh += [((0.35 * k[0], 4, 0), k, 13.5, 10.0) for k, *_ in FINGERS]
-    flesh += [
-        ((22, 18, 7), (34, 46, 9), 13, 12),
-        ((-22, 14, 6), (-33, 58, 6), 12, 11),
-        ((26, 80, 1), (30, 50, 5), 9, 9),
-    ]
+    flesh += [((22, 18, 7), (34, 46, 9), 13, 12), ((-22, 14, 6), (-33, 58, 6), 12, 11)]
+    flesh += [((26, 80, 1), (30, 50, 5), 9, 9)]
     ends = np.concatenate([ends[1:], [(a, b) for a, b, *_ in flesh]])
     radii = np.concatenate([radii[1:], [(a, b) for *_, a, b in flesh]])
     # A smooth minimum makes overlapping capsules swell: 2 mm taken off again.

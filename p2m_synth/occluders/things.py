@@ -191,12 +191,8 @@ def make_cup(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) 
     paper = rng.random() < 0.4
     wide, low, high = rng.uniform(36, 42), rng.uniform(27, 34), rng.uniform(85, 112)
     color = draw_cloth_color(rng) if rng.random() < 0.6 else np.float32([0.7, 0.68, 0.65])
-    inside, middle, foot = (
-        [(wide - 3, -30), (wide - 3, 0)],
-        ((wide + low) / 2, -high / 2),
-        [(low, -high), (0.2, -high - 1)],
-    )
-    half = profile_mm(*inside, (wide, 1), (wide, -4), middle, *foot)
+    half = profile_mm((wide - 3, -30), (wide - 3, 0), (wide, 1), (wide, -4), ((wide + low) / 2, -high / 2),
+                      (low, -high), (0.2, -high - 1))  # fmt: skip
     colors = np.tile(color, (len(half), 1))
     if paper:
         colors[6:9] = draw_cloth_color(rng)

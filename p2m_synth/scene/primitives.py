@@ -35,9 +35,7 @@ def sheet(grid: np.ndarray, color: np.ndarray, closed: bool = False, **looks: fl
 def joined(surfaces: list[Surface]) -> Surface:
     """Surfaces of the same material as one."""
     offsets = np.cumsum([0, *(len(surface.vertices) for surface in surfaces[:-1])])
-    vertices, color = (
-        np.concatenate([getattr(surface, name) for surface in surfaces]) for name in ("vertices", "color")
-    )
+    vertices, color = (np.concatenate(arrays) for arrays in zip(*((s.vertices, s.color) for s in surfaces)))
     triangles = np.concatenate([surface.triangles + offset for surface, offset in zip(surfaces, offsets)])
     return replace(surfaces[0], vertices=vertices, triangles=triangles, color=color)
 

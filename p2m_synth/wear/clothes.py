@@ -18,6 +18,8 @@ OUTFITS = {
     "top": 0.05, "jacket": 0.07,
 }  # fmt: skip
 LOWEST_DEG = 110.0
+AZIMUTH_64 = np.arange(64) * (360 / 64)  # columns of a garment, degrees; 0 in front
+FRONT_64 = np.cos(np.radians(AZIMUTH_64 / 2)) ** 6  # 1 in front, falling off to the sides
 
 
 def draw_outfit(rng: np.random.Generator, woman: bool) -> str:
@@ -114,12 +116,9 @@ def garment(
     return torso.sheet(points, paint)
 
 
-AZIMUTH_64 = np.arange(64) * (360 / 64)
-
-
 def make_t_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """A t-shirt."""
-    neckline = neck_base(AZIMUTH_64) + rng.uniform(2, 4) + rng.uniform(1, 7) * np.cos(np.radians(AZIMUTH_64 / 2)) ** 6
+    neckline = neck_base(AZIMUTH_64) + rng.uniform(2, 4) + rng.uniform(1, 7) * FRONT_64
     rib = accent if rng.random() < 0.2 else cloth * 0.92
     return [garment(torso, rng, neckline, cloth, accent, pattern, rib)]
 
@@ -132,17 +131,16 @@ def make_v_neck(torso, rng, cloth, accent, pattern) -> list[Surface]:
     surfaces = [garment(torso, rng, neckline, cloth, accent, pattern, cloth * 0.85, rib_deg=2.5)]
     if rng.random() < 0.25:
         inner = draw_cloth_color(rng)
-        under = neck_base(AZIMUTH_64) + 2.0 + 2 * np.cos(np.radians(AZIMUTH_64 / 2)) ** 6
+        under = neck_base(AZIMUTH_64) + 2.0 + 2 * FRONT_64
         surfaces.append(garment(torso, rng, under, inner, inner, "plain", inner * 0.9, lift_mm=2.5, rib_deg=2))
     return surfaces
 
 
 def make_sweater(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """A thick pullover."""
-    neckline = neck_base(AZIMUTH_64) + 1.5 + 2 * np.cos(np.radians(AZIMUTH_64 / 2)) ** 6
-    return [
-        garment(torso, rng, neckline, cloth, accent, pattern, cloth * 0.85, lift_mm=rng.uniform(8, 11), rib_deg=4.5)
-    ]
+    neckline = neck_base(AZIMUTH_64) + 1.5 + 2 * FRONT_64
+    lift_mm = rng.uniform(8, 11)
+    return [garment(torso, rng, neckline, cloth, accent, pattern, cloth * 0.85, lift_mm, rib_deg=4.5)]
 
 
 def make_top(torso, rng, cloth, accent, pattern) -> list[Surface]:
@@ -155,10 +153,9 @@ def make_top(torso, rng, cloth, accent, pattern) -> list[Surface]:
         t = np.linspace(0, 1, 24)
         azimuth = side * np.interp(t, (0, 0.35, 0.6, 1), (30, 58, 112, 150))
         polar = np.interp(t, (0, 0.35, 0.6, 1), (66, 38, 30, 66))
-        width = np.linspace(-1, 1, 4)[:, None] * rng.uniform(0.6, 4)
-        points = torso.at(
-            polar + 0 * width, azimuth + side * width, (3 - 1.4 * np.linspace(-1, 1, 4)[:, None] ** 2) * MM
-        )
+        u = np.linspace(-1, 1, 4)[:, None]
+        width = u * rng.uniform(0.6, 4)
+        points = torso.at(polar + 0 * width, azimuth + side * width, (3 - 1.4 * u**2) * MM)
         straps.append(torso.sheet(points, cloth, False))
     return [body, joined(straps)]
 
@@ -241,21 +238,15 @@ def open_jacket(torso, rng, cloth, accent, pattern, edge, lift_mm) -> Surface:
     lift[0, [0, -1]] = lift_mm - 8
     points = torso.at(polar, azimuth, lift * MM)
     height = (torso.centre[1] - points[..., 1]) / (16 * MM)
-    paint = (
-        pattern_color(pattern, azimuth / 7, height, cloth, 0.6 * cloth + 0.4 * accent) * (1 + 0.05 * crease)[..., None]
-    )
-    return torso.sheet(points, paint, False)
+    paint = pattern_color(pattern, azimuth / 7, height, cloth, 0.6 * cloth + 0.4 * accent)
+    return torso.sheet(points, paint * (1 + 0.05 * crease)[..., None], False)
 
 
 def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """A jacket with lapels over a shirt, mostly with a tie."""
     shirt_color = np.float32([0.68, 0.69, 0.7]) if rng.random() < 0.65 else np.float32([0.3, 0.42, 0.6])
-    cloth = (
-        np.float32([0.02, 0.02, 0.024]),
-        np.float32([0.02, 0.03, 0.07]),
-        np.float32([0.1, 0.1, 0.11]),
-        cloth * 0.6,
-    )[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
+    black, blue, grey = np.float32([[0.02, 0.02, 0.024], [0.02, 0.03, 0.07], [0.1, 0.1, 0.11]])
+    cloth = (black, blue, grey, cloth * 0.6)[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
     body = garment(torso, rng, neck_base(AZIMUTH_64) + 0.5, shirt_color, shirt_color, "plain", None, lift_mm=3)
     azimuth = np.linspace(2.5, 357.5, 56)
     away = abs((azimuth + 180) % 360 - 180)
@@ -278,11 +269,9 @@ def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
         lift = np.array([10.5, 14, 18, 18, 17, 12])
         points = torso.at(polar + 0 * v, side * place, lift * MM)
         lapels.append(torso.sheet(points, cloth * 1.12, False))
-    around = np.linspace(edge(np.array([29.0]))[0] - 2, 360 - edge(np.array([29.0]))[0] + 2, 44)
-    back = collar(
-        torso, cloth * 1.1, around, 6.0 - 0.2 * np.clip(np.cos(np.radians(around)), 0, 1), neck_base(around) + 6, 6
-    )
-    parts += [joined(lapels), back]
+    around = np.linspace(edge(29.0) - 2, 360 - edge(29.0) + 2, 44)
+    level = 6.0 - 0.2 * np.clip(np.cos(np.radians(around)), 0, 1)
+    parts += [joined(lapels), collar(torso, cloth * 1.1, around, level, neck_base(around) + 6, 6)]
     if rng.random() < 0.7:
         parts += make_tie(torso, rng, accent, pattern)
     return parts
@@ -310,7 +299,7 @@ def make_tie(torso, rng, accent, pattern) -> list[Surface]:
 def make_jacket(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """An open jacket with a standing collar over a t-shirt."""
     inner = draw_cloth_color(rng)
-    neckline = neck_base(AZIMUTH_64) + 3 + 3 * np.cos(np.radians(AZIMUTH_64 / 2)) ** 6
+    neckline = neck_base(AZIMUTH_64) + 3 + 3 * FRONT_64
     under = garment(torso, rng, neckline, inner, inner, "plain", inner * 0.9, lift_mm=4)
     gap = rng.uniform(8, 26)
 
@@ -338,9 +327,7 @@ def make_hoodie(torso, rng, cloth, accent, pattern) -> list[Surface]:
     cosine = np.cos(np.radians(azimuth))
     path = torso.at(neck_base(azimuth) + 6 - 3 * cosine, azimuth, (15 - 5 * cosine) * MM)
     radius = (17 - 8 * cosine + 1.5 * np.sin(np.radians(azimuth) * 9 + rng.uniform(0, 6))) * MM
-    hood = tube(
-        path, radius, cloth * 0.97, 14, closed=True, up=np.array([0, 1.0, 0]), flatness=1.0, gloss=0.02, soft=0.15
-    )
+    hood = tube(path, radius, cloth * 0.97, 14, closed=True, up=np.array([0, 1.0, 0]), gloss=0.02, soft=0.15)
     cords = []
     for side in (-1, 1):
         polar = np.linspace(36, rng.uniform(58, 80), 14)

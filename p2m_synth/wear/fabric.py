@@ -97,15 +97,13 @@ def drape(
     crease = crease + 0.7 * np.sin(a * 5 - 3 * t + rng.uniform(0, 6))
     lower = torso.at(polar, azimuth, (9 + 2.5 * crease) * MM)
     s = np.linspace(0, 1, 9)[:-1, None, None]
-    bend = (
-        ring + unit(ring - ring.mean(0)) * 8 * MM + (lower[0] - ring) * [0.2, 0.7, 0.2]
-    )  # close to the neck, then out over the shoulders
+    # Close to the neck, then out over the shoulders.
+    bend = ring + unit(ring - ring.mean(0)) * 8 * MM + (lower[0] - ring) * [0.2, 0.7, 0.2]
     upper = (1 - s) ** 2 * ring + 2 * s * (1 - s) * bend + s**2 * lower[0]
     grid = np.concatenate([upper, lower])
     out = unit(grid - grid.mean(1, keepdims=True))
-    fold = np.sin(np.linspace(0, 14, len(grid))[:, None] + 1.5 * np.cos(a + rng.uniform(-0.5, 0.5))) * np.clip(
-        1 - np.linspace(0, 1.4, len(grid))[:, None], 0, 1
-    )
+    fold = np.sin(np.linspace(0, 14, len(grid))[:, None] + 1.5 * np.cos(a + rng.uniform(-0.5, 0.5)))
+    fold = fold * np.clip(1 - np.linspace(0, 1.4, len(grid))[:, None], 0, 1)
     grid = grid + out * (2.5 * MM * fold)[..., None]
     grid = np.concatenate([grid, grid[-1:] - out[-1:] * 2 * MM, grid[-3:-2] - out[-3:-2] * 3 * MM])  # the hem
     height = np.arange(len(grid))[:, None]

@@ -89,8 +89,7 @@ def make_glasses(
             rims.append(tube(rim, bar, style.frame_color, 6, closed=True, up=forward, flatness=deep, gloss=0.8))
         panes.append(make_lens(rim, forward, style, rng))
         # Temples: from the upper outer corner back over the ear, then down behind it.
-        corner = rim[(outline[:, 0] - half) ** 2 + (outline[:, 1] - 0.45 * half) ** 2 ==
-                     ((outline[:, 0] - half) ** 2 + (outline[:, 1] - 0.45 * half) ** 2).min()][0]  # fmt: skip
+        corner = rim[((outline - [half, 0.45 * half]) ** 2).sum(1).argmin()]
         ear = ear_top[side] + [0, 1.5 * MM, 0]
         hinge = corner + side * across * (2.5 * MM + bar) - forward * 3 * MM
         path = np.stack([
@@ -102,24 +101,17 @@ def make_glasses(
         before_ear = np.arange(len(path)) < 14
         path = np.where(before_ear[:, None], push_outside(skull, path[None], 2.2 * MM)[0], path)
         thick = bar * np.where(before_ear, 1, 0.8)
-        bars.append(
-            tube(path, thick, style.frame_color, 6, up=np.array([0, 1.0, 0.3]), flatness=1 if metal else 1.8, gloss=0.8)
-        )
-    start, end = (lenses[side][np.argmin((lenses[side] - middle) @ across * side - 0.35 * (lenses[side] - middle) @ up)]
-                  + shift for side in (-1, 1))  # fmt: skip
+        flat = 1 if metal else 1.8
+        bars.append(tube(path, thick, style.frame_color, 6, up=np.array([0, 1.0, 0.3]), flatness=flat, gloss=0.8))
+    ends, high = [], []  # of the bridge, and of an aviator's upper bar
+    for side in (-1, 1):
+        out, above = (lenses[side] - middle) @ across * side, (lenses[side] - middle) @ up
+        ends.append(lenses[side][np.argmin(out - 0.35 * above)] + shift)
+        high.append(lenses[side][np.argmin(abs(out - inner - 0.35 * half) - 0.2 * above)] + shift)
+    start, end = ends
     arch = np.array([start, (start + end) / 2 + up * 2.2 * MM + forward * 1.5 * MM, end])
     bars.append(tube(smooth_path(arch, 9), bar, style.frame_color, 6, up=forward, gloss=0.8))
     if style.frame == "aviator":
-        high = [
-            lenses[side][
-                np.argmin(
-                    abs((lenses[side] - middle) @ across * side - inner - 0.35 * half)
-                    - 0.2 * (lenses[side] - middle) @ up
-                )
-            ]
-            + shift
-            for side in (-1, 1)
-        ]
         bars.append(tube(np.linspace(*high, 6), bar, style.frame_color, 6, up=forward, gloss=0.8))
     if metal:  # nose pads
         for side in (-1, 1):
@@ -134,9 +126,7 @@ def make_lens(rim: np.ndarray, forward: np.ndarray, style: WearStyle, rng: np.ra
     scale = np.array([1, 0.75, 0.5, 0.25, 0.01])[:, None, None]
     grid = middle + (rim - middle) * scale + forward * 2.0 * MM * (1 - scale**2)
     height = (grid[..., 1] - middle[1]) / np.ptp(rim[:, 1])
-    dark = style.glasses == "dark"
-    color = (
-        style.lens_color * (1 + 0.8 * np.clip(0.3 - height, 0, 1))[..., None] if dark else np.float32([0.7, 0.76, 0.8])
-    )
-    alpha = 0.9 if dark else 0.07
-    return orient(sheet(grid, color, True, gloss=1.5 if dark else 0.8, alpha=alpha), middle - forward * 1e5)
+    color, gloss, alpha = np.float32([0.7, 0.76, 0.8]), 0.8, 0.07
+    if style.glasses == "dark":
+        color, gloss, alpha = style.lens_color * (1 + 0.8 * np.clip(0.3 - height, 0, 1))[..., None], 1.5, 0.9
+    return orient(sheet(grid, color, True, gloss=gloss, alpha=alpha), middle - forward * 1e5)

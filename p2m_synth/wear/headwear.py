@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from p2m_synth.head.head_maps import Skull, push_outside, skull_centre, sphere_directions
@@ -107,9 +109,8 @@ def make_cap(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[S
     def offset(t, azimuth):
         ahead = np.clip(np.cos(np.radians(azimuth - side)), 0, 1) ** 2
         seam = np.exp(-((((azimuth + 30) % 60 - 30) / 3) ** 2))
-        return (
-            6 * MM + high * ahead * np.sin(np.pi * np.clip(t, 0, 1)) ** 0.8 + 5 * MM * t**2 - 0.9 * MM * seam * (1 - t)
-        )
+        rise = high * ahead * np.sin(np.pi * np.clip(t, 0, 1)) ** 0.8
+        return 6 * MM + rise + 5 * MM * t**2 - 0.9 * MM * seam * (1 - t)
 
     points, t, azimuth = dome(skull, style, offset)
     away = (azimuth - side + 180) % 360 - 180
@@ -147,9 +148,8 @@ def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
 
     def offset(t, azimuth):
         back = -np.cos(np.radians(azimuth))
-        thick = (
-            5 * MM + 4.5 * MM * folded * smooth_step(cuff + 0.015, cuff - 0.015, t) + slouch * t**2 * (1 + 0.5 * back)
-        )
+        thick = 5 * MM + 4.5 * MM * folded * smooth_step(cuff + 0.015, cuff - 0.015, t)
+        thick = thick + slouch * t**2 * (1 + 0.5 * back)
         knit = rib * np.where(np.arange(azimuth.shape[1]) % 2, 1, -1)
         wrinkle = 2.5 * MM * np.sin(np.radians(azimuth) * 3 + 9 * t) * smooth_step(cuff, 1, t) * (slouch > 10 * MM)
         return thick + knit * smooth_step(1, 0.85, t) + wrinkle - 2 * MM * smooth_step(0.04, 0, t)
@@ -174,7 +174,7 @@ def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
         middle = pompom.vertices.mean(0)
         vertices = np.float32(middle + (pompom.vertices - middle) * rough[:, None])
         color = pompom.color * np.float32(rng.uniform(0.6, 1.1, (len(vertices), 1)))
-        parts.append(Surface(vertices, pompom.triangles, color, 0.0, 0.3))
+        parts.append(replace(pompom, vertices=vertices, color=color))
     return parts
 
 
@@ -195,9 +195,8 @@ def make_brimmed_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -
     grid = middle + (rim - middle)[None] * [1, 0.5, 1] * scale[..., None] + (level * height)[..., None] * [0, 1, 0]
     grid[..., 1] += (rim - middle)[None, :, 1] * 0.5 * (1 - level)
     if not straw:
-        grid[..., 1] -= (
-            0.12 * height * np.exp(-(((grid[..., 0] - middle[0]) / (28 * MM)) ** 2)) * smooth_step(0.8, 1, level)
-        )
+        dent = np.exp(-(((grid[..., 0] - middle[0]) / (28 * MM)) ** 2))
+        grid[..., 1] -= 0.12 * height * dent * smooth_step(0.8, 1, level)
     grid = push_outside(skull, grid, 5 * MM)
     base = np.float32([0.62, 0.45, 0.22]) * np.float32(rng.uniform(0.6, 1.2)) if straw else style.cloth * 0.8
     color = np.broadcast_to(base, grid.shape).copy()
@@ -212,9 +211,9 @@ def make_brimmed_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -
     steps = np.linspace(0, 1, 9)[:, None]
     curl = rng.uniform(-0.1, 0.35) * np.sin(a) ** 2 - rng.uniform(0.05, 0.3) * np.clip(np.cos(a), 0, 1) ** 2
     wavy = rng.uniform(0, 0.05) * np.sin(2 * a + rng.uniform(0, 6)) + straw * 0.02 * np.sin(5 * a)
-    plate = brim(rim, out, wide * (curl + wavy) * steps**1.5, base, 2.5 * MM, True, gloss=0.03)
+    plate = brim(rim, out, wide * (curl + wavy) * steps**1.5, base, 2.5 * MM, True, gloss=0.03, soft=0.1)
     speck = 0.75 + 0.4 * rng.random((len(plate.color), 1)) if straw else 1.0
-    plate = Surface(plate.vertices, plate.triangles, np.float32(plate.color * speck), 0.03, 0.1)
+    plate = replace(plate, color=np.float32(plate.color * speck))
     return [orient(sheet(grid, color, True, gloss=0.03, soft=0.1), skull.centre), orient(plate, None)]
 
 
