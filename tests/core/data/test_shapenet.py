@@ -227,32 +227,6 @@ def test_clouds_of_a_batch_are_padded(store, config):
         assert not truth.points[k, truth.lengths[k] :].any()
 
 
-@pytest.mark.parametrize(
-    ("section", "change", "message"),
-    [
-        ("augment", {"flip": 0.5}, "augment: flip above 0"),
-        ("loss", {"vertex": 1.0}, r"loss\.vertex: is above 0"),
-    ],
-)
-def test_training_that_objects_do_not_allow(store, config, section, change, message):
-    changed = config.model_copy(update={section: getattr(config, section).model_copy(update=change)})
-    with pytest.raises(InputError, match=message):
-        store.dataset(store.rows("train"), changed, train=True)
-    store.dataset(store.rows("val"), changed, train=False)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("model.camera=crop", r"model\.camera: is crop"),
-        ("template.kind=semi_sphere", r"template\.kind: is semi_sphere"),
-    ],
-)
-def test_settings_of_faces_are_refused(object_set, override, message):
-    with pytest.raises(InputError, match=message):
-        ObjectStore(object_set, load_config("object-tiny", [override]))
-
-
 def test_a_template_of_a_file(object_set, config):
     golden = str(ROOT / "tests/golden/ellipsoid.npz")
     changed = config.model_copy(update={"template": config.template.model_copy(update={"file": golden})})
