@@ -2,8 +2,8 @@
 
     python benchmarks/bundled.py [--weights FILE] [--store STORE] [--count 500] [--photos FOLDER] [--tiny]
 
-On a store with ground truth (by default synthetic faces of a seed of their own, made in data/raw/bench): the error of
-shape without pose, beside the mean face as the baseline, and soundness of the meshes; the rest is `p2m evaluate`'s.
+On a store with ground truth (by default synthetic faces of a seed of their own, made in data/raw/bench): how sound the
+meshes are, beside the truth's; the errors are `p2m evaluate`'s.
 On photos, without any label (by default Grace Hopper's): how far the landmarks move, in percent of the face size, when
 the picture is mirrored, the box shifted or scaled, the colours changed, the picture blurred.
 """
@@ -20,7 +20,6 @@ from p2m_core.config.paths import resolve
 from p2m_core.data.face_store import FaceStore
 from p2m_core.geometry.crop import face_size
 from p2m_core.inference import open_network
-from p2m_core.metrics import rec_umeyama
 from p2m_synth.writer import write_dataset
 from p2m_workbench.measuring.evaluate import predict_store
 from p2m_workbench.measuring.mesh_quality import intersecting, turned_over
@@ -30,7 +29,6 @@ from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
 from p2m_workbench.preprocessing import preprocess
 
 SOUND = 100  # meshes that are searched for triangles through each other
-UP = np.array([1, -1, 1])
 
 
 def bench_store(count: int) -> FaceStore:
@@ -42,20 +40,15 @@ def bench_store(count: int) -> FaceStore:
 
 
 def with_truth(store: FaceStore, weights: str, count: int) -> None:
-    """Print what `p2m evaluate` does not: shape without pose, and how sound the meshes are."""
+    """Print what `p2m evaluate` does not: how sound the meshes are."""
     model, rows = open_network(weights), np.arange(min(count, len(store)))
     meshes = predict_store(model, store, rows, flip=True)
     predicted = np.stack([mesh.vertices_px for mesh in meshes]).astype(np.float64)
     truth = np.stack(
         [truth_at_depth(store.truth_px(k), mesh.vertices_px) for k, mesh in zip(rows, meshes, strict=True)]
     )
-    template, mean = store.template, store.template.vertices.astype(np.float64)
-    landmarks = np.stack([template.landmarks(vertices) for vertices in truth]) * UP
     print(f"{len(rows)} samples of {store.folder.name}, flip averaging, true boxes:")
-    shape = rec_umeyama(predicted * UP, truth * UP, landmarks).mean()
-    flat = rec_umeyama(np.broadcast_to(mean, truth.shape), truth * UP, landmarks).mean()
-    print(f"rec-umeyama {shape:.2f}%, the mean face {flat / shape:.2f} times that")
-    faces, some = template.faces[-1], range(min(SOUND, len(rows)))
+    faces, some = store.template.faces[-1], range(min(SOUND, len(rows)))
     over = np.mean([turned_over(predicted[k], truth[k], faces) for k in some])
     net, true = (np.mean([intersecting(x[k], faces) for k in some]) for x in (predicted, truth))
     print(f"triangles turned over {100 * over:.3f}%")

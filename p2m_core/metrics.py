@@ -19,6 +19,10 @@ from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.similarity import aligned, procrustes_mean, umeyama
 
+Errors = Float[np.ndarray, " n"]  # one a sample
+Points = Num[np.ndarray, "n v 3"]
+Landmarks = Num[np.ndarray, "n 68 3"]
+Angles = Num[np.ndarray, "n 3"]  # pitch, yaw, roll, degrees
 YAW_BINS = ("0-30", "30-60", "60-90")
 OUTER_EYE_CORNERS_IDX = (36, 45)
 DRAWN_AT_ONCE = 4_000_000  # values in memory, of all the draws of a bootstrap
@@ -41,7 +45,7 @@ def _nme(pred: ArrayLike, gt: ArrayLike, dims: int) -> np.ndarray:
     return np.linalg.norm(difference, axis=-1).mean(-1) / size * 100
 
 
-def nme68_2d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+def nme68_2d(pred: ArrayLike, gt: ArrayLike) -> Errors:
     """Protocol nme68-2d: 100 mean_i |pred_i - gt_i| / sqrt(w h) over the 68 landmarks, in x, y.
 
     Args:    pred, gt: (N, 68, 2 or 3), px.
@@ -57,24 +61,22 @@ def nme68_2d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
     return _nme(pred, gt, 2)
 
 
-def nme68_3d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+def nme68_3d(pred: ArrayLike, gt: ArrayLike) -> Errors:
     """Protocol nme68-3d: as nme68-2d in x, y, z, after the mean z is taken off both. (N, 68, 3) -> (N,) percent."""
     return _nme(pred, gt, 3)
 
 
-def nme_dense_2d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+def nme_dense_2d(pred: ArrayLike, gt: ArrayLike) -> Errors:
     """Protocol nme-dense-2d@template: as nme68-2d over all vertices. (N, V, 2 or 3) -> (N,) percent."""
     return _nme(pred, gt, 2)
 
 
-def nme_dense_3d(pred: ArrayLike, gt: ArrayLike) -> Float[np.ndarray, " n"]:
+def nme_dense_3d(pred: ArrayLike, gt: ArrayLike) -> Errors:
     """Protocol nme-dense-3d@template: as nme68-3d over all vertices. (N, V, 3) -> (N,) percent."""
     return _nme(pred, gt, 3)
 
 
-def rec_umeyama(
-    pred: Num[np.ndarray, "n v 3"], gt: Num[np.ndarray, "n v 3"], gt_landmarks: Num[np.ndarray, "n 68 3"]
-) -> Float[np.ndarray, " n"]:
+def rec_umeyama(pred: Points, gt: Points, gt_landmarks: Landmarks) -> Errors:
     """Protocol rec-umeyama, shape without pose: 100 mean_i |S(pred_i) - gt_i| / |outer eye corners of gt|, S being the
     similarity that takes pred nearest to gt in the least squares.
 
@@ -108,21 +110,15 @@ def yaw_bins(values: ArrayLike, yaw_deg: ArrayLike) -> dict[str, Any]:
     members = (yaw <= 30, (yaw > 30) & (yaw <= 60), yaw > 60)
     means = [_mean(values[member]) for member in members]
     counts = {name: int(member.sum()) for name, member in zip(YAW_BINS, members, strict=True)}
-    return {
-        **dict(zip(YAW_BINS, means, strict=True)),
-        "balanced": float(np.mean(means)),
-        "plain": _mean(values),
-        "counts": counts,
-    }
+    bins = dict(zip(YAW_BINS, means, strict=True))
+    return {**bins, "balanced": float(np.mean(means)), "plain": _mean(values), "counts": counts}
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def cumulative_error(
-    values: Num[np.ndarray, " n"], threshold: float
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], float]:
+def cumulative_error(values: Num[np.ndarray, " n"], threshold: float) -> tuple[Errors, Errors, float]:
     """The CED curve: which share of the samples has an error of at most x.
 
     Args:    values: (N,) errors; one that is not finite counts as never reached.
@@ -147,9 +143,11 @@ def bootstrap_interval(
     """
     if weights is None:
         return _percentile_interval([values], np.mean, seed, level, rounds)
-    return _percentile_interval(
-        [values, weights], lambda x, w, axis: (x * w).sum(axis) / w.sum(axis), seed, level, rounds, paired=True
-    )
+
+    def mean(x: np.ndarray, w: np.ndarray, axis: int) -> np.ndarray:
+        return (x * w).sum(axis) / w.sum(axis)
+
+    return _percentile_interval([values, weights], mean, seed, level, rounds, paired=True)
 
 
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, seed: int, level: float = 0.95) -> dict[str, float]:
@@ -207,9 +205,7 @@ def _percentile_interval(
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def mean_face_floor(
-    gt: Num[np.ndarray, "n l 3"], mean_shape: Num[np.ndarray, "l 3"] | None = None
-) -> Float[np.ndarray, "n l 3"]:
+def mean_face_floor(gt: Points, mean_shape: Num[np.ndarray, "v 3"] | None = None) -> Points:
     """The mean face under the best similarity onto each truth: the error of knowing the pose and no shape.
 
     Args:    gt: (N, 68, 3).   mean_shape: (68, 3) in the handedness of `gt`; by default the Procrustes mean of `gt`.
@@ -244,7 +240,7 @@ def pose_mae(pred_deg: ArrayLike, gt_deg: ArrayLike) -> dict[str, Any]:
     }
 
 
-def geodesic_deg(pred_deg: Num[np.ndarray, "n 3"], gt_deg: Num[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
+def geodesic_deg(pred_deg: Angles, gt_deg: Angles) -> Errors:
     """The angle of the rotation that takes one pose to the other, (N, 3) pitch, yaw, roll -> (N,) degrees."""
     pred, gt = rotation_from_angles(np.radians(pred_deg)), rotation_from_angles(np.radians(gt_deg))
     # |R - R'| = 2 sqrt(2) sin(angle / 2): unlike the arc cosine of the trace, exact for small angles.
@@ -283,9 +279,7 @@ def cd_f1(pred: ArrayLike, gt: ArrayLike, tau: float = 1e-4) -> dict[str, float]
 # --- where the error comes from -------------------------------------------------------------------
 
 
-def error_decomposition(
-    pred: Num[np.ndarray, "n 68 3"], gt: Num[np.ndarray, "n 68 3"]
-) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
+def error_decomposition(pred: Landmarks, gt: Landmarks) -> dict[str, dict[str, Errors]]:
     """Oracle error decomposition: nme68-2d of each sample if the prediction had the true rotation, scale, translation
     or shape.
 
@@ -315,7 +309,7 @@ def error_decomposition(
     }
 
 
-def identity_variance(pred: Num[np.ndarray, "n l 3"], gt: Num[np.ndarray, "n l 3"]) -> float:
+def identity_variance(pred: Points, gt: Points) -> float:
     """Variance of the predicted shapes over that of the true ones, without pose: far below 1, all faces look alike.
 
     Args: pred, gt: (N, L, 3) points of N samples; each set is aligned with its own Procrustes mean.
@@ -327,12 +321,7 @@ def identity_variance(pred: Num[np.ndarray, "n l 3"], gt: Num[np.ndarray, "n l 3
     return spread(pred) / spread(gt)
 
 
-def rec_icp(
-    pred: Num[np.ndarray, "n v 3"],
-    gt: Num[np.ndarray, "n v 3"],
-    gt_landmarks: Num[np.ndarray, "n 68 3"],
-    rounds: int = 30,
-) -> Float[np.ndarray, " n"]:
+def rec_icp(pred: Points, gt: Points, gt_landmarks: Landmarks, rounds: int = 30) -> Errors:
     """Protocol rec-icp, shape without pose and correspondences: 100 mean_i min_j |S(pred_i) - gt_j| / |outer eye
     corners of gt|, S by iterative closest points with scale, begun with the similarity of rec-umeyama.
 

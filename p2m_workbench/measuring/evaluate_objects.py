@@ -109,18 +109,17 @@ def measure(
             if index in chosen:
                 caption = f"{store.table['name'][index]}, CD {scores[-1][COLUMNS['cd']]:.2f}"
                 predictions.append(
-                    face_prediction(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels])
+                    object_prediction(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels])
                 )
     return pd.DataFrame(scores), predictions
 
 
 def measure_template(store: ObjectStore, rows: np.ndarray, config: Config) -> pd.DataFrame:
     """The scores of the undeformed template on some views, a row each."""
-    data = store.dataset(rows, config, train=False)
-    items = (data[k] for k in range(len(data)))
-    vertices = store.template.vertices
+    data, vertices = store.dataset(rows, config, train=False), store.template.vertices
     if store.camera == "crop":  # where the network begins
         vertices = unit_template(store.template) * np.float32([1, -1, 1]) * PLACED_SCALE
+    items = (data[k] for k in range(len(data)))
     return pd.DataFrame([score(store, int(item["index"]), vertices, item["points"]) for item in items])
 
 
@@ -130,7 +129,7 @@ def score(store: ObjectStore, index: int, vertices: np.ndarray, points: np.ndarr
     return {"name": store.table["name"][index], "category": store.table["category"][index], **values}
 
 
-def face_prediction(
+def object_prediction(
     name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray, levels: list[np.ndarray]
 ) -> FacePrediction:
     """A prediction over its input.

@@ -39,6 +39,7 @@ MEDIAPIPE_IDX = (
     *(61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181),  # outer lips
     *(78, 82, 13, 312, 308, 317, 14, 87),  # inner lips
 )  # fmt: skip
+MAPPINGS = {"dlib68": range(LANDMARKS), "mediapipe468": MEDIAPIPE_IDX}
 
 
 def read_predictions(source: str | Path, names: Sequence[str], template: Template, mapping: str = "auto") -> System:
@@ -117,20 +118,15 @@ def read_mapping(mapping: str) -> list[list[int]]:
     Args:    mapping: "dlib68", "mediapipe468", indices apart by commas, or a file with them.
     Raises:  InputError if they are not 68 entries of indices.
     """
-    if mapping == "dlib68":
-        return [[k] for k in range(LANDMARKS)]
-    if mapping == "mediapipe468":
-        return [[k] for k in MEDIAPIPE_IDX]
+    if mapping in MAPPINGS:
+        return [[k] for k in MAPPINGS[mapping]]
     text, where = mapping, "--mapping"
     if "," not in mapping:
         path = resolve(mapping)
         if not path.is_file():
             remedy = "give dlib68, mediapipe468, template, 68 indices apart by commas, or a file with them"
             raise InputError(path, "", "is no mapping and no file", remedy)
-        try:
-            text, where = path.read_text(encoding="utf-8"), str(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(path, "", f"is no text: {error}", "write 68 indices, apart by commas or lines") from None
+        text, where = _read_text(path, "write 68 indices, apart by commas or lines"), str(path)
     entries = re.sub(r"[\[\],\s]+", " ", text).split()
     bad = [entry for entry in entries if not re.fullmatch(r"\d+(\+\d+)*", entry)]
     if bad or len(entries) != LANDMARKS:
@@ -186,8 +182,8 @@ def _read_npy(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     names = path.with_suffix(".txt")
     if not names.is_file():
         raise InputError(names, "", "is missing", f"name the samples of {path.name} there, one a line")
-    lines = names.read_text(encoding="utf-8", errors="replace").splitlines()
-    return _by_name(path, np.array([line.strip() for line in lines if line.strip()]), _load_npy(path)), []
+    lines = map(str.strip, _read_text(names, "write one name a line").splitlines())
+    return _by_name(path, np.array([*filter(None, lines)]), _load_npy(path)), []
 
 
 def _read_txt(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -220,12 +216,16 @@ def _load_npy(path: Path) -> np.ndarray:
 
 def _lines(path: Path) -> list[list[str]]:
     """The words of each line, apart by spaces or commas, without comments."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(path, "", f"is no text: {error}", "write one point a line") from None
+    text = _read_text(path, "write one point a line")
     lines = (line.split("#")[0].replace(",", " ").split() for line in text.splitlines())
     return [line for line in lines if line]
+
+
+def _read_text(path: Path, remedy: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(path, "", f"is no text: {error}", remedy) from None
 
 
 def _numbers(path: Path, field: str, rows: list[list[str]]) -> np.ndarray:
@@ -233,11 +233,10 @@ def _numbers(path: Path, field: str, rows: list[list[str]]) -> np.ndarray:
     if len(lengths) > 1:
         raise InputError(path, field, f"has lines of {sorted(lengths)} numbers", "write x y, or x y z, on each line")
     try:
-        return _checked(path, field, np.array(rows, np.float64))
+        points = np.array(rows, np.float64)
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(path, field, f"holds what is no number: {error}", "write x y, or x y z") from None
+    return _checked(path, field, points)
 
 
 def _by_name(path: Path, names: np.ndarray, points: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,7 +28,7 @@ from p2m_workbench.drawing.mesh_images import (
 )
 from p2m_workbench.measuring.evaluation import LISTED_SAMPLES, Evaluation
 
-CED_LIMIT_PERCENT = 10
+CED_LIMIT_PERCENT, CASE_PX = 10, 260
 # Okabe and Ito's colours, which the colour-blind can tell apart; baselines are grey.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREYS = (("#444444", (0, (1, 1.2))), ("#999999", (0, (4, 2))), ("#777777", (0, (6, 2, 1, 2))))
@@ -169,16 +169,16 @@ def case_row(
     k: int,
     predictions: Mapping[str, Callable[[int], FacePrediction]],
     peers: Mapping[str, np.ndarray],
-    size_px: int = 260,
 ) -> np.ndarray:
     """One sample side by side: its true landmarks, each network's mesh, each peer's landmarks (H, W, 3)."""
     index, sample = rows[k], result.samples.iloc[k]
-    crop = cv2.resize(store.crop(index), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
-    scale = size_px / store.size_px
-    shift = np.array([(scale - 1) / 2, (scale - 1) / 2, 0])
+    crop, scale = (
+        cv2.resize(store.crop(index), (CASE_PX, CASE_PX), interpolation=cv2.INTER_CUBIC),
+        CASE_PX / store.size_px,
+    )
 
     def place(points: np.ndarray) -> np.ndarray:
-        return points * scale + shift
+        return points * scale + [(scale - 1) / 2, (scale - 1) / 2, 0]
 
     pictures = [draw_landmarks(crop, place(store.to_crop(store.table["landmarks_px"][index], index)))]
     captions = [f"{sample['name']}, yaw {sample['yaw_deg']:.0f}°"]

@@ -11,7 +11,7 @@ from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_json, write_text
 from p2m_core.metrics import YAW_BINS
 from p2m_workbench.drawing.dataset_figures import save_figure
-from p2m_workbench.drawing.mesh_images import static_picture
+from p2m_workbench.drawing.mesh_images import save_picture, static_picture
 from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.figures import (
     case_row,
@@ -21,7 +21,6 @@ from p2m_workbench.measuring.figures import (
     groups_figure,
     yaw_figure,
 )
-from p2m_workbench.photos.export import save_picture
 
 WORST = 4  # cases that are drawn
 SMALLER_IS_BETTER = {"balanced", "plain", "mae", "geodesic", *YAW_BINS}  # and the protocols nme-... and rec-...
