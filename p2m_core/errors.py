@@ -1,4 +1,4 @@
-"""The one error that users' input can cause, and the one that is none: being told to stop."""
+"""The errors of the project: bad input, and a training that a signal stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InputError(ValueError):
         where = f"{path}: {field}" if field else str(path)
         super().__init__(f"{where}: {problem} ({remedy})")
 
-    def __reduce__(self):  # so that it survives the way back from a worker process
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:  # for errors of worker processes
         return type(self), (self.path, self.field, self.problem, self.remedy)
 
 

@@ -1,10 +1,11 @@
-"""What a prediction is, and what one looks at."""
+"""FaceMesh: a predicted face over its photo; FacePrediction: with photo and ground truth; Stages: its deformation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float32, Int, Num, UInt8
 
 
 @dataclass(frozen=True)
@@ -19,29 +20,29 @@ class FaceMesh:
     landmarks_px (68, 3), iBUG order                   box          (4,) x0 y0 x1 y1 that the face was cropped by
     template_px  (V_0, 3), the first level before the network has seen the photo; None if that is not known
     pose         (7,) pitch, yaw, roll in degrees with AFLW2000-3D's signs; x, y, z of the template's centroid, px;
-                 px per unit of the template. None where nobody has asked for it.
+                 px per unit of the template. None where it was not computed.
     crop         (S, S, 3) uint8, what the network saw, or None
     doubt        flip disagreement: mean distance between the predictions for the crop and its mirror image, in halves
-                 of the crop; large where there is no face, see photos/predict.py; 0 where not measured
+                 of the crop; large where there is no face, see photos/predict.py; 0 where it was not computed
     """
 
-    vertices_px: np.ndarray
-    faces: np.ndarray
-    levels: tuple[np.ndarray, ...]
-    level_faces: tuple[np.ndarray, ...]
-    landmarks_px: np.ndarray
-    box: np.ndarray
-    template_px: np.ndarray | None = None
-    pose: np.ndarray | None = None
-    crop: np.ndarray | None = None
+    vertices_px: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    levels: tuple[Float[np.ndarray, "_ 3"], ...]
+    level_faces: tuple[Int[np.ndarray, "_ 3"], ...]
+    landmarks_px: Float[np.ndarray, "landmarks 3"]
+    box: Float[np.ndarray, "4"]
+    template_px: Float[np.ndarray, "_ 3"] | None = None
+    pose: Float[np.ndarray, "7"] | None = None
+    crop: UInt8[np.ndarray, "s s 3"] | None = None
     doubt: float = 0.0
 
 
 class Stages:
-    """A mesh on its way from the template over its levels.
+    """The deformation of a mesh from the template over its levels, for animations and sliders.
 
-    Stage 0 is the template, 1 the first level, and so on; from k - 1 to k the vertices are those of level k, each new
-    one starting in the middle of the edge that it splits. `first` is 0, or 1 where the template is not known.
+    Stage 0 is the template, 1 the first level, and so on. Between k - 1 and k the vertices of level k are interpolated
+    linearly; each new one starts in the middle of the edge that it splits. `first` is 0, or 1 without a template.
     """
 
     def __init__(self, mesh: FaceMesh):
@@ -51,16 +52,21 @@ class Stages:
         finer = zip(mesh.levels, mesh.levels[1:], mesh.level_faces[1:], strict=False)
         self.starts = (start, *(unpooled(coarse, fine, faces) for coarse, fine, faces in finer))
 
-    def vertices(self, stage: float) -> np.ndarray:
+    def vertices(self, stage: float) -> Float[np.ndarray, "_ 3"]:
         """Vertices (V_k, 3) at a stage, k = ceil(stage), at least 1; stages beyond the ends are the ends."""
         stage = min(max(stage, self.first), self.last)
         level = max(int(np.ceil(stage)), 1) - 1
         return self.ends[level] + np.float32(level + 1 - stage) * (self.starts[level] - self.ends[level])
 
 
-def unpooled(coarse: np.ndarray, fine: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """A level (V_k, 3) at the vertices of the next one (V_l, 3), whose first V_k they are: every new vertex in the mean
-    of its old neighbours, or where it is if it has none.   faces: (F, 3) of the next level."""
+def unpooled(
+    coarse: Num[np.ndarray, "v_coarse 3"], fine: Num[np.ndarray, "v_fine 3"], faces: Int[np.ndarray, "f 3"]
+) -> Float32[np.ndarray, "v_fine 3"]:
+    """A level with the vertices of the next one, whose first vertices it has.
+
+    Args:    coarse, fine: the two levels.   faces: of the fine one.
+    Returns: new vertices at the mean of their neighbours in the coarse level; those without any where `fine` has them.
+    """
     sides = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     sides = np.unique(np.concatenate([sides, sides[:, ::-1]]), axis=0)
     new, old = sides[(sides[:, 0] >= len(coarse)) & (sides[:, 1] < len(coarse))].T
@@ -69,12 +75,12 @@ def unpooled(coarse: np.ndarray, fine: np.ndarray, faces: np.ndarray) -> np.ndar
     np.add.at(means, new, coarse[old])
     means = np.where(count > 0, means / np.maximum(count, 1), fine)
     means[: len(coarse)] = coarse
-    return np.float32(means)
+    return means.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class FacePrediction:
-    """A prediction with the photo, and the ground truth where there is one: what inspector and export show.
+    """A prediction with its photo, and the ground truth where there is one; for the inspector and for export.
 
     photo     (H, W, 3) uint8 RGB
     truth_px  (V, 3) ground truth of the finest level in the frame of `mesh.vertices_px`, or None.
@@ -83,10 +89,10 @@ class FacePrediction:
 
     name: str
     mesh: FaceMesh
-    photo: np.ndarray
-    truth_px: np.ndarray | None = None
+    photo: UInt8[np.ndarray, "h w 3"]
+    truth_px: Float[np.ndarray, "v 3"] | None = None
 
-    def error_percent(self, level: int = -1) -> np.ndarray:
+    def error_percent(self, level: int = -1) -> Float[np.ndarray, "_"]:
         """Distance of each vertex of a level to its true place, (V_k,), in percent of the face size.
 
         Both are taken without their mean depth, and the face size is sqrt(w h) of the true vertices'
@@ -94,7 +100,7 @@ class FacePrediction:
         """
         return self._error_percent(self.mesh.levels[level])
 
-    def error_at(self, stage: float, stages: Stages | None = None) -> np.ndarray:
+    def error_at(self, stage: float, stages: Stages | None = None) -> Float[np.ndarray, "_"]:
         """As `error_percent`, of the mesh at a stage of `Stages`."""
         return self._error_percent((stages or Stages(self.mesh)).vertices(stage))
 
@@ -108,6 +114,6 @@ class FacePrediction:
         return np.linalg.norm(offset, axis=1) / size * 100
 
 
-def to_world(points_px: np.ndarray) -> np.ndarray:
+def to_world(points_px: Num[np.ndarray, "*batch 3"]) -> Float32[np.ndarray, "*batch 3"]:
     """Image px (y down, left-handed) to the same scale with y up, in which meshes wind outwards."""
     return np.array(points_px, np.float32) * np.array([1, -1, 1], np.float32)

@@ -1,4 +1,7 @@
-"""p2m_core.inference."""
+"""From crops and boxes to meshes: `open_network`, then `predict_crops` (arrays) or `predict_boxes` (FaceMesh).
+
+Finding faces in a photo is p2m_workbench.photos.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.camera import angles_from_rotation
@@ -21,19 +25,21 @@ from p2m_core.network.weights import load_model, weights_path
 
 @lru_cache(maxsize=4)
 def _network(path: Path, modified: int, device: str, low: torch.dtype | None) -> Pixel2Mesh:
-    # `modified` makes a file that was trained anew a new entry.
+    """`modified`, the file's time, makes a file that was written again a new entry of the cache."""
     model, _ = load_model(path, device)
     fold_batch_norms(model.encoder)
-    model.encoder.to(low)  # once: autocast alone would do so anew for each photo
+    model.encoder.to(low)  # once; autocast alone would convert the weights again for each photo
     return model.to(memory_format=torch.channels_last)
 
 
 def open_network(
     weights: str | Path = "bundled", device: str | None = None, precision: Literal["auto", "fp32", "bf16"] = "fp32"
 ) -> Pixel2Mesh:
-    """The network of "bundled" or a weights file, kept in memory between calls.
+    """The network of a weights file, in evaluation mode and kept in memory between calls.
 
-    Args: precision: of the encoder; "auto" is bf16 where the device has instructions for it. `predict_crops` knows.
+    Args:   weights: a file, a run's folder, or "bundled".   device: None is CUDA where there is one.
+            precision: of the encoder; "auto" is bf16 where the device has instructions for it.
+    Raises: InputError if there are no such weights.
 
     >>> network = open_network("bundled", device="cpu")
     >>> network.template.counts, network.config.input_px
@@ -44,11 +50,12 @@ def open_network(
     return _network(path, path.stat().st_mtime_ns, device, autocast_type(precision, torch.device(device)))
 
 
-def predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool = True) -> list[np.ndarray]:
+def predict_crops(
+    model: Pixel2Mesh, crops: UInt8[np.ndarray, "b s s 3"], flip: bool = True
+) -> list[Float32[np.ndarray, "b _ 3"]]:
     """Vertices of every level in normalised crop coordinates.
 
-    Args:    crops: (B, S, S, 3) uint8 RGB.   flip: average with the prediction for the mirrored crop.
-    Returns: one (B, n_k, 3) a level.
+    Args:    crops: RGB, as `crop_image` cuts them out.   flip: average with the prediction for the mirrored crop.
 
     >>> crops = np.zeros((2, 112, 112, 3), np.uint8)
     >>> levels = predict_crops(open_network(device="cpu"), crops)
@@ -59,8 +66,10 @@ def predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool = True) -> li
 
 
 @torch.no_grad()
-def _predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool) -> tuple[list[np.ndarray], np.ndarray]:
-    """`predict_crops`, and each crop's doubt (B,): how far the two predictions lie apart; 0 without flip."""
+def _predict_crops(
+    model: Pixel2Mesh, crops: UInt8[np.ndarray, "b s s 3"], flip: bool
+) -> tuple[list[Float32[np.ndarray, "b _ 3"]], Float[np.ndarray, "b"]]:
+    """`predict_crops`, and the flip disagreement of each crop, see FaceMesh.doubt; 0 without flip."""
     device = next(model.parameters()).device
     images = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(device).float() / 255
     count, mirror = len(crops), model.template.mirror
@@ -73,11 +82,16 @@ def _predict_crops(model: Pixel2Mesh, crops: np.ndarray, flip: bool) -> tuple[li
         mirrored = [x[count:].cpu().numpy()[:, mirror[: x.shape[1]]] * [-1, 1, 1] for x in both]
         doubt = np.linalg.norm((levels[-1] - mirrored[-1])[..., :2], axis=-1).mean(1)
         levels = [(a + b) / 2 for a, b in zip(levels, mirrored, strict=True)]
-    return [np.float32(x) for x in levels], doubt
+    return [x.astype(np.float32) for x in levels], doubt
 
 
-def predict_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool = True) -> list[FaceMesh]:
-    """A FaceMesh for each box (K, 4), in one pass."""
+def predict_boxes(
+    model: Pixel2Mesh, image: UInt8[np.ndarray, "h w 3"], boxes: Num[np.ndarray, "k 4"], flip: bool = True
+) -> list[FaceMesh]:
+    """A FaceMesh for each box of a photo, in one batch.
+
+    Args: image: RGB.   boxes: x0 y0 x1 y1 around the landmarks, px.   flip: as of `predict_crops`.
+    """
     side, margin = model.config.input_px, model.config.margin
     matrices = [crop_matrix(box, side, margin) for box in boxes]
     crops = np.stack([crop_image(image, matrix, side) for matrix in matrices])
@@ -90,35 +104,37 @@ def predict_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip:
 
 def face_mesh(
     model: Pixel2Mesh,
-    levels_ndc: list[np.ndarray],
-    matrix: np.ndarray,
-    box: np.ndarray,
-    crop: np.ndarray | None = None,
+    levels_ndc: list[Float[np.ndarray, "_ 3"]],
+    matrix: Float[np.ndarray, "2 3"],
+    box: Num[np.ndarray, "4"],
+    crop: UInt8[np.ndarray, "s s 3"] | None = None,
     doubt: float = 0.0,
 ) -> FaceMesh:
-    """A FaceMesh from levels (n_k, 3) in normalised crop coordinates, matrix (2, 3) image px to crop px."""
+    """The FaceMesh of one crop's levels, in normalised crop coordinates.   matrix: image px to crop px."""
     back, side, template = invert_affine(matrix), model.config.input_px, model.template
     start = model.start[: template.counts[0]].cpu().numpy() * [1, -1, 1] * PLACED_SCALE
-    levels = tuple(np.float32(apply_affine(back, ndc_to_px(level, side))) for level in levels_ndc)
+    levels = tuple(apply_affine(back, ndc_to_px(level, side)).astype(np.float32) for level in levels_ndc)
     return FaceMesh(
         vertices_px=levels[-1],
         faces=template.faces[-1],
         levels=levels,
         level_faces=template.faces,
-        landmarks_px=np.float32(template.landmarks(levels[-1])),
-        box=np.float32(box),
+        landmarks_px=template.landmarks(levels[-1]).astype(np.float32),
+        box=box.astype(np.float32),
         pose=pose_of(levels[-1], template.vertices),
         crop=crop,
         doubt=doubt,
-        template_px=np.float32(apply_affine(back, ndc_to_px(start, side))),
+        template_px=apply_affine(back, ndc_to_px(start, side)).astype(np.float32),
     )
 
 
-def pose_of(vertices_px: np.ndarray, template_vertices: np.ndarray) -> np.ndarray:
-    """The similarity that lays the template nearest to a mesh, as FaceMesh.pose.
+def pose_of(
+    vertices_px: Float[np.ndarray, "v 3"], template_vertices: Float[np.ndarray, "v 3"]
+) -> Float[np.ndarray, "7"]:
+    """The best similarity of the template onto a mesh, as FaceMesh.pose.
 
-    Args:    vertices_px: (V, 3) image px, z towards the viewer.   template_vertices: (V, 3), y up.
-    Returns: (7,) pitch, yaw, roll (degrees), x, y, z (px) of the template's centroid, px per unit.
+    Args:    vertices_px: image px, z towards the viewer.   template_vertices: y up.
+    Returns: pitch, yaw, roll (degrees), x, y, z (px) of the template's centroid, px per unit.
     """
     scale, rotation, shift = umeyama(template_vertices - template_vertices.mean(0), to_world(vertices_px))
     return np.concatenate([np.degrees(angles_from_rotation(rotation)), shift * [1, -1, 1], [scale]])

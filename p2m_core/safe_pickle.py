@@ -1,10 +1,11 @@
-"""Files of the older Pixel2Mesh ports, read without running what is in them."""
+"""Pickles of numpy arrays, read without running what is in them: files of the older Pixel2Mesh ports."""
 
 from __future__ import annotations
 
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 from p2m_core.errors import InputError
 
@@ -24,13 +25,13 @@ class _ArraysOnly(pickle.Unpickler):
         for name in ("ndarray", "dtype", "_reconstruct", "scalar")
     } | {("_codecs", "encode"), ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module, name)
 
 
-def load_arrays(path: str | Path) -> object:
+def load_arrays(path: str | Path) -> Any:
     """The numpy arrays of a pickle, in lists, tuples and dicts.
 
     Raises: InputError if the file holds anything else or is no pickle.

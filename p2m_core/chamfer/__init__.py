@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -117,12 +118,12 @@ class _SquaredTo(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, idx: Tensor) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, idx: Tensor) -> Tensor:
         ctx.save_for_backward(a, b, idx)
         return (a - gather(b, idx)).square().sum(-1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         a, b, idx = ctx.saved_tensors
         grad_a = 2 * grad[..., None] * (a - gather(b, idx))
         if not ctx.needs_input_grad[1]:

@@ -10,9 +10,11 @@ Frames, units, pixel origins and the signs of angles: docs/conventions.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Num
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 # --- head pose, as in AFLW2000-3D -----------------------------------------------------------------
 
 
-def rotation_from_angles(angles_rad: np.ndarray) -> np.ndarray:
+def rotation_from_angles(
+    angles_rad: Num[np.ndarray, "*batch 3"] | Sequence[float],
+) -> Float[np.ndarray, "*batch 3 3"]:
     """Rotation Rx(pitch) Ry(yaw) Rz(roll), with the signs of AFLW2000-3D.
 
     Args:    angles_rad: (..., 3) pitch, yaw, roll in radians.
@@ -32,7 +36,7 @@ def rotation_from_angles(angles_rad: np.ndarray) -> np.ndarray:
     (cx, cy, cz), (sx, sy, sz) = np.moveaxis(np.cos(angles_rad), -1, 0), np.moveaxis(np.sin(angles_rad), -1, 0)
     one, zero = np.ones_like(cx), np.zeros_like(cx)
 
-    def matrix(*entries):
+    def matrix(*entries: Any) -> np.ndarray:
         return np.stack(entries, -1).reshape(*cx.shape, 3, 3)
 
     rx = matrix(one, zero, zero, zero, cx, sx, zero, -sx, cx)
@@ -41,7 +45,7 @@ def rotation_from_angles(angles_rad: np.ndarray) -> np.ndarray:
     return rx @ ry @ rz
 
 
-def angles_from_rotation(rotation: np.ndarray) -> np.ndarray:
+def angles_from_rotation(rotation: Num[np.ndarray, "*batch 3 3"]) -> Float[np.ndarray, "*batch 3"]:
     """Pitch, yaw, roll in radians, the inverse of `rotation_from_angles`; yaw within [-pi/2, pi/2].
 
     Args:    rotation: (..., 3, 3).   Returns: (..., 3).
@@ -51,26 +55,36 @@ def angles_from_rotation(rotation: np.ndarray) -> np.ndarray:
     return np.stack([np.arctan2(r[..., 1, 2], r[..., 2, 2]), yaw, np.arctan2(r[..., 0, 1], r[..., 0, 0])], -1)
 
 
-def model_to_image(vertices: np.ndarray, pose_para: np.ndarray, height: int) -> np.ndarray:
+def model_to_image(
+    vertices: Num[np.ndarray, "*_ v 3"],
+    pose_para: Num[np.ndarray, "*batch 7"],
+    height: float | Num[np.ndarray, "*batch 1"],
+) -> Float[np.ndarray, "*batch v 3"]:
     """Model space to image px under AFLW2000-3D's weak perspective.
 
     Args:    vertices: (..., V, 3) model units, y up.
              pose_para: (..., 7) pitch, yaw, roll (rad), tx, ty, tz (px counted from 1, y up), scale (px per unit).
-             height: image height in px.
+             height: of the image, px; one for all, or (..., 1).
     Returns: (..., V, 3) image px of p2m_core.
     """
     pose_para = np.asarray(pose_para, np.float64)
     return turned_to_image(vertices @ np.swapaxes(rotation_from_angles(pose_para[..., :3]), -1, -2), pose_para, height)
 
 
-def turned_to_image(points: np.ndarray, pose_para: np.ndarray, height: int) -> np.ndarray:
+def turned_to_image(
+    points: Float[np.ndarray, "*batch v 3"],
+    pose_para: Float[np.ndarray, "*batch 7"],
+    height: float | Num[np.ndarray, "*batch 1"],
+) -> Float[np.ndarray, "*batch v 3"]:
     """The part of `model_to_image` after the rotation: points (..., V, 3) turned already -> (..., V, 3) image px."""
     place = points * pose_para[..., 6, None, None].astype(points.dtype) + pose_para[..., None, 3:6].astype(points.dtype)
     # The data set flips by y -> H + 1 - y with pixels from 1; from 0 that is H - y.
     return np.stack([place[..., 0] - 1, height - place[..., 1], place[..., 2]], -1)
 
 
-def pose_para_from_similarity(scale: float, rotation: np.ndarray, translation: np.ndarray, height: int) -> np.ndarray:
+def pose_para_from_similarity(
+    scale: float, rotation: Float[np.ndarray, "3 3"], translation: Float[np.ndarray, "3"], height: float
+) -> Float[np.ndarray, "7"]:
     """AFLW2000-3D's Pose_Para (7,) of a similarity that takes model space to image px with y up.
 
     Args:    scale, rotation (3, 3), translation (3,): x_up = scale * rotation @ v + translation, where
@@ -85,13 +99,13 @@ def pose_para_from_similarity(scale: float, rotation: np.ndarray, translation: n
 
 
 def project_perspective(
-    vertices: torch.Tensor,
+    vertices: Float[torch.Tensor, "*batch 3"],
     focal: tuple[float, float],
     centre: tuple[float, float],
     size_px: int,
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
     z_threshold: float | None = None,
-) -> torch.Tensor:
+) -> Float[torch.Tensor, "*batch 2"]:
     """Pinhole projection of object meshes, for grid_sample(align_corners=False).
 
     x = -f X / Z + c,  y = f Y / Z + c,  Z held at or below -|z_threshold| (the object lies at negative z).
@@ -112,11 +126,11 @@ def project_perspective(
 
 
 def perspective_to_px(
-    vertices: np.ndarray,
+    vertices: Num[np.ndarray, "*batch 3"],
     focal_px: tuple[float, float],
     centre_px: tuple[float, float],
     offset: tuple[float, float, float],
-) -> np.ndarray:
+) -> Float[np.ndarray, "*batch 3"]:
     """Image px of object meshes, for drawing: the camera of `project_perspective`, without its clamps.
 
     Args:    vertices: (..., 3) object frame.   offset: where the object frame's origin lies in the camera frame.

@@ -1,30 +1,33 @@
-"""p2m_core.geometry.mesh."""
+"""Triangle meshes as index arrays: edges, graph matrices, subdivision, boundary loops, mirror symmetry."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Int, Num
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
 
 
-def mesh_edges(faces: np.ndarray) -> np.ndarray:
-    """Undirected edges (E, 2) of triangles (F, 3), each once, smaller index first."""
+def mesh_edges(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, "e 2"]:
+    """The undirected edges of triangles, each once and sorted, smaller index first."""
     return np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1), axis=0)
 
 
-def undirected(edges: np.ndarray, count: int) -> sp.csr_matrix:
-    """The adjacency matrix (n, n) of edges (E, 2), without self loops."""
+def adjacency_matrix(edges: Int[np.ndarray, "e 2"], count: int) -> sp.csr_matrix:
+    """The symmetric 0/1 matrix (n, n) of undirected edges among `count` vertices, without self loops."""
     both = np.concatenate([edges, edges[:, ::-1]])
     return sp.csr_matrix((np.ones(len(both)), both.T), shape=(count, count))
 
 
-def rescaled_laplacian(edges: np.ndarray, count: int) -> sp.csr_matrix:
+def rescaled_laplacian(edges: Int[np.ndarray, "e 2"], count: int) -> sp.csr_matrix:
     """A = (2 / lambda_max) (I - D^-1/2 Adj D^-1/2) - I, the first Chebyshev polynomial of the graph Laplacian.
 
     Source: Defferrard et al., NeurIPS 2016; Pixel2Mesh's official code.
     """
-    graph = undirected(edges, count)
+    graph = adjacency_matrix(edges, count)
     root = sp.diags(1 / np.sqrt(np.maximum(np.asarray(graph.sum(1)).ravel(), 1)))
     laplacian = sp.identity(count) - root @ graph @ root
     start = np.random.default_rng(0).standard_normal(count)  # eigsh's own start is random
@@ -32,8 +35,8 @@ def rescaled_laplacian(edges: np.ndarray, count: int) -> sp.csr_matrix:
     return (2 / largest * laplacian - sp.identity(count)).tocsr()
 
 
-def subdivide(faces: np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
-    """Each triangle in four, (F, 3) -> (4 F, 3); the new vertex count + i lies between pairs[i].
+def subdivide(faces: Int[np.ndarray, "f 3"], pairs: Int[np.ndarray, "e 2"], count: int) -> Int[np.ndarray, "4*f 3"]:
+    """Each triangle in four; the new vertex count + i lies between the vertices pairs[i].
 
     Raises: ValueError if an edge of the triangles is not among the pairs.
     """
@@ -53,8 +56,10 @@ def subdivide(faces: np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
 
 
-def subdivided_faces(faces: np.ndarray, unpool: list[np.ndarray], count: int) -> tuple[np.ndarray, ...]:
-    """Faces of every level from those of the first; count: vertices of the finest level."""
+def subdivided_faces(
+    faces: Int[np.ndarray, "f 3"], unpool: Sequence[Int[np.ndarray, "_ 2"]], count: int
+) -> tuple[Int[np.ndarray, "_ 3"], ...]:
+    """Faces of every level from those of the first, `unpool` as of Template; count: vertices of the finest level."""
     levels, n = [np.asarray(faces, np.int64)], count - sum(len(pairs) for pairs in unpool)
     for pairs in unpool:
         levels.append(subdivide(levels[-1], pairs, n))
@@ -62,7 +67,7 @@ def subdivided_faces(faces: np.ndarray, unpool: list[np.ndarray], count: int) ->
     return tuple(levels)
 
 
-def boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
+def boundary_loops(faces: Int[np.ndarray, "f 3"]) -> list[Int[np.ndarray, "_"]]:
     """The vertices of each boundary loop, in order, longest first."""
     directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     _, inverse, uses = np.unique(np.sort(directed, 1), axis=0, return_inverse=True, return_counts=True)
@@ -85,8 +90,8 @@ def boundary_loops(faces: np.ndarray) -> list[np.ndarray]:
     return sorted(loops, key=len, reverse=True)
 
 
-def find_mirror(vertices: np.ndarray) -> np.ndarray:
-    """The index of each vertex's mirror image in x, (V,), or an empty array if the mesh is not symmetric."""
-    distance, mirror = cKDTree(vertices).query(vertices * [-1, 1, 1])
+def find_mirror(vertices: Num[np.ndarray, "v 3"]) -> Int[np.ndarray, "_"]:
+    """The vertex (V,) at the mirror image in x of each vertex, or an empty array if the mesh is not symmetric."""
+    distance, mirror = (np.asarray(x) for x in cKDTree(vertices).query(vertices * [-1, 1, 1]))
     symmetric = distance.max() < 1e-4 * np.ptp(vertices) and (mirror[mirror] == np.arange(len(mirror))).all()
     return mirror if symmetric else np.zeros(0, np.int64)

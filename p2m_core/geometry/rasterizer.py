@@ -1,19 +1,23 @@
-"""A z-buffer on the CPU, and a lit mesh by it: the renderer of synthetic faces and of every static picture.
+"""A z-buffer on the CPU, and a shaded mesh by it: the renderer of synthetic faces and of every static picture.
 
-numba saves the C extension or the OpenGL context that this would need otherwise: the same loop in
-numpy takes ten times as long.
+numba saves the C extension or the OpenGL context that this would need otherwise: the same loop in numpy takes ten
+times as long. Its functions carry `no_type_check`, since neither mypy nor the tests' shape checks look into them.
 """
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import cv2
 import numba
 import numpy as np
+from jaxtyping import Float, Float32, Int, Int32, Num, UInt8
 
 from p2m_core.face_mesh import to_world
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
+@no_type_check
 def _fill(x, y, z, faces, triangle, bary, depth):
     height, width = triangle.shape
     for f in range(faces.shape[0]):
@@ -47,8 +51,8 @@ def _fill(x, y, z, faces, triangle, bary, depth):
 
 
 def rasterize(
-    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int
+) -> tuple[Int32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Which triangle each pixel's centre sees.
 
     Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), either winding.
@@ -73,6 +77,7 @@ def rasterize(
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
+@no_type_check
 def _interpolate(values, faces, triangle, bary, out):
     for p in range(len(triangle)):
         a, b, c = faces[triangle[p], 0], faces[triangle[p], 1], faces[triangle[p], 2]
@@ -80,11 +85,16 @@ def _interpolate(values, faces, triangle, bary, out):
             out[p, k] = bary[p, 0] * values[a, k] + bary[p, 1] * values[b, k] + bary[p, 2] * values[c, k]
 
 
-def interpolate(values: np.ndarray, faces: np.ndarray, triangle: np.ndarray, bary: np.ndarray) -> np.ndarray:
+def interpolate(
+    values: Num[np.ndarray, "v c"],
+    faces: Int[np.ndarray, "f 3"],
+    triangle: Int[np.ndarray, "p"],
+    bary: Float[np.ndarray, "p 3"],
+) -> Float32[np.ndarray, "p c"]:
     """Values of vertices at points on triangles.
 
-    Args:    values: (V, C).   faces: (F, 3).   triangle: (P,) index of a face.   bary: (P, 3).
-    Returns: (P, C) float32.
+    Args:    values: at the vertices.   triangle: the index of each point's face.   bary: its weights there.
+    Returns: the values at the points.
     """
     out = np.empty((len(triangle), values.shape[1]), np.float32)  # every entry is written
     values = np.ascontiguousarray(values, np.float32)
@@ -93,6 +103,7 @@ def interpolate(values: np.ndarray, faces: np.ndarray, triangle: np.ndarray, bar
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
+@no_type_check
 def _vertex_normals(vertices, faces, out):
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
@@ -106,6 +117,7 @@ def _vertex_normals(vertices, faces, out):
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
+@no_type_check
 def _normalize(vectors, least):
     for p in range(len(vectors)):
         x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
@@ -113,15 +125,15 @@ def _normalize(vectors, least):
         vectors[p, 0], vectors[p, 1], vectors[p, 2] = x / length, y / length, z / length
 
 
-def normalized(vectors: np.ndarray, least: float = 1e-12) -> np.ndarray:
-    """Unit vectors (P, 3) along the given ones; shorter ones than `least` come out shorter than 1."""
+def normalized(vectors: Float[np.ndarray, "p 3"], least: float = 1e-12) -> Float[np.ndarray, "p 3"]:
+    """Unit vectors along the given ones; those shorter than `least` are divided by `least`."""
     vectors = np.array(vectors, order="C")
     _normalize(vectors, vectors.dtype.type(least))
     return vectors
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals, (V, 3); outward where faces wind counter-clockwise in a y-up frame."""
+def vertex_normals(vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
+    """Area-weighted unit normals; outward where faces wind counter-clockwise in a y-up frame."""
     vertices = np.ascontiguousarray(vertices)
     normals = np.zeros(vertices.shape, np.float64)
     _vertex_normals(vertices, np.ascontiguousarray(faces), normals)
@@ -139,6 +151,7 @@ _FILL = np.array([0.75, 0.05, 0.45]) / np.linalg.norm([0.75, 0.05, 0.45])
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
+@no_type_check
 def _resolve(
     picture, triangle, bary, xy, faces, normals, colors, alpha, supersample, wire_px, key, fill, ambient, strength
 ):
@@ -195,15 +208,15 @@ def _resolve(
 
 
 def draw_mesh(
-    background: np.ndarray,
-    vertices_px: np.ndarray,
-    faces: np.ndarray,
-    vertex_colors: np.ndarray | None = None,
+    background: UInt8[np.ndarray, "h w 3"],
+    vertices_px: Num[np.ndarray, "v 3"],
+    faces: Int[np.ndarray, "f 3"],
+    vertex_colors: Num[np.ndarray, "v 3"] | None = None,
     alpha: float = 1.0,
     supersample: int = 2,
     wire_px: float = 0.0,
-) -> np.ndarray:
-    """A lit, antialiased mesh over a photo or a plain background.
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A shaded, antialiased mesh over a photo or a plain background.
 
     Args:    background: (H, W, 3) uint8, left as it is.
              vertices_px: (V, 3) px of the background, z towards the viewer positive.
@@ -217,7 +230,8 @@ def draw_mesh(
     picture = np.array(background, np.uint8, order="C")
     vertices_px = np.asarray(vertices_px, np.float32)
     faces = np.ascontiguousarray(faces, np.int32)
-    rows, columns = window(vertices_px, *picture.shape[:2], rim_px=1)
+    height, width = picture.shape[:2]
+    rows, columns = window(vertices_px, height, width, rim_px=1)
     if rows.stop <= rows.start or columns.stop <= columns.start:
         return picture
     # The centre of the first pixel is 0 on either grid, so its corner, -0.5, is what stays in place.
@@ -239,9 +253,9 @@ def draw_mesh(
     return picture
 
 
-def window(points_px: np.ndarray, height: int, width: int, rim_px: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of a picture that points (N, 2 or 3) and a rim about them span: a small face in a large photo
-    is drawn there alone. Points that are not finite do not count."""
+def window(points_px: Num[np.ndarray, "n _"], height: int, width: int, rim_px: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of a picture that points (N, 2 or 3) and a rim about them span, so that a small face in a large
+    photo is drawn in that part alone. Points that are not finite are ignored."""
     xy = points_px[np.isfinite(points_px).all(1), :2]
     if not len(xy):
         return slice(0, 0), slice(0, 0)
@@ -251,8 +265,8 @@ def window(points_px: np.ndarray, height: int, width: int, rim_px: int = 0) -> t
 
 
 def depth_and_normals(
-    vertices_px: np.ndarray, faces: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
+    vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
     """What each pixel's centre sees of a mesh.
 
     Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), outward in a y-up frame.
@@ -271,8 +285,8 @@ def depth_and_normals(
     return depth, normals
 
 
-def photo_colors(photo: np.ndarray, vertices_px: np.ndarray) -> np.ndarray:
-    """The photo's colour under each vertex, bilinear, (V, 3) uint8; outside it, that of its edge."""
+def photo_colors(photo: UInt8[np.ndarray, "h w 3"], vertices_px: Num[np.ndarray, "v _"]) -> UInt8[np.ndarray, "v 3"]:
+    """The photo's colour under each vertex, bilinear; for a vertex outside it, that of the nearest edge pixel."""
     x, y = np.ascontiguousarray(vertices_px[:, :2].T, np.float32)
     colors = [  # OpenCV's maps end at 32767 entries
         cv2.remap(photo, a[None], b[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]

@@ -5,13 +5,17 @@ numba saves the search for candidates that numpy would need: the loop passes ove
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numba
 import numpy as np
+from jaxtyping import Float, Int, Num
 
 SLACK = 1e-9  # how far below 0 a weight may be, so that no ray slips through between two triangles
 
 
 @numba.njit(cache=True, nogil=True)
+@no_type_check
 def _meet(origin, direction, corners):
     """Distance to a triangle's plane, in lengths of `direction`, and the weights of its corners 1 and 2 there."""
     ux, uy, uz = corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1], corners[1, 2] - corners[0, 2]
@@ -28,6 +32,7 @@ def _meet(origin, direction, corners):
 
 
 @numba.njit(cache=True, nogil=True)
+@no_type_check
 def _cast(origins, directions, corners, reach, last, hit, weights):
     for i in range(len(origins)):
         best = -1.0
@@ -49,8 +54,12 @@ def _cast(origins, directions, corners, reach, last, hit, weights):
 
 
 def cast_rays(
-    origins: np.ndarray, directions: np.ndarray, vertices: np.ndarray, triangles: np.ndarray, last: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+    origins: Num[np.ndarray, "*one_or_n 3"],
+    directions: Num[np.ndarray, "n 3"],
+    vertices: Num[np.ndarray, "v 3"],
+    triangles: Int[np.ndarray, "f 3"],
+    last: bool = False,
+) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
     """The triangle that each ray meets first, or last.
 
     Args:    origins: (N, 3), or (3,) for all.   directions: (N, 3) of length 1.   vertices: (V, 3).
@@ -66,13 +75,16 @@ def cast_rays(
 
 
 @numba.njit(cache=True, nogil=True)
+@no_type_check
 def _meet_pairs(origins, directions, corners, distance, weights):
     for i in range(len(origins)):
         distance[i], b, c = _meet(origins[i], directions[i], corners[i])
         weights[i, 0], weights[i, 1], weights[i, 2] = 1 - b - c, b, c
 
 
-def meet_planes(origins: np.ndarray, directions: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def meet_planes(
+    origins: Num[np.ndarray, "n 3"], directions: Num[np.ndarray, "n 3"], corners: Num[np.ndarray, "n 3 3"]
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
     """Where each ray meets the plane of its own triangle.
 
     Args:    origins, directions: (N, 3).   corners: (N, 3, 3) of the triangles.

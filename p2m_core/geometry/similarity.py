@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from importlib import import_module
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:  # torch takes 400 MB, which a process that only draws faces can do without
-    import torch
-
-Points = TypeVar("Points", np.ndarray, "torch.Tensor")
+from jaxtyping import Float, Num
 
 
-def umeyama(source: Points, target: Points) -> tuple[Points, Points, Points]:
+def umeyama(
+    source: Num[Any, "*batch n 3"], target: Num[Any, "*batch n 3"]
+) -> tuple[Float[Any, "*batch"], Float[Any, "*batch 3 3"], Float[Any, "*batch 3"]]:
     """The similarity that takes `source` nearest to `target` in the least squares.
 
-    Args:    source, target: (..., N, 3), arrays or tensors. Arrays are computed in float64.
-    Returns: scale (...), rotation (..., 3, 3), translation (..., 3): target ~ scale source @ rotation.T + translation.
+    Args:    source, target: both arrays or both tensors. Arrays are computed in float64.
+    Returns: scale, rotation, translation: target ~ scale source @ rotation.T + translation.
     Source:  Umeyama, PAMI 1991.
 
     >>> source = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
@@ -26,11 +25,12 @@ def umeyama(source: Points, target: Points) -> tuple[Points, Points, Points]:
     >>> np.allclose(rotation @ [1, 0, 0], [0, 1, 0])  # a quarter turn from x to y
     True
     """
+    xp: Any = np
     if isinstance(source, np.ndarray):
-        xp, source, target = np, np.asarray(source, np.float64), np.asarray(target, np.float64)
+        source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     else:
-        import torch as xp
-    source_mean, target_mean = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
+        xp = import_module("torch")  # 400 MB, which a process that only draws faces can do without
+    source_mean, target_mean = (xp.mean(points, -2, keepdims=True) for points in (source, target))
     x, y = source - source_mean, target - target_mean
     u, s, vt = xp.linalg.svd(xp.swapaxes(y, -1, -2) @ x)
     sign = xp.ones_like(s)
@@ -41,18 +41,19 @@ def umeyama(source: Points, target: Points) -> tuple[Points, Points, Points]:
     return scale, rotation, translation
 
 
-def aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def aligned(
+    source: Num[np.ndarray, "*batch n 3"], target: Num[np.ndarray, "*batch n 3"]
+) -> Float[np.ndarray, "*batch n 3"]:
     """`source` under the best similarity onto `target`, (..., N, 3) float64."""
     scale, rotation, translation = umeyama(source, target)
     rotated = np.asarray(source, np.float64) @ np.swapaxes(rotation, -1, -2)
     return scale[..., None, None] * rotated + translation[..., None, :]
 
 
-def procrustes_mean(shapes: np.ndarray) -> np.ndarray:
+def procrustes_mean(shapes: Num[np.ndarray, "n points 3"]) -> Float[np.ndarray, "points 3"]:
     """The mean shape by generalised Procrustes: 5 rounds from the first shape.
 
-    Args:    shapes: (N, 68, 3).
-    Returns: (68, 3), centred, of unit Frobenius norm.
+    Returns: centred, of unit Frobenius norm.
     """
     shapes = np.asarray(shapes, np.float64)
 

@@ -12,21 +12,24 @@ face model's vertices. Each of the 68 landmarks is a fixed point of a triangle.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Float, Float32, Int, Int64, Num
 from scipy.sparse.csgraph import connected_components
 
 from p2m_core.geometry.mesh import (
+    adjacency_matrix,
     boundary_loops,
     find_mirror,
     mesh_edges,
     rescaled_laplacian,
     subdivide,
     subdivided_faces,
-    undirected,
 )
 
 ELLIPSOID_M = (0.28, 0.2, 0.2)  # half axes, near those of Pixel2Mesh's
@@ -49,12 +52,12 @@ class Template:
     ([[0, 3, 4], [3, 1, 5], [4, 5, 2], [3, 5, 4]], [[0, 1], [0, 2], [1, 2]])
     """
 
-    vertices: np.ndarray
-    faces: tuple[np.ndarray, ...]
-    unpool: tuple[np.ndarray, ...]
-    landmark_faces: np.ndarray
-    landmark_bary: np.ndarray
-    mirror: np.ndarray
+    vertices: Float32[np.ndarray, "v 3"]
+    faces: tuple[Int64[np.ndarray, "_ 3"], ...]
+    unpool: tuple[Int64[np.ndarray, "_ 2"], ...]
+    landmark_faces: Int64[np.ndarray, "landmarks 3"]
+    landmark_bary: Float[np.ndarray, "landmarks 3"]
+    mirror: Int64[np.ndarray, "_"]
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -65,7 +68,7 @@ class Template:
         return tuple(sizes)
 
     @cached_property
-    def edges(self) -> tuple[np.ndarray, ...]:
+    def edges(self) -> tuple[Int64[np.ndarray, "_ 2"], ...]:
         """Undirected edges of each level, (E_k, 2), sorted."""
         return tuple(mesh_edges(faces) for faces in self.faces)
 
@@ -79,12 +82,12 @@ class Template:
         """The map from vertices to the mean of their neighbours, each level: Laplacian coordinate = x - mean."""
         means = []
         for edges, n in zip(self.edges, self.counts, strict=True):
-            graph = undirected(edges, n)
+            graph = adjacency_matrix(edges, n)
             means.append((sp.diags(1 / np.maximum(np.asarray(graph.sum(1)).ravel(), 1)) @ graph).tocsr())
         return tuple(means)
 
-    def landmarks(self, vertices: np.ndarray) -> np.ndarray:
-        """The 68 landmarks of finest-level vertices, (..., V, 3) -> (..., 68, 3)."""
+    def landmarks(self, vertices: Num[np.ndarray, "*batch v 3"]) -> Float[np.ndarray, "*batch landmarks 3"]:
+        """The 68 landmarks of finest-level vertices, (..., V, 3) -> (..., 68, 3); none where there are none."""
         return (vertices[..., self.landmark_faces, :] * self.landmark_bary[..., None]).sum(-2)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -107,8 +110,8 @@ class Template:
         )
 
     @staticmethod
-    def from_mesh(vertices: np.ndarray, faces: np.ndarray, levels: int) -> Template:
-        """A template of any triangle mesh (V, 3), (F, 3): its midpoint subdivisions as further levels."""
+    def from_mesh(vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], levels: int) -> Template:
+        """A template of any triangle mesh: its midpoint subdivisions as further levels."""
         vertices, unpool = np.asarray(vertices, np.float64), []
         level_faces = [np.asarray(faces, np.int64)]
         for _ in range(levels - 1):
@@ -116,12 +119,20 @@ class Template:
             level_faces.append(subdivide(level_faces[-1], pairs, len(vertices)))
             vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
             unpool.append(pairs)
-        none = np.zeros((0, 3))
-        return Template(
-            np.float32(vertices), tuple(level_faces), tuple(unpool), none.astype(int), none, find_mirror(vertices)
-        )
+        return Template.without_landmarks(vertices, level_faces, unpool)
 
-    def report(self) -> list[dict[str, object]]:
+    @staticmethod
+    def without_landmarks(
+        vertices: Num[np.ndarray, "v 3"],
+        faces: Sequence[Int[np.ndarray, "_ 3"]],
+        unpool: Sequence[Int[np.ndarray, "_ 2"]],
+    ) -> Template:
+        """A template of its levels that is not registered on a face."""
+        none = np.zeros((0, 3))
+        mirror = find_mirror(vertices)
+        return Template(vertices.astype(np.float32), tuple(faces), tuple(unpool), none.astype(int), none, mirror)
+
+    def report(self) -> list[dict[str, Any]]:
         """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
         rows = []
         for faces, edges, n in zip(self.faces, self.edges, self.counts, strict=True):
@@ -135,7 +146,7 @@ class Template:
                     "faces": len(faces),
                     "manifold": bool(uses.max() <= 2),
                     "winding consistent": len(np.unique(directed, axis=0)) == len(directed),
-                    "components": int(connected_components(undirected(edges, n), directed=False)[0]),
+                    "components": int(connected_components(adjacency_matrix(edges, n), directed=False)[0]),
                     "boundary loops": sorted(len(loop) for loop in boundary_loops(faces)),
                     "mirror symmetric": len(self.mirror) > 0,
                     "edge length max/median": round(float(length.max() / np.median(length)), 2),
@@ -147,8 +158,10 @@ class Template:
 # --- the semi-sphere ------------------------------------------------------------------------------
 
 
-def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:
-    """A triangulated disc of radius 1: points (1 + 3 r (r + 1), 2) in rings, faces (6 r^2, 3) counter-clockwise."""
+def hexagonal_disc(
+    rings: int,
+) -> tuple[Float[np.ndarray, "1+3*{rings}*({rings}+1) 2"], Int[np.ndarray, "6*{rings}**2 3"]]:
+    """A triangulated disc of radius 1: points in rings about the centre, faces counter-clockwise."""
     cells = [(q, r) for q in range(-rings, rings + 1) for r in range(-rings, rings + 1) if abs(q + r) <= rings]
     number = {cell: k for k, cell in enumerate(cells)}
     q, r = np.array(cells).T
@@ -171,6 +184,9 @@ def ellipsoid(levels: int) -> Template:
 
 
 def semi_sphere(rings: int, levels: int) -> Template:
-    """A left-right symmetric cap, as a disc: x, y in the unit circle, z = 0 (the cap opens when it is registered)."""
+    """The left-right symmetric template of faces, as a flat disc: x, y in the unit circle, z = 0.
+
+    Registration on a face model (morphable/registration.py) gives it its shape.
+    """
     points, faces = hexagonal_disc(rings)
     return Template.from_mesh(np.concatenate([points, np.zeros((len(points), 1))], 1), faces, levels)

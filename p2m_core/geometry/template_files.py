@@ -1,23 +1,25 @@
-"""Templates as files: any mesh, the .dat pickles of older ports, .npz; and one OBJ a level out."""
+"""Template files: `load_template` reads meshes, .npz and the .dat of older ports, `save_template` writes OBJ."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int
 
 from p2m_core.errors import InputError
 from p2m_core.files import read_npz, write_text
-from p2m_core.geometry.mesh import find_mirror, subdivided_faces, undirected
+from p2m_core.geometry.mesh import adjacency_matrix, subdivided_faces
 from p2m_core.geometry.template import Template
 from p2m_core.safe_pickle import load_arrays
 
 
 def load_template(path: str | Path, levels: int = 4) -> Template:
-    """A template from a `.dat` pickle of the older ports, an `.npz` (coord, faces1, unpool1 ...), or any mesh file
-    that trimesh reads.
+    """Read a template.
 
-    Raises: InputError for a file that is neither, or a pickle that holds more than numpy arrays.
+    Args:   path: a `.dat` pickle of the older ports, an `.npz` (coord, faces1, unpool1 ...), or any mesh that trimesh
+            reads.   levels: of a template that is made of a mesh; the other files hold their own.
+    Raises: InputError if the file is none of these, or a pickle that holds more than numpy arrays.
 
     >>> from p2m_core.config.paths import resolve
     >>> load_template(resolve("configs/unit-sphere.obj"), levels=2).counts
@@ -27,13 +29,13 @@ def load_template(path: str | Path, levels: int = 4) -> Template:
     if not path.exists():
         raise InputError(path, "", "is missing", "give the path of an .obj, .ply, .npz or .dat template")
     if path.suffix == ".npz":
-        return load_npz(path)
+        return _load_npz(path)
     if path.suffix == ".dat":
-        return load_dat(path)
+        return _load_dat(path)
     import trimesh
 
     try:
-        mesh = trimesh.load(path, force="mesh", process=False)
+        mesh = trimesh.load_mesh(path, process=False)
     except Exception as error:  # trimesh raises whatever its readers do
         raise InputError(path, "", f"cannot be read as a mesh: {error}", "give an .obj, .ply or .dat") from error
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
@@ -57,16 +59,57 @@ def save_template(template: Template, folder: str | Path, stem: str = "template"
     return paths
 
 
-def triangles_of_graph(edges: np.ndarray, count: int) -> np.ndarray:
-    """All triangles (F, 3) of a graph with edges (E, 2), wound alike where it is a surface."""
-    graph = undirected(edges, count)
+def _load_npz(path: Path) -> Template:
+    """A template from arrays: coord (n1, 3), faces1 (F1, 3), and the pairs of new vertices unpool1, unpool2 ..."""
+    remedy = "give arrays coord, faces1, unpool1 ..."
+    content = read_npz(path, remedy)
+    try:
+        vertices, faces = np.asarray(content["coord"], np.float64), np.asarray(content["faces1"], np.int64)
+        unpool = [
+            np.asarray(content[f"unpool{k}"], np.int64)
+            for k in range(1, 1 + sum(name.startswith("unpool") for name in content))
+        ]
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        if not np.isfinite(vertices).all():
+            raise ValueError("coordinates are not finite")
+        levels = subdivided_faces(faces, unpool, len(vertices))
+        return Template.without_landmarks(vertices, levels, unpool)
+    except (LookupError, ValueError, TypeError) as error:
+        raise InputError(path, "", f"is not a template: {error}", remedy) from error
+
+
+def _load_dat(path: Path) -> Template:
+    """A `.dat` of older ports: [coordinates, support of each level, [unpool ...], 2 paddings, [laplace ...]]."""
+    content = load_arrays(path)
+    try:
+        vertices = np.asarray(content[0], np.float64)
+        levels = len(content) - 5
+        edges = np.asarray(content[1][1][0], np.int64)
+        unpool = tuple(np.asarray(pairs, np.int64).reshape(-1, 2) for pairs in content[1 + levels])
+        if len(unpool) != levels - 1 or vertices.shape[1] != 3:
+            raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
+        first = _triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        faces = subdivided_faces(first, list(unpool), len(vertices))
+    except (TypeError, IndexError, ValueError, KeyError) as error:
+        raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
+    return Template.without_landmarks(vertices, faces, unpool)
+
+
+def _triangles_of_graph(edges: Int[np.ndarray, "e 2"], count: int) -> Int[np.ndarray, "f 3"]:
+    """All triangles of a graph, with consistent winding where it is a surface."""
+    graph = adjacency_matrix(edges, count)
     neighbours = [set(graph.indices[graph.indptr[v] : graph.indptr[v + 1]].tolist()) for v in range(count)]
     faces = [(a, b, c) for a, b in edges.tolist() for c in sorted(neighbours[a] & neighbours[b]) if b < c]
+    if not faces:
+        raise ValueError("its edges form no triangle")
     return _wind_alike(np.array(faces))
 
 
-def _wind_alike(faces: np.ndarray) -> np.ndarray:
-    """Flip triangles so that neighbours run through their common edge in opposite directions."""
+def _wind_alike(faces: Int[np.ndarray, "f 3"]) -> Int[np.ndarray, "f 3"]:
+    """Flip triangles so that neighbours have their common edge in opposite directions."""
     faces = faces.copy()
     at_edge: dict[tuple[int, int], list[int]] = {}
     for f, (a, b, c) in enumerate(faces.tolist()):
@@ -87,44 +130,3 @@ def _wind_alike(faces: np.ndarray) -> np.ndarray:
                         done[f] = True
                         queue.append(f)
     return faces
-
-
-def load_dat(path: Path) -> Template:
-    """A `.dat` of older ports: [coordinates, support of each level, [unpool ...], 2 paddings, [laplace ...]]."""
-    content = load_arrays(path)
-    try:
-        vertices = np.asarray(content[0], np.float64)
-        levels = len(content) - 5
-        edges = np.asarray(content[1][1][0], np.int64)
-        unpool = tuple(np.asarray(pairs, np.int64).reshape(-1, 2) for pairs in content[1 + levels])
-        if len(unpool) != levels - 1 or vertices.shape[1] != 3:
-            raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
-        first = triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
-        for pairs in unpool:
-            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
-        faces = subdivided_faces(first, list(unpool), len(vertices))
-    except (TypeError, IndexError, ValueError, KeyError) as error:
-        raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
-    none = np.zeros((0, 3))
-    return Template(np.float32(vertices), faces, unpool, none.astype(int), none, find_mirror(vertices))
-
-
-def load_npz(path: Path) -> Template:
-    """A template from arrays: coord (n1, 3), faces1 (F1, 3), and the pairs of new vertices unpool1, unpool2 ..."""
-    remedy = "give arrays coord, faces1, unpool1 ..."
-    content = read_npz(path, remedy)
-    try:
-        vertices, faces = np.asarray(content["coord"], np.float64), np.asarray(content["faces1"], np.int64)
-        unpool = [
-            np.asarray(content[f"unpool{k}"], np.int64)
-            for k in range(1, 1 + sum(name.startswith("unpool") for name in content))
-        ]
-        for pairs in unpool:
-            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
-        if not np.isfinite(vertices).all():
-            raise ValueError("coordinates are not finite")
-        levels = subdivided_faces(faces, unpool, len(vertices))
-        none = np.zeros((0, 3))
-        return Template(np.float32(vertices), levels, tuple(unpool), none.astype(int), none, find_mirror(vertices))
-    except (LookupError, ValueError, TypeError) as error:
-        raise InputError(path, "", f"is not a template: {error}", remedy) from error

@@ -15,9 +15,11 @@ benchmarks/fitting.py for landmarks left out of the fit, and for the dense error
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Num
 
 from p2m_core.geometry.camera import model_to_image, pose_para_from_similarity, rotation_from_angles
 from p2m_core.geometry.crop import face_size
@@ -38,17 +40,17 @@ class Fit:
     beyond_3_sigma   (N,)          share of the coefficients that are implausible
     """
 
-    pose_para: np.ndarray
-    shape: np.ndarray
-    expression: np.ndarray
-    residual_percent: np.ndarray
-    beyond_3_sigma: np.ndarray
+    pose_para: Float[np.ndarray, "n 7"]
+    shape: Float[np.ndarray, "n _"]
+    expression: Float[np.ndarray, "n _"]
+    residual_percent: Float[np.ndarray, "n"]
+    beyond_3_sigma: Float[np.ndarray, "n"]
 
 
 def fit_landmarks(
     model: FaceModel,
-    landmarks_px: np.ndarray,
-    heights: np.ndarray,
+    landmarks_px: Num[np.ndarray, "..."],
+    heights: Num[np.ndarray, "..."] | Sequence[float],
     noise_percent: float = 0.5,
     shape_components: int | None = None,
     rounds: int = 6,
@@ -109,19 +111,21 @@ def _similarities(points: np.ndarray) -> np.ndarray:
     return np.stack([*axes, *(np.cross(axis, centred) for axis in axes), centred]).reshape(7, -1).T
 
 
-def mean_face_residual(model: FaceModel, landmarks_px: np.ndarray) -> np.ndarray:
-    """nme68-3d of the model's mean face under the best similarity, (N, 68, 3) px -> (N,) percent.
+def mean_face_residual(model: FaceModel, landmarks_px: Num[np.ndarray, "n 68 3"]) -> Float[np.ndarray, "n"]:
+    """nme68-3d of the model's mean face under the best similarity, percent.
 
     What `fit_landmarks` has to beat: pose without shape.
     """
     return nme68_3d(mean_face_floor(landmarks_px, model.mean[model.landmark_idx] * _Y_UP), landmarks_px)
 
 
-def guess_depth(model: FaceModel, landmarks_px: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
-    """Landmarks with the z of the mean face, which is turned as is known and laid on their x and y.
+def guess_depth(
+    model: FaceModel, landmarks_px: Num[np.ndarray, "n 68 _"], angles_rad: Num[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "n 68 3"]:
+    """Landmarks with the z of the mean face, rotated by the known angles and scaled and moved onto their x and y.
 
-    Args:    landmarks_px: (N, 68, 3), z is ignored.   angles_rad: (N, 3) pitch, yaw, roll as in AFLW2000-3D.
-    Returns: (N, 68, 3); z counts from the landmarks' mean.
+    Args:    landmarks_px: a z is ignored.   angles_rad: pitch, yaw, roll as in AFLW2000-3D.
+    Returns: z is 0 at the landmarks' mean.
     """
     mean = model.mean[model.landmark_idx].astype(np.float64)
     turned = mean @ np.swapaxes(rotation_from_angles(angles_rad), -1, -2) * _Y_UP

@@ -59,7 +59,7 @@ def read_mat(
     path = Path(path)
     if not zip_files.is_file(path):
         raise InputError(path, "", "is missing", remedy)
-    source = path if path.is_file() else io.BytesIO(zip_files.read_bytes(path))
+    source: Any = path if path.is_file() else io.BytesIO(zip_files.read_bytes(path))  # the stubs want names
     try:
         content = scipy.io.loadmat(source, variable_names=(struct,) if struct else (*fields, *optional))
     except NotImplementedError as error:  # scipy's word for HDF5
@@ -71,21 +71,17 @@ def read_mat(
         if not (isinstance(record, np.ndarray) and record.size == 1 and record.dtype.names):
             raise InputError(path, struct, "is missing, or no single struct", remedy)
         content = {name: record[name].item() for name in record.dtype.names}
-    for field in (*fields, *optional):
+    for field in fields:
         if field not in content:
-            if field in optional:
-                continue
             raise InputError(path, field, "is missing", remedy)
-        values = content[field]
-        if not (isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.number) and np.isrealobj(values)):
-            raise InputError(path, field, "is not made of real numbers", remedy)
-    return content
+    wanted = [field for field in (*fields, *optional) if field in content]
+    return {field: _real(path, field, content[field], remedy) for field in wanted}
 
 
 def write_mat(path: str | Path, content: dict[str, np.ndarray]) -> None:
     """Write a MATLAB file, compressed, whole or not at all; equal content gives equal bytes."""
     stream = io.BytesIO()
-    scipy.io.savemat(stream, content, do_compression=True)
+    scipy.io.savemat(stream, content, do_compression=True)  # type: ignore[arg-type]  # the stubs want names
     # The first 116 bytes are free text, in which scipy puts the time of day.
     header = b"MATLAB 5.0 MAT-file, written by p2m_core".ljust(116)
     write_bytes(path, header + stream.getvalue()[116:])
@@ -159,9 +155,9 @@ def _load_3ddfa_v2(path: Path) -> FaceModel:
         problem = f"is missing: {path.name} holds no standard deviations"
         raise InputError(sigma_path, "", problem, "copy it from the folder configs of 3DDFA_V2")
     deviations = _pickled(sigma_path, ("std",))["std"].ravel()[_POSE_NUMBERS:]
-    sigmas = deviations[:_SHAPE_NUMBERS], deviations[_SHAPE_NUMBERS:]
-    # More directions than standard deviations: those that 3DDFA_V2 leaves out too.
-    bases = (content[name][..., : len(sigma)] for name, sigma in zip(("w_shp", "w_exp"), sigmas, strict=True))
+    shape_sigma, expression_sigma = deviations[:_SHAPE_NUMBERS], deviations[_SHAPE_NUMBERS:]
+    # Directions beyond the standard deviations are left out, as in 3DDFA_V2.
+    shape, expression = content["w_shp"][..., : len(shape_sigma)], content["w_exp"][..., : len(expression_sigma)]
     places = content["keypoints"].ravel()
     first = places[::3]
     if places.size != 3 * 68 or (first % 3).any() or (places.reshape(-1, 3) - first[:, None] != [0, 1, 2]).any():
@@ -169,8 +165,8 @@ def _load_3ddfa_v2(path: Path) -> FaceModel:
     return _assemble(
         path.stem,
         mean=(path, "u", content["u"]),
-        bases=tuple((path, name, basis) for name, basis in zip(("w_shp", "w_exp"), bases, strict=True)),
-        sigmas=tuple((sigma_path, "std", sigma) for sigma in sigmas),
+        bases=((path, "w_shp", shape), (path, "w_exp", expression)),
+        sigmas=((sigma_path, "std", shape_sigma), (sigma_path, "std", expression_sigma)),
         triangles=triangles,
         landmark_idx=(path, "keypoints", first // 3),
         first_index=0,
@@ -209,9 +205,9 @@ def _pickled(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
     return {field: _real(path, field, content[field]) for field in fields}
 
 
-def _real(path: Path, field: str, values: Any) -> np.ndarray:
+def _real(path: Path, field: str, values: Any, remedy: str = _ORIGINAL) -> np.ndarray:
     if not (isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.number) and np.isrealobj(values)):
-        raise InputError(path, field, "is not made of real numbers", _ORIGINAL)
+        raise InputError(path, field, "is not made of real numbers", remedy)
     return values
 
 
@@ -239,12 +235,12 @@ def _assemble(
 ) -> FaceModel:
     """The model of its files' arrays, shape before expression, each checked against the others."""
     path, field, values = mean
-    vertices = values.astype(np.float64).ravel()
-    if not vertices.size or vertices.size % 3:
-        raise InputError(path, field, f"has {vertices.size} numbers, not x, y, z of vertices", _REMEDY)
-    if not np.isfinite(vertices).all():
+    numbers = values.astype(np.float64).ravel()
+    if not numbers.size or numbers.size % 3:
+        raise InputError(path, field, f"has {numbers.size} numbers, not x, y, z of vertices", _REMEDY)
+    if not np.isfinite(numbers).all():
         raise InputError(path, field, "has entries that are not finite", _REMEDY)
-    vertices = vertices.reshape(-1, 3)
+    vertices = numbers.reshape(-1, 3)
     (shape_basis, shape_sigma), (expression_basis, expression_sigma) = (
         _directions(basis, sigma, len(vertices)) for basis, sigma in zip(bases, sigmas, strict=True)
     )

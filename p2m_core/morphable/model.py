@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Float32, Int, Num
 from scipy import sparse
 
 
@@ -27,11 +28,13 @@ class LinearPoints:
     shape_basis      (T, 3, K) float32    expression_basis (T, 3, M) float32
     """
 
-    mean: np.ndarray
-    shape_basis: np.ndarray
-    expression_basis: np.ndarray
+    mean: Float[np.ndarray, "v 3"]
+    shape_basis: Float[np.ndarray, "v 3 _"]
+    expression_basis: Float[np.ndarray, "v 3 _"]
 
-    def vertices(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
+    def vertices(
+        self, shape: Num[np.ndarray, "*#batch _"], expression: Num[np.ndarray, "*#batch _"]
+    ) -> Float32[np.ndarray, "*#batch v 3"]:
         """mean + shape_basis @ shape + expression_basis @ expression.
 
         Args:    shape: (..., k) with k <= K, missing ones count as 0.   expression: (..., m) with m <= M.
@@ -54,18 +57,20 @@ class FaceModel(LinearPoints):
     Source: Blanz and Vetter, SIGGRAPH 1999; Paysan et al., AVSS 2009.
     """
 
-    shape_sigma: np.ndarray
-    expression_sigma: np.ndarray
-    triangles: np.ndarray
-    landmark_idx: np.ndarray
+    shape_sigma: Float[np.ndarray, "k"]
+    expression_sigma: Float[np.ndarray, "m"]
+    triangles: Int[np.ndarray, "f 3"]
+    landmark_idx: Int[np.ndarray, "68"]
     name: str = "face model"
 
-    def at(self, vertex_idx: np.ndarray) -> LinearPoints:
-        """The model of some of its vertices: (T,) int -> LinearPoints of T points."""
+    def at(self, vertex_idx: Int[np.ndarray, "t"]) -> LinearPoints:
+        """The model of some of its vertices."""
         return LinearPoints(self.mean[vertex_idx], self.shape_basis[vertex_idx], self.expression_basis[vertex_idx])
 
-    def landmarks(self, shape: np.ndarray, expression: np.ndarray) -> np.ndarray:
-        """The 68 landmarks, (..., k), (..., m) -> (..., 68, 3) float32, model units."""
+    def landmarks(
+        self, shape: Num[np.ndarray, "*#batch _"], expression: Num[np.ndarray, "*#batch _"]
+    ) -> Float32[np.ndarray, "*#batch 68 3"]:
+        """The 68 landmarks, model units; coefficients as of `vertices`."""
         return self.at(self.landmark_idx).vertices(shape, expression)
 
     def sampled(self, operator: sparse.spmatrix) -> LinearPoints:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import trimesh
+from jaxtyping import Float, Int, Num
 from scipy.ndimage import gaussian_filter1d, minimum_filter1d
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
@@ -25,14 +27,16 @@ FACE_WIDTH_MM = (90, 220)  # between the outer ends of the jaw; outside, a model
 SLIVER = 0.02  # a triangle's height over its longest edge, below which it is degenerate
 
 
-def inner_point(model: FaceModel) -> np.ndarray:
-    """A point (3,) inside the mean head, at the nose's height and between the ears."""
+def inner_point(model: FaceModel) -> Float[np.ndarray, "3"]:
+    """A point inside the mean head, at the nose's height and between the ears."""
     landmarks = model.mean[model.landmark_idx].astype(np.float64)
     return np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])
 
 
-def facing_outwards(vertices: np.ndarray, triangles: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """The triangles (F', 3) of the largest part of a mesh that faces away from a centre inside it.
+def facing_outwards(
+    vertices: Float[np.ndarray, "v 3"], triangles: Int[np.ndarray, "f 3"], centre: Float[np.ndarray, "3"]
+) -> Int[np.ndarray, "kept 3"]:
+    """The triangles of the largest part of a mesh that faces away from a centre inside it.
 
     Left out are the insides of lids, lips and nostrils, which a ray from the centre meets besides the skin.
     """
@@ -49,7 +53,7 @@ def facing_outwards(vertices: np.ndarray, triangles: np.ndarray, centre: np.ndar
 
 def _capped(triangles: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
     """A face (F, 3) over `count` vertices with all holes closed: map (V + holes, V), triangles."""
-    rows, parts = [sp.identity(count)], [triangles]
+    rows, parts = [sp.csr_matrix(sp.identity(count))], [triangles]
     for k, loop in enumerate(boundary_loops(triangles)[1:]):
         shares = (np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop))
         rows.append(sp.csr_matrix(shares, shape=(1, count)))
@@ -100,12 +104,16 @@ def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]
     operator = (operator @ to_capped).tocsr()
     vertices = operator @ mean
     carrier, bary = nearest_points(vertices, disc.faces[-1], mean[model.landmark_idx])
-    template = Template(np.float32(vertices), disc.faces, disc.unpool, disc.faces[-1][carrier], bary, disc.mirror)
+    template = Template(
+        vertices.astype(np.float32), disc.faces, disc.unpool, disc.faces[-1][carrier], bary, disc.mirror
+    )
     return template, operator
 
 
-def nearest_points(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest point of a mesh to each of `points` (P, 3): triangle (P,) and barycentric weights (P, 3)."""
+def nearest_points(
+    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], points: Float[np.ndarray, "p 3"]
+) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
+    """The nearest point of a mesh to each of `points`: its triangle, and its barycentric weights there."""
     corners = vertices[faces]
     triangle, weights = [], []
     for point in points:
@@ -132,10 +140,12 @@ def face_template(model: FaceModel, rings: int = 6, levels: int = 4) -> tuple[Te
 # --- how good it is -------------------------------------------------------------------------------
 
 
-def distance_to_surface(points: np.ndarray, vertices: np.ndarray, faces: np.ndarray, near: int = 24) -> np.ndarray:
-    """Distance of points (P, 3) to a mesh (P,), of the so many triangles whose centres are nearest.
+def distance_to_surface(
+    points: Float[np.ndarray, "p 3"], vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], near: int = 24
+) -> Float[np.ndarray, "p"]:
+    """Distance of points to a mesh, by the `near` triangles whose centres are nearest to each.
 
-    Never too small; too large only where triangles are so long that none of the candidates is the nearest.
+    Never too small; too large only where triangles are so long that none of these is the nearest.
     """
     corners = vertices[faces]
     candidates = cKDTree(corners.mean(1)).query(points, min(near, len(faces)))[1].reshape(len(points), -1)
@@ -144,7 +154,7 @@ def distance_to_surface(points: np.ndarray, vertices: np.ndarray, faces: np.ndar
     return np.linalg.norm(closest - repeated, axis=1).reshape(candidates.shape).min(1)
 
 
-def registration_report(model: FaceModel, rings: int = 6, levels: int = 4) -> dict[str, object]:
+def registration_report(model: FaceModel, rings: int = 6, levels: int = 4) -> dict[str, Any]:
     """How well the semi-sphere lies on a face model's mean; distances in mm, for models in micrometres.
 
     Returns: "model": counts and face_width_mm; "levels": `Template.report` and, as seen from inside the head, flipped
@@ -199,7 +209,7 @@ def _area(vertices: np.ndarray, faces: np.ndarray) -> float:
     return trimesh.triangles.area(vertices[faces]).sum()
 
 
-def report_lines(report: dict[str, object]) -> list[str]:
+def report_lines(report: dict[str, Any]) -> list[str]:
     """`registration_report` to read, and what is amiss in it."""
     model, levels = report["model"], report["levels"]
     sizes = f"{model['vertices']} vertices, {model['triangles']} triangles"

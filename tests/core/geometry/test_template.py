@@ -8,12 +8,12 @@ from oracles import SOLIDS, as_sets
 from p2m_core.errors import InputError
 from p2m_core.geometry import template as tpl
 from p2m_core.geometry.mesh import (
+    adjacency_matrix,
     boundary_loops,
     find_mirror,
     mesh_edges,
     rescaled_laplacian,
     subdivided_faces,
-    undirected,
 )
 from p2m_core.geometry.template import Template
 from p2m_core.geometry.template_files import load_template, save_template
@@ -68,7 +68,7 @@ def test_subdivision_by_the_references_pairs_gives_its_faces(golden):
 def test_laplacian_neighbourhoods_are_those_of_the_reference(golden):
     content, levels = golden
     for k in range(1, levels + 1):
-        graph = undirected(mesh_edges(content[f"faces{k}"]), len(content[f"laplace{k}"]))
+        graph = adjacency_matrix(mesh_edges(content[f"faces{k}"]), len(content[f"laplace{k}"]))
         for v, row in enumerate(content[f"laplace{k}"].tolist()):
             *neighbours, own, degree = row
             found = graph.indices[graph.indptr[v] : graph.indptr[v + 1]]

@@ -149,7 +149,7 @@ def test_flipped_and_degenerate_triangles_are_counted(monkeypatch):
     template, operator = registration.face_template(sheet, 4, 2)
     vertices, faces = template.vertices.copy(), template.faces[-1]
     vertices[faces[0, 0]] = vertices[faces[0, 1]] * 0.999 + vertices[faces[0, 2]] * 0.001  # flat
-    turned = [*template.faces[:-1], np.concatenate([faces[:-3], faces[-3:, ::-1]])]
+    turned = (*template.faces[:-1], np.concatenate([faces[:-3], faces[-3:, ::-1]]))
     broken = dataclasses.replace(template, vertices=vertices, faces=turned)
     monkeypatch.setattr(registration, "face_template", lambda *_: (broken, operator))
     report = registration.registration_report(sheet, 4, 2)
