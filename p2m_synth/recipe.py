@@ -1,4 +1,4 @@
-"""p2m_synth.recipe."""
+"""recipe.json of a written set: the settings that decide its bytes, so that a folder never holds samples of two."""
 
 from __future__ import annotations
 

@@ -68,10 +68,10 @@ def brow_roots() -> tuple[Roots, np.ndarray, np.ndarray]:
     start, end = line[0, 0] - 0.07, line[-1, 0]
     near = (abs(y - 7.44) < 0.22) & (abs(abs(x) - (start + end) / 2) < 0.33) & (z > 0.9)
     roots = scatter(head_mesh, skin[near], 9000, 3)
-    side = abs(roots.place[:, 0])
+    side = abs(roots.position[:, 0])
     # A smooth course through the landmarks, which stand on vertices and so are not even.
     course = np.polyval(np.polyfit(line[:, 0], line[:, 1], 2), side.clip(line[0, 0]))
-    return roots, (side - start) / (end - start), roots.place[:, 1] - course
+    return roots, (side - start) / (end - start), roots.position[:, 1] - course
 
 
 def grow_beard(
@@ -87,18 +87,18 @@ def grow_beard(
         return []
     points, roots = np.float32(head @ rotation / UM_PER_DM), beard_roots()
     mouth = head_mesh.landmarks[[48, 51, 57]]
-    x, y = roots.place[:, 0], roots.place[:, 1]
+    x, y = roots.position[:, 0], roots.position[:, 1]
     above = smooth_step(mouth[0, 1] - 0.05, mouth[0, 1] + 0.02, y) * (abs(x) < 0.27)
     chin = smooth_step(0.30, 0.20, abs(x)) * (1 - above)
     density = above * style.moustache + (1 - above) * (chin * style.chin + (1 - chin) * style.cheek)
     density = density * roots.value(head_mesh.masks["beard"])
     density = density * (1 - smooth_step(0.02, 0.2, roots.value(head_mesh.masks["ears"])))
     thin = smooth_step(6.72, 7.0, y) * (1 - above)  # sideburns
-    density *= (1 - beside_lobes(roots.place)) * (1 - 0.55 * thin)
+    density *= (1 - beside_lobes(roots.position)) * (1 - 0.55 * thin)
     chosen = np.flatnonzero(rng.random(len(x)) < density * (0.35 if style.length < 0.03 else 0.65 + 0.3 * above))
     roots, above, chin, thin = roots[chosen], above[chosen, None], chin[chosen], thin[chosen]
     root, normal = roots.on(points)
-    count, side = len(root), np.sign(roots.place[:, :1])
+    count, side = len(root), np.sign(roots.position[:, :1])
     down = np.where(above > 0.5, side * [0.75, 0, 0] + [0, -0.65, 0.1], [0, -1, 0.0])
     pull = unit(down - 0.9 * normal * (down * normal).sum(1, keepdims=True))
     direction = unit((0.45 - 0.2 * above) * normal + 0.6 * pull + 0.2 * rng.standard_normal((count, 3)))
@@ -137,7 +137,7 @@ def grow_brows(
     chosen = np.flatnonzero(rng.random(len(t)) < density * (0.26 + 0.6 * strength))
     roots, t, across = roots[chosen], t[chosen], across[chosen].clip(-1.5, 1.5)
     root, normal = roots.on(points)
-    count, side = len(root), np.sign(roots.place[:, 0])
+    count, side = len(root), np.sign(roots.position[:, 0])
     # Upright at the nose, then outwards; the lower hairs rise and the upper ones fall towards the middle.
     rise = 1.1 * smooth_step(0.25, -0.02, t) + 0.25 - 0.45 * t - 0.25 * across
     along = np.stack([side, rise, -0.35 * np.ones_like(t)], 1)
@@ -156,26 +156,26 @@ def lid_edges() -> list[tuple[np.ndarray, int]]:
     order left upper, left lower, right upper, right lower; eye 0 is the left."""
     head_mesh = load_head_mesh()
     loops = boundary_loops(head_mesh.model.face_triangles)
-    place, marks = head_mesh.canonical[head_mesh.face_idx], head_mesh.landmarks
+    position, marks = head_mesh.canonical[head_mesh.face_idx], head_mesh.landmarks
     rim = np.sort(np.concatenate(loops))
     chains = []
     for eye, corners in enumerate(((42, 45), (39, 36))):
-        start, end = (rim[np.linalg.norm(place[rim] - marks[k], axis=1).argmin()] for k in corners)
+        start, end = (rim[np.linalg.norm(position[rim] - marks[k], axis=1).argmin()] for k in corners)
         loop = next(loop for loop in loops if start in loop)
         loop = np.roll(loop, -int(np.flatnonzero(loop == start)[0]))
         cut = int(np.flatnonzero(loop == end)[0])
         both = [loop[: cut + 1], np.append(start, loop[: cut - 1 : -1])]
-        both.sort(key=lambda chain: -place[chain, 1].mean())
-        chains += [(front_edge(head_mesh, place[chain], up), eye) for chain, up in zip(both, (1, -1), strict=True)]
+        both.sort(key=lambda chain: -position[chain, 1].mean())
+        chains += [(front_edge(head_mesh, position[chain], up), eye) for chain, up in zip(both, (1, -1), strict=True)]
     return chains
 
 
 def front_edge(head_mesh: HeadMesh, inner: np.ndarray, up: int) -> np.ndarray:
     """Refined vertices at the front of a lid's rim, whose inner edge is (n, 3); up: 1 upper lid, -1 lower."""
     skin = np.unique(head_mesh.skin)
-    place = head_mesh.canonical[skin]
-    near = cKDTree(place).query_ball_point(inner, 0.06)
-    return np.array([skin[around[np.argmax(place[around] @ [0, -0.5 * up, 1])]] for around in near])
+    position = head_mesh.canonical[skin]
+    near = cKDTree(position).query_ball_point(inner, 0.06)
+    return np.array([skin[around[np.argmax(position[around] @ [0, -0.5 * up, 1])]] for around in near])
 
 
 def grow_lashes(

@@ -54,10 +54,10 @@ def shell_rays() -> tuple[np.ndarray, np.ndarray]:
     seam = np.ptp(turn[skin], axis=1) > columns / 2
     # A triangle over the seam is drawn twice, on either side; the poles' are lost: the top is its nearest vertex.
     left = np.where(turn < columns / 2, turn + columns, turn)
-    place = np.stack([turn, (ray[:, 1] / radius + 1) / 2 * (rows - 1), radius], 1)
-    wide = np.concatenate([place, place * [0, 1, 1] + np.stack([left, 0 * left, 0 * left], 1)])
-    wide = np.concatenate([wide, wide[len(place) :] - [columns, 0, 0]])
-    m = len(place)
+    position = np.stack([turn, (ray[:, 1] / radius + 1) / 2 * (rows - 1), radius], 1)
+    wide = np.concatenate([position, position * [0, 1, 1] + np.stack([left, 0 * left, 0 * left], 1)])
+    wide = np.concatenate([wide, wide[len(position) :] - [columns, 0, 0]])
+    m = len(position)
     faces = np.concatenate([skin[~seam], skin[seam] + m, skin[seam] + 2 * m])
     triangle, bary, _ = rasterize(wide, faces, rows, columns + 1)
     triangle[:, 0] = np.where(triangle[:, 0] < 0, triangle[:, columns], triangle[:, 0])
@@ -126,34 +126,34 @@ def strand_colors(
     return np.float32(grayed(colors, share[:, None] ** 1.3 * (0.75 + 0.25 * layer)[:, None]).clip(0, 0.9))
 
 
-def top_share(place: np.ndarray) -> np.ndarray:
+def top_share(position: np.ndarray) -> np.ndarray:
     """1 where the hair of the top grows, 0 at the sides and behind (N,)."""
-    return smooth_step(7.72, 8.05, place[:, 1] + 0.12 * place[:, 2])
+    return smooth_step(7.72, 8.05, position[:, 1] + 0.12 * position[:, 2])
 
 
-def comb_directions(style: HairStyle, place: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """Where hair is combed (N, 3), along the skin, by canonical place (N, 3)."""
-    x = place[:, 0]
+def comb_directions(style: HairStyle, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Where hair is combed (N, 3), along the skin, by canonical position (N, 3)."""
+    x = position[:, 0]
     away = np.tanh((x - style.part) / 0.06)
     # Above and in front the comb decides, beside and behind the side's.
-    top = top_share(place)[:, None]
+    top = top_share(position)[:, None]
     comb = np.stack([style.comb[0] * away, np.full_like(x, style.comb[1]), np.full_like(x, style.comb[2])], 1)
     side = np.stack([style.side_comb[0] * np.sign(x), *np.outer(style.side_comb[1:], np.ones_like(x))], 1)
     pull = side + (comb - side) * top
     if style.whorl:
-        out = unit(place - np.float32([0.06, 8.3, -0.08]))
+        out = unit(position - np.float32([0.06, 8.3, -0.08]))
         around = np.cross(out, np.float32([0, 1, 0]))
         pull += style.whorl * (unit(out + 0.4 * around) - pull) * top
     # Hair lies along the skin whatever the comb, but for what lifts it.
     return unit(pull - normal * (pull * normal).sum(1, keepdims=True))
 
 
-def in_fringe(style: HairStyle, place: np.ndarray, height: np.ndarray) -> np.ndarray:
+def in_fringe(style: HairStyle, position: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Which roots (N,) carry the fringe."""
-    return (style.fringe > 0) & (place[:, 2] > 0.78) & (abs(place[:, 0]) < 0.45) & (height < 0.5)
+    return (style.fringe > 0) & (position[:, 2] > 0.78) & (abs(position[:, 0]) < 0.45) & (height < 0.5)
 
 
-def hair_lengths(style: HairStyle, root: np.ndarray, place: np.ndarray, centre: np.ndarray, tie: np.ndarray | None):
+def hair_lengths(style: HairStyle, root: np.ndarray, position: np.ndarray, centre: np.ndarray, tie: np.ndarray | None):
     """Length of each strand (N,), dm, by its root (N, 3)."""
     if tie is not None:
         angle = np.arccos(np.clip((unit(root - centre) * unit(tie - centre)).sum(1), -1, 1))
@@ -162,8 +162,8 @@ def hair_lengths(style: HairStyle, root: np.ndarray, place: np.ndarray, centre: 
         rise = root[:, 1] - centre[1]
         over = 0.85 * np.arcsin(np.clip(rise / 0.92, -1, 1)) + np.where(rise > 0, 0.05, 0)
         length = np.where(rise > 0, over, rise) + centre[1] - (style.end + centre[1] - CENTRE_DM[1])
-        return np.maximum(length * (1 - style.layers * smooth_step(7.6, 8.2, place[:, 1])), 0.1)
-    top = smooth_step(7.55, 8.1, place[:, 1] + 0.1 * place[:, 2])
+        return np.maximum(length * (1 - style.layers * smooth_step(7.6, 8.2, position[:, 1])), 0.1)
+    top = smooth_step(7.55, 8.1, position[:, 1] + 0.1 * position[:, 2])
     return style.side + (style.top - style.side) * top
 
 
@@ -172,7 +172,7 @@ def choose_roots(
 ) -> tuple[Roots, np.ndarray]:
     """Where a style's hair grows, and the height of each root above the hairline (N,), dm; none at `hidden` (m,)."""
     roots = scalp_roots()
-    height = hair_height(style, roots.place, roots.value(head_mesh.hairline))
+    height = hair_height(style, roots.position, roots.value(head_mesh.hairline))
     # A hair all alone below the others would look lost.
     growing = rng.uniform(0.15, 1, len(height)) < smooth_step(-0.03, 0.08, height)
     density = style.count / max(growing.sum(), 1)  # a hat leaves fewer hairs, not denser ones
@@ -180,7 +180,7 @@ def choose_roots(
         growing &= ~hidden[roots.corners].any(1)
     growing = np.flatnonzero(growing)
     # Twice the hairs for a fringe: the forehead behind it is lighter than any scalp.
-    haste = np.where(in_fringe(style, roots.place, height), 2.0, 1.0)[growing]
+    haste = np.where(in_fringe(style, roots.position, height), 2.0, 1.0)[growing]
     chosen = np.sort(growing[np.argsort(rng.random(len(growing)) / haste)[: int(density * len(growing))]])
     return roots[chosen], height[chosen]
 
@@ -223,18 +223,18 @@ def grow_hair(
     if not len(height):
         return []
     root, normal = roots.on(points)
-    count, place, lock = len(root), roots.place, roots.lock[:, style.lock]
-    side = place[:, 0] > style.part  # a lock does not straddle the parting
+    count, position, lock = len(root), roots.position, roots.lock[:, style.lock]
+    side = position[:, 0] > style.part  # a lock does not straddle the parting
     leader = first_of_lock(2 * lock + side)
     layer = rng.random(count).astype(np.float32)
-    loose = (rng.random(count) < 0.04) & (place[:, 2] < 0.9)
+    loose = (rng.random(count) < 0.04) & (position[:, 2] < 0.9)
 
     tie = None
     if style.tie:
         back = np.float32([0, style.tie, -0.42 + 0.35 * max(0, style.tie - 7.75)])
         tie = centre + (back - CENTRE_DM)
-    pull = comb_directions(style, place, normal)
-    length = hair_lengths(style, root, place, centre, tie)
+    pull = comb_directions(style, position, normal)
+    length = hair_lengths(style, root, position, centre, tie)
     length *= np.exp(style.ragged * (rng.standard_normal(count) + 0.7 * rng.standard_normal(LOCKS[style.lock])[lock]))
     drop = overhang(style, root - centre, length, lock, rng)
     opening = style.opening + rng.uniform(-2, 8, count) + rng.uniform(-6, 6, LOCKS[style.lock])[lock]
@@ -245,13 +245,13 @@ def grow_hair(
         pull, hold = unit(way - normal * (way * normal).sum(1, keepdims=True)), np.zeros(count)
     lift = style.lift * np.exp(0.2 * rng.standard_normal(count)) * smooth_step(-0.1, 0.25, height + 0.1 * style.lift)
     if style.lift < 0.9:  # but for coils and the shorn, hair lies flat at the sides
-        lift *= 0.45 + 0.55 * top_share(place)
+        lift *= 0.45 + 0.55 * top_share(position)
     spread = 0.10 + 0.25 * style.lift * (1 - 0.7 * smooth_step(0, 5, style.hold))
     noise = spread * rng.standard_normal((LOCKS[style.lock], 3))[lock] + 0.09 * rng.standard_normal((count, 3))
     clump = style.clump * np.where(loose, 0.1, 0.6 + 0.5 * rng.random(count)).clip(0, 1)
     if style.fringe:
-        front = in_fringe(style, place, height)
-        pull[front] = unit(np.stack([0.5 * place[:, 0] + style.sweep, 0 * layer - 0.45, 0 * layer + 1], 1)[front])
+        front = in_fringe(style, position, height)
+        pull[front] = unit(np.stack([0.5 * position[:, 0] + style.sweep, 0 * layer - 0.45, 0 * layer + 1], 1)[front])
         end = style.fringe + centre[1] - CENTRE_DM[1]
         length[front] = ((root[:, 1] - end) * 1.15 + 0.12 * abs(style.sweep) + 0.03 * rng.standard_normal(count))[front]
         length[front] += (0.3 * style.ragged * rng.standard_normal(LOCKS[style.lock]))[lock][front]

@@ -1,4 +1,4 @@
-"""Where hair grows: places on the mean head, and a style's own hairline."""
+"""Where hair grows: points on the mean head, and a style's own hairline."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LOCKS = (90, 300, 1100)  # locks on the scalp, coarse to fine
 
 @dataclass(frozen=True, eq=False)
 class Roots:
-    """Places on the mean head: corners (N, 3) of their triangles, bary (N, 3), place (N, 3) dm, lock (N, 3)."""
+    """Points on the mean head: corners (N, 3) of their triangles, bary (N, 3), position (N, 3) dm, lock (N, 3)."""
 
     corners: np.ndarray
     bary: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
     lock: np.ndarray
 
     def __getitem__(self, index: np.ndarray) -> Roots:
-        return Roots(self.corners[index], self.bary[index], self.place[index], self.lock[index])
+        return Roots(self.corners[index], self.bary[index], self.position[index], self.lock[index])
 
     def on(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Roots (N, 3) and unit normals (N, 3) on a head of points (m, 3)."""
@@ -47,9 +47,9 @@ def scatter(head_mesh: HeadMesh, triangles: np.ndarray, count: int, seed: int) -
     u, v = np.sqrt(rng.random(count)), rng.random(count)
     bary = np.stack([1 - u, u * (1 - v), u * v], 1)
     corners = triangles[chosen]
-    place = (head_mesh.canonical[corners] * bary[..., None]).sum(1)
-    lock = [cKDTree(place[rng.choice(count, locks, replace=False)]).query(place)[1] for locks in LOCKS]
-    return Roots(corners, bary.astype(np.float32), place.astype(np.float32), np.stack(lock, 1))
+    position = (head_mesh.canonical[corners] * bary[..., None]).sum(1)
+    lock = [cKDTree(position[rng.choice(count, locks, replace=False)]).query(position)[1] for locks in LOCKS]
+    return Roots(corners, bary.astype(np.float32), position.astype(np.float32), np.stack(lock, 1))
 
 
 @cache

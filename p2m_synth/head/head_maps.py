@@ -1,4 +1,14 @@
-"""p2m_synth.head.head_maps."""
+"""Maps of a head's skin by direction: where hats, scarves, glasses and clothes are fitted.
+
+Rays from a point inside the mean head meet its skin in a grid of points. Each point is a fixed mix of three vertices,
+so the same grid is found on every other head by a sparse matrix product:
+
+    skull_grids   rays from between the ears, by elevation and azimuth; `Skull` turns them into distances
+    torso_grid    rays from the chest, by polar angle (0 up through the neck) and azimuth
+    neck_grid     level rays from the neck's axis, by height and azimuth
+
+Azimuth is 0 to the front and 90 to the subject's left, in degrees.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +21,28 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from p2m_core.geometry.rays import cast_rays
-from p2m_synth.head.head_mesh import load_head_mesh
+from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
+
+AZIMUTH_STEP = 4.0  # degrees between the columns of every grid
+ELEVATION_STEP, LOWEST = 2.5, -75.0  # degrees, of the skull's rows
+TORSO_CENTRE_DM, POLAR_STEP = np.array([0, 4.7, 0.1]), 3.0
+NECK_LEVELS_DM = np.arange(5.75, 6.46, 0.05)
+
+
+def sphere_directions(elevation_deg: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
+    """Unit vectors (..., 3): azimuth 0 to the front, 90 to the subject's left; elevation 90 up."""
+    e, a = np.radians(elevation_deg), np.radians(azimuth_deg)
+    return np.stack([np.cos(e) * np.sin(a), np.sin(e) + 0 * a, np.cos(e) * np.cos(a)], -1)
+
+
+def from_front_deg(azimuth_deg: np.ndarray) -> np.ndarray:
+    """How far azimuths lie from the front, 0 to 180 degrees, on either side."""
+    return abs((azimuth_deg + 180) % 360 - 180)
 
 
 @dataclass(frozen=True, eq=False)
 class SkinGrid:
-    """A grid (R, C) of places on the skin as a linear map (R C, m) of a head's vertices.
+    """A grid (R, C) of points on the skin as a linear map (R C, m) of a head's vertices.
 
     Columns are azimuths in steps of AZIMUTH_STEP; the last repeats the first, so that they can be sampled across the
     seam.
@@ -26,7 +52,7 @@ class SkinGrid:
     shape: tuple[int, int]
 
     def on(self, head: np.ndarray) -> np.ndarray:
-        """The places (R, C, 3) on a head (m, 3)."""
+        """The points (R, C, 3) on a head (m, 3)."""
         return (self.map @ np.float32(head)).reshape(*self.shape, 3)
 
 
@@ -39,7 +65,7 @@ def cast_grid(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray
     hit, weights = cast_rays(origins, directions.reshape(-1, 3), points, triangles, far)
     met, gap = np.nonzero(hit >= 0)[0], np.nonzero(hit < 0)[0]
     row = np.repeat(met, 3), triangles[hit[met]].ravel()
-    places = sp.csr_matrix((weights[met].ravel(), row), (count, len(points)))
+    grid = sp.csr_matrix((weights[met].ravel(), row), (count, len(points)))
     if len(gap):
         turn = np.arange(count) % columns * (2 * np.pi / (columns - 1))
         around = columns / (2 * np.pi) * np.stack([np.cos(turn), np.sin(turn), np.arange(count) // columns / 12], 1)
@@ -47,25 +73,25 @@ def cast_grid(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray
         share = 1 / distance**3
         share /= share.sum(1, keepdims=True)
         fill = sp.csr_matrix((share.ravel(), (np.repeat(gap, 12), met[near].ravel())), (count, count))
-        places = places + fill @ places
-    return SkinGrid(places.astype(np.float32), (rows, columns))
+        grid = grid + fill @ grid
+    return SkinGrid(grid.astype(np.float32), (rows, columns))
 
 
-def skull_centre(head_mesh, head: np.ndarray) -> np.ndarray:
+def sample_grid(grid: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
+    """Points (..., 3) of a grid (R, C, 3) at fractional rows and azimuths."""
+    row, azimuth = np.broadcast_arrays(row, azimuth_deg)
+    shape = row.shape
+    row = np.float32(np.atleast_2d(np.clip(row, 0, len(grid) - 1)))
+    column = np.float32(np.atleast_2d(azimuth % 360 / AZIMUTH_STEP))
+    return cv2.remap(grid, column, row, cv2.INTER_LINEAR).reshape(*shape, 3)
+
+
+def skull_centre(head_mesh: HeadMesh, head: np.ndarray) -> np.ndarray:
     """The middle of a head (3,): between the ears, as high as the eyes; head (m, 3) in its own frame."""
     ears = head_mesh.masks["ears"][:, None]
     ears = (head * ears).sum(0) / ears.sum()
     eyes = head[head_mesh.face_idx[head_mesh.model.landmark_idx[36:48]]].mean(0)
     return np.array([eyes[0], eyes[1], ears[2]], np.float32)
-
-
-ELEVATION_STEP, AZIMUTH_STEP, LOWEST = 2.5, 4.0, -75.0  # degrees, of the map of the skull
-
-
-def sphere_directions(elevation_deg: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
-    """Unit vectors (..., 3): azimuth 0 to the front, 90 to the subject's left; elevation 90 up."""
-    e, a = np.radians(elevation_deg), np.radians(azimuth_deg)
-    return np.stack([np.cos(e) * np.sin(a), np.sin(e) + 0 * a, np.cos(e) * np.cos(a)], -1)
 
 
 @cache
@@ -81,17 +107,37 @@ def skull_grids() -> tuple[SkinGrid, SkinGrid]:
     return cast_grid(centre, directions, bare, True), cast_grid(centre, directions, skin, True)
 
 
+@cache
+def torso_grid() -> SkinGrid:
+    """Rays from the chest to the skin below the neck: rows of polar angle 0 (up) to 120, columns of azimuth."""
+    head_mesh = load_head_mesh()
+    polar, azimuth = np.meshgrid(np.arange(0, 120.1, POLAR_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
+    skin = head_mesh.skin
+    skin = skin[head_mesh.canonical[skin][:, :, 1].max(1) < 6.02]
+    return cast_grid(TORSO_CENTRE_DM, sphere_directions(90 - polar, azimuth), skin, True)
+
+
+@cache
+def neck_grid() -> SkinGrid:
+    """Level rays from the neck's axis to its skin: rows from below upwards, columns of azimuth."""
+    head_mesh = load_head_mesh()
+    level, azimuth = np.meshgrid(NECK_LEVELS_DM, np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
+    skin = head_mesh.skin
+    origins = np.stack([0 * level, level, np.interp(level, [5.75, 6.4], [0.2, 0.42])], -1)
+    return cast_grid(origins, sphere_directions(0 * level, azimuth), skin, False)
+
+
 class Skull:
     """A head as a distance in each direction from its middle: what hats are built on.
 
     head: (m, 3) um in the head's own frame.   centre (3,) um.
     """
 
-    def __init__(self, head_mesh, head: np.ndarray):
+    def __init__(self, head_mesh: HeadMesh, head: np.ndarray):
         self.centre = skull_centre(head_mesh, head)
         self.maps = []
-        for places in skull_grids():
-            distance = np.linalg.norm(places.on(head) - self.centre, axis=-1)
+        for grid in skull_grids():
+            distance = np.linalg.norm(grid.on(head) - self.centre, axis=-1)
             self.maps.append(np.float32(distance))
         # Cloth spans the hollow behind an ear.
         wide = np.pad(self.maps[1], ((0, 0), (6, 6)), mode="wrap")
@@ -112,42 +158,6 @@ class Skull:
         """Points (..., 3) um in the head's frame, `offset_um` outside the skin."""
         directions = sphere_directions(elevation_deg, azimuth_deg)
         return self.centre + directions * (self.radius(directions, ears) + offset_um)[..., None]
-
-
-TORSO_CENTRE_DM = np.array([0, 4.7, 0.1])
-POLAR_STEP = 3.0
-
-
-@cache
-def torso_grid() -> SkinGrid:
-    """Rays from the chest to the skin below the neck: rows of polar angle 0 (up) to 120, columns of azimuth."""
-    head_mesh = load_head_mesh()
-    polar, azimuth = np.meshgrid(np.arange(0, 120.1, POLAR_STEP), np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
-    skin = head_mesh.skin
-    skin = skin[head_mesh.canonical[skin][:, :, 1].max(1) < 6.02]
-    return cast_grid(TORSO_CENTRE_DM, sphere_directions(90 - polar, azimuth), skin, True)
-
-
-NECK_LEVELS_DM = np.arange(5.75, 6.46, 0.05)
-
-
-@cache
-def neck_grid() -> SkinGrid:
-    """Level rays from the neck's axis to its skin: rows from below upwards, columns of azimuth."""
-    head_mesh = load_head_mesh()
-    level, azimuth = np.meshgrid(NECK_LEVELS_DM, np.arange(0, 360.1, AZIMUTH_STEP), indexing="ij")
-    skin = head_mesh.skin
-    origins = np.stack([0 * level, level, np.interp(level, [5.75, 6.4], [0.2, 0.42])], -1)
-    return cast_grid(origins, sphere_directions(0 * level, azimuth), skin, False)
-
-
-def sample_grid(places: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> np.ndarray:
-    """Points (..., 3) of a map of places (R, C, 3) at fractional rows and azimuths."""
-    row, azimuth = np.broadcast_arrays(row, azimuth_deg)
-    shape = row.shape
-    row = np.float32(np.atleast_2d(np.clip(row, 0, len(places) - 1)))
-    column = np.float32(np.atleast_2d(azimuth % 360 / AZIMUTH_STEP))
-    return cv2.remap(places, column, row, cv2.INTER_LINEAR).reshape(*shape, 3)
 
 
 def push_outside(skull: Skull, points: np.ndarray, clearance_um: float, ears: bool = False) -> np.ndarray:

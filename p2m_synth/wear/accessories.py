@@ -1,4 +1,4 @@
-"""What people wear on the head: all of it, and earrings and face masks."""
+"""All that a person wears on the head, as surfaces: headwear and glasses from their modules, earrings, face masks."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from p2m_synth.head.head_maps import TORSO_CENTRE_DM
+from p2m_synth.head.head_maps import TORSO_CENTRE_DM, from_front_deg
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
 from p2m_synth.scene.primitives import MM, ball, joined, orient, tube, unit
@@ -67,7 +67,7 @@ def hidden_skin(head_mesh: HeadMesh, outfit: str) -> np.ndarray:
 
 def neck_base(azimuth: np.ndarray) -> np.ndarray:
     """Polar angle (deg) of the base of the neck on the map of the torso."""
-    away = abs((azimuth + 180) % 360 - 180)
+    away = from_front_deg(azimuth)
     return np.interp(away, (0, 30, 60, 90, 130, 180), (32, 30, 26, 24, 19, 16))
 
 
@@ -125,7 +125,7 @@ def make_t_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
 
 def make_v_neck(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """A pullover with a v-neck, over something or nothing."""
-    away = abs((AZIMUTH_64 + 180) % 360 - 180)
+    away = from_front_deg(AZIMUTH_64)
     depth = rng.uniform(8, 17)
     neckline = neck_base(AZIMUTH_64) + 3 + depth * np.clip(1 - away / 38, 0, 1)
     surfaces = [garment(torso, rng, neckline, cloth, accent, pattern, cloth * 0.85, rib_deg=2.5)]
@@ -145,7 +145,7 @@ def make_sweater(torso, rng, cloth, accent, pattern) -> list[Surface]:
 
 def make_top(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """Bare shoulders and two straps."""
-    away = abs((AZIMUTH_64 + 180) % 360 - 180)
+    away = from_front_deg(AZIMUTH_64)
     neckline = np.interp(away, (0, 25, 50, 90, 130, 180), (62, 60, 68, 88, 66, 60)) + rng.uniform(-3, 4)
     body = garment(torso, rng, neckline, cloth, accent, pattern, None, lift_mm=4)
     straps = []
@@ -192,13 +192,13 @@ def make_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
     if rng.random() < 0.35:
         cloth = np.float32([0.66, 0.67, 0.68])
     opened = rng.random() < 0.5
-    away = abs((AZIMUTH_64 + 180) % 360 - 180)
+    away = from_front_deg(AZIMUTH_64)
     neckline = neck_base(AZIMUTH_64) + 0.5 + (rng.uniform(5, 12) if opened else 0) * np.clip(1 - away / 28, 0, 1)
     pattern = {"flowers": "plain", "dots": "plain"}.get(pattern, pattern)
     body = garment(torso, rng, neckline, cloth, accent, pattern, None, lift_mm=5)
     gap = rng.uniform(12, 20) if opened else 2.5
     azimuth = np.linspace(gap, 360 - gap, 56)
-    away = abs((azimuth + 180) % 360 - 180)
+    away = from_front_deg(azimuth)
     level = 6.06 - (0.2 if opened else 0.14) * np.clip(np.cos(np.radians(away)), 0, 1) ** 2 + 0 * azimuth
     fall = neck_base(azimuth) + 4.5 + rng.uniform(8, 14) * np.clip(1 - (away - gap) / 34, 0, 1) ** 1.5
     parts = [body, collar(torso, cloth * 1.03, azimuth, level, fall, 0, rng.uniform(6, 15))]
@@ -230,7 +230,7 @@ def open_jacket(torso, rng, cloth, accent, pattern, edge, lift_mm) -> Surface:
     polar = np.concatenate([polar[:1], polar])
     azimuth = np.concatenate([azimuth[:1], azimuth])
     crease = folds(rng, polar, azimuth)
-    away = abs((azimuth + 180) % 360 - 180)
+    away = from_front_deg(azimuth)
     pad = 5 * np.exp(-(((away - 90) / 35) ** 2) - ((polar - 48) / 14) ** 2)
     lift = lift_mm + pad + 1.8 * crease * np.clip((polar - 40) / 20, 0, 1)
     lift[0] = lift_mm - 6
@@ -249,7 +249,7 @@ def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
     cloth = (black, blue, grey, cloth * 0.6)[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
     body = garment(torso, rng, neck_base(AZIMUTH_64) + 0.5, shirt_color, shirt_color, "plain", None, lift_mm=3)
     azimuth = np.linspace(2.5, 357.5, 56)
-    away = abs((azimuth + 180) % 360 - 180)
+    away = from_front_deg(azimuth)
     level = 6.06 - 0.14 * np.clip(np.cos(np.radians(away)), 0, 1) ** 2
     fall = neck_base(azimuth) + 4 + 10 * np.clip(1 - (away - 2) / 30, 0, 1) ** 1.5
     parts = [body, collar(torso, shirt_color, azimuth, level, fall, -1.5, rng.uniform(6, 14))]
@@ -283,7 +283,6 @@ def make_tie(torso, rng, accent, pattern) -> list[Surface]:
     start = neck_base(np.array(0.0)) + 1
     polar = np.linspace(start, LOWEST_DEG - 4, 40)
     half_mm = np.interp(polar, (start, start + 5, start + 6, 60, 110), (19, 11, 13, 24, 42))
-    radius = np.linalg.norm(torso.at(polar[None], np.zeros((1, 40)), 0)[0] - torso.skin[0].mean(0) * [1, 0, 1], axis=-1)
     radius = np.interp(polar, (30, 60, 110), (62, 92, 110))
     azimuth = np.degrees(np.arcsin(np.clip(half_mm / radius / 2, 0, 0.9))) * u
     knot = np.clip(1 - (polar - start) / 6, 0, 1) > 0

@@ -1,4 +1,4 @@
-"""Cloth: its colours and patterns, how it lies on a torso, and how it falls from a ring round the neck."""
+"""Cloth: its colours and patterns, the torso that it lies on, and how it falls from a ring round the neck."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from p2m_synth.scene.primitives import MM, orient, sheet, sheet_normals, unit
 
 
 class Torso:
-    """The torso and the neck of a posed head as maps of places."""
+    """The torso and the neck of a posed head, on which cloth lies: grids of points on the skin."""
 
     def __init__(self, head_mesh: HeadMesh, head: np.ndarray):
         self.skin = torso_grid().on(head)

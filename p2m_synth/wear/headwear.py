@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from p2m_synth.head.head_maps import Skull, push_outside, skull_centre, sphere_directions
+from p2m_synth.head.head_maps import Skull, from_front_deg, push_outside, skull_centre, sphere_directions
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.scene.elements import Surface
 from p2m_synth.scene.primitives import MM, ball, joined, orient, sheet, smooth_step, tube, unit
@@ -34,7 +34,7 @@ HEADBAND_DEG = 17
 
 def rim_elevation(style: WearStyle, azimuth: np.ndarray) -> np.ndarray:
     """Elevation (deg) of the lower rim of a hat at azimuths (deg), both seen from the middle of the skull."""
-    azimuth = abs((azimuth + 180) % 360 - 180)
+    azimuth = from_front_deg(azimuth)
     return np.interp(azimuth, RIM_AZIMUTH, RIM_ELEVATION[style.headwear]) + style.rim_deg
 
 
@@ -162,7 +162,7 @@ def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
         zigzag = (t * 6 + abs((azimuth / 15) % 2 - 1) * 0.8) % 2 < 1
         color = np.where((zigzag & (t > cuff) & (t < cuff + 0.4))[..., None], style.accent, color)
     elif style.pattern == "logo" and folded:
-        away = abs((azimuth + 180) % 360 - 180)
+        away = from_front_deg(azimuth)
         color = np.where(((away < 12) & (abs(t - cuff / 2) < 0.09))[..., None], style.accent, color)
     color = color * np.where(np.arange(color.shape[1]) % 2, 1.08, 0.8)[:, None]
     color = color * (0.93 + 0.14 * rng.random(t.shape))[..., None]
@@ -280,7 +280,7 @@ def make_turban(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
     spacing = rng.uniform(9, 13)
 
     def offset(t, azimuth):
-        away = abs((azimuth + 180) % 360 - 180)
+        away = from_front_deg(azimuth)
         # Bands rise from the ears to a point over the forehead.
         phase = (t * 90 + 0.3 * np.clip(away, 0, 130)) / spacing
         fold = abs(np.sin(np.pi * phase)) ** 0.6
@@ -288,7 +288,7 @@ def make_turban(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
         return (7 + 20 * bulk + 5 * fold * smooth_step(1, 0.8, t) + 6 * bulk * np.sin(np.radians(away)) ** 2) * MM
 
     points, t, azimuth = dome(skull, style, offset, rows=34, columns=56, ears=True)
-    away = abs((azimuth + 180) % 360 - 180)
+    away = from_front_deg(azimuth)
     fold = abs(np.sin(np.pi * (t * 90 + 0.3 * np.clip(away, 0, 130)) / spacing))
     color = style.cloth * (0.55 + 0.5 * fold**0.5)[..., None]
     return [sheet(points, color, True, gloss=0.03, soft=0.15)]

@@ -1,4 +1,4 @@
-"""What somebody wears on the head, as drawn."""
+"""The random choice of what a person wears on the head: headwear, glasses, earrings, face mask."""
 
 from __future__ import annotations
 

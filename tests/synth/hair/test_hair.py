@@ -97,7 +97,7 @@ def test_hair_grows_on_the_scalp_and_stays_outside_the_head(head_mesh, cut):
 def test_all_strands_start_at_their_root(head_mesh, mean_head):
     roots, _ = growth.choose_roots(head_mesh, cut_style("crop", np.random.default_rng(0)), np.random.default_rng(0))
     place, normal = roots.on(head_mesh.canonical)
-    assert np.allclose(place, roots.place, atol=1e-5)
+    assert np.allclose(place, roots.position, atol=1e-5)
     assert np.allclose(np.linalg.norm(normal, axis=1), 1, atol=1e-5)
     scalp = place - growth.CENTRE_DM
     assert ((scalp * normal).sum(1) > 0).mean() > 0.99
@@ -187,7 +187,7 @@ def test_bald_heads_grow_nothing(head_mesh, mean_head):
 def test_a_bald_crown_is_bald(head_mesh):
     style = replace(cut_style("crown", np.random.default_rng(1)), crown=0.4)
     roots, _ = growth.choose_roots(head_mesh, style, np.random.default_rng(1))
-    assert np.linalg.norm(roots.place - np.float32([0, 8.27, -0.1]), axis=1).min() > 0.2
+    assert np.linalg.norm(roots.position - np.float32([0, 8.27, -0.1]), axis=1).min() > 0.2
 
 
 # --- who wears what ---
