@@ -38,7 +38,9 @@ def change_look(image: np.ndarray, config: AugmentConfig, rng: np.random.Generat
     if rng.random() < config.jpeg:
         levels = (image.clip(0, 1) * 255).round().astype(np.uint8)
         _, code = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))])
-        image = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1] / np.float32(255)
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        image = decoded[..., ::-1] / np.float32(255)
     if rng.random() < config.occlude:
         image = image.copy()
         for _ in range(rng.integers(1, 3)):

@@ -34,6 +34,7 @@ class CloudStore:
 
     def error(self, vertices: torch.Tensor, truth: Truth) -> np.ndarray:
         """CD x1000 (B,) of cd-f1@p2m for predicted finest vertices (B, V, 3), in the network's coordinates."""
+        assert truth.points is not None
         lengths = [truth.points.shape[1]] * len(vertices) if truth.lengths is None else truth.lengths.tolist()
         pairs = zip(vertices.cpu().numpy(), truth.points.cpu().numpy(), lengths, strict=True)
         return np.array([cd_f1(predicted, points[:count])["cd"] for predicted, points, count in pairs])
@@ -56,7 +57,7 @@ class CloudDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, np.ndarray]:
+    def __getitem__(self, item: int | tuple[int, int]) -> dict[str, Any]:
         # A sampler may hand over (epoch, position): workers that live on do not see self.epoch change.
         epoch, position = item if isinstance(item, tuple) else (self.epoch, item)
         index = int(self.rows[position])
@@ -74,7 +75,7 @@ class CloudDataset(Dataset):
         }
         return content if self.train else content | {"lengths": np.int64(len(cloud))}
 
-    def __getitems__(self, items: list) -> list[dict[str, np.ndarray]]:
+    def __getitems__(self, items: list[Any]) -> list[dict[str, Any]]:
         """A DataLoader's batch; clouds are padded with zeros to the longest one, so that they can be stacked."""
         batch = [self[item] for item in items]
         longest = max(len(content["points"]) for content in batch)

@@ -85,7 +85,7 @@ class FaceStore(PackedStore):
 
     def error(self, vertices: torch.Tensor, truth: Truth) -> np.ndarray:
         """nme68-2d in percent of predicted finest vertices (B, V, 3), one a sample."""
-        return nme68_2d(*(self.template.landmarks(x.cpu().numpy()) for x in (vertices, truth.vertices)))
+        return nme68_2d(*(self.template.landmarks(x.cpu().numpy()) for x in (vertices, truth.known_vertices())))
 
     def on_image(self, vertices: np.ndarray, side_px: int) -> np.ndarray:
         """The network's vertices in px of its input, drawn side_px wide; z to the viewer."""
@@ -176,6 +176,10 @@ class CropDataset(Dataset):
 class TruthDecoder(nn.Module):
     """True vertices of a batch from its coefficients, on the model's device: normalised crop coordinates, z about its
     mean."""
+
+    mean: torch.Tensor
+    basis: torch.Tensor
+    mirror: torch.Tensor
 
     def __init__(self, store: FaceStore):
         super().__init__()

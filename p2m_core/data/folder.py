@@ -75,8 +75,15 @@ class Camera(Section):
 
     @property
     def focal_px(self) -> tuple[float, float]:
-        """Focal length in x and y."""
+        """Focal length in x and y, of a perspective camera."""
+        assert self.focal is not None
         return self.focal if isinstance(self.focal, tuple) else (self.focal, self.focal)
+
+    @property
+    def centre_px(self) -> tuple[float, float]:
+        """The principal point, of a perspective camera."""
+        assert self.centre is not None
+        return self.centre
 
     def turned(self, vectors: np.ndarray) -> np.ndarray:
         """Directions (N, 3) of the file in the camera's frame: x right, y up, z to the viewer."""
@@ -97,7 +104,7 @@ class Camera(Section):
         if self.camera == "orthographic":
             return placed * self.scale * Y_UP + [*self.shift, 0]
         middle = (0.0, 0.0, float(placed[:, 2].mean()))
-        return perspective_to_px(placed - middle, self.focal_px, self.centre, middle)
+        return perspective_to_px(placed - middle, self.focal_px, self.centre_px, middle)
 
 
 def read_camera(path: Path) -> Camera:
@@ -147,7 +154,7 @@ def read_shape(path: str | Path) -> Shape:
     remedy = f"give a mesh or points as one of {' '.join(SHAPE_SUFFIXES)}"
     try:
         if suffix in MESH_SUFFIXES:
-            found = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False)
+            found: Any = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False)
             found = found.to_geometry() if isinstance(found, trimesh.Scene) else found
             points, faces, normals = np.asarray(found.vertices), getattr(found, "faces", None), None
         elif suffix == ".npz":
@@ -165,7 +172,7 @@ def read_shape(path: str | Path) -> Shape:
     return _checked(path, points, faces, normals, remedy)
 
 
-def _checked(path: Path, points: np.ndarray, faces: object, normals: object, remedy: str) -> Shape:
+def _checked(path: Path, points: np.ndarray, faces: Any, normals: np.ndarray | None, remedy: str) -> Shape:
     for field, values in (("points", points), ("normals", normals)):
         if values is None:
             continue
@@ -221,7 +228,7 @@ def scan(root: str | Path) -> tuple[list[Entry], list[InputError]]:
 
 def _by_stem(names: set[str], suffixes: tuple[str, ...], without: str = "\0") -> dict[str, str]:
     """File names by stem; of several of one stem, the one whose suffix comes first."""
-    found = {}
+    found: dict[str, str] = {}
     for suffix in reversed(suffixes):
         found |= {name[: -len(suffix)]: name for name in names if name.lower().endswith(suffix) and without not in name}
     return found

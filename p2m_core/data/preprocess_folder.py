@@ -29,7 +29,7 @@ def network_camera(camera: Camera, model: ModelConfig, side_px: int) -> np.ndarr
     scale = side_px / model.input_px
     focal = np.array(model.focal_px) * scale / camera.focal_px
     centre = (np.array(model.centre_px) + 0.5) * scale - 0.5
-    return np.concatenate([np.diag(focal), (centre - focal * camera.centre)[:, None]], 1)
+    return np.concatenate([np.diag(focal), (centre - focal * camera.centre_px)[:, None]], 1)
 
 
 def to_store_frame(
@@ -55,7 +55,7 @@ def read_entries(
         sample = read_sample(entry)
         if (sample.camera.camera == "perspective") != (model.camera == "perspective"):
             problem = f"is {sample.camera.camera}, but model.camera is {model.camera}"
-            raise InputError(entry.camera, "camera", problem, "perspective wants perspective, the others want crop")
+            raise InputError(entry.camera or entry.shape, "camera", problem, "perspective wants perspective, the others want crop")
         cloud = draw_cloud(sample, data.points, np.random.default_rng([data.split_seed, number]))
         matrix, cloud = to_store_frame(sample, cloud, data, model)
         jpeg = encode_jpeg(crop_image(sample.image, matrix, data.store_px))

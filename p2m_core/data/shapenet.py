@@ -140,7 +140,7 @@ def scaled(picture: np.ndarray, size_px: int) -> np.ndarray:
     """A picture (H, W, 3) uint8 as a square of another side, float32 in [0, 1]; its outer edges stay where they are."""
     way = cv2.INTER_LINEAR if size_px > max(picture.shape[:2]) else cv2.INTER_AREA
     # As floats: on bytes OpenCV is off by up to a level.
-    return cv2.resize(np.float32(picture) / 255, (size_px, size_px), interpolation=way)
+    return cv2.resize(picture.astype(np.float32) / 255, (size_px, size_px), interpolation=way)
 
 
 # --- what training and evaluation ask for ---------------------------------------------------------
@@ -206,4 +206,4 @@ class ObjectDataset(CloudDataset):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         model, normals = self.config.model, cloud[:, 3:]
         normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        return scaled(picture, model.input_px), cloud[:, :3] - np.float32(model.mesh_offset), normals
+        return scaled(picture, model.input_px), cloud[:, :3] - np.array(model.mesh_offset, np.float32), normals

@@ -87,7 +87,7 @@ def write_part(part: Part) -> list[str]:
         return read_npz(part.out, REMAKE)["skipped"].tolist()
     columns, skipped = part.read(part.samples, part.first)
     with atomic_path(part.out) as temporary:
-        np.savez(temporary, skipped=np.array(skipped, dtype=str), **columns)
+        np.savez(temporary, **columns, skipped=np.array(skipped, dtype=str))  # type: ignore[arg-type]  # the stubs take any array for allow_pickle
     return skipped
 
 
@@ -163,7 +163,7 @@ def merge_parts(
     template, facts = finish(table)
     for name, arrays in (("samples.npz", table), (template_name, template)):
         with atomic_path(out / name) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, **arrays)  # type: ignore[arg-type]  # the stubs take any array for allow_pickle
     count, packed = len(table["name"]), [*blobs, "samples.npz"]
     manifest |= {
         "count": count,
@@ -246,9 +246,11 @@ class PackedStore:
     def crop(self, index: int) -> np.ndarray:
         """The stored crop, (S, S, 3) uint8 RGB.   Raises InputError if it is no longer as it was written."""
         jpeg = self.images[self.starts[index] : self.starts[index + 1]]
-        if "crc32" in self.table and zlib.crc32(jpeg) != self.table["crc32"][index]:
+        sound = "crc32" not in self.table or zlib.crc32(jpeg.tobytes()) == self.table["crc32"][index]
+        crop = cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR_RGB) if sound else None
+        if crop is None:
             raise InputError(self.folder / "images.bin", self.table["name"][index], "is damaged", REMAKE)
-        return cv2.imdecode(np.asarray(jpeg), cv2.IMREAD_COLOR_RGB)
+        return crop
 
     @cached_property
     def damaged(self) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""What data and models are there, what each is for, where the missing ones come from, and whether they are sound."""
+"""Whether a data set or a face model is sound: what can be read, and whether poses, landmarks and meshes fit."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -12,15 +13,17 @@ from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, find_samples, origin, read_image, read_sample, unpaired
-from p2m_core.data.folder import is_folder_set
+from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
+from p2m_core.data.preprocess import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import apply_affine, box_of, crop_image, crop_matrix
 from p2m_core.geometry.rasterizer import draw_mesh, rasterize
+from p2m_core.metrics import nme68_3d
 from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
-from p2m_workbench.drawing.dataset_figures import contact_sheet
-from p2m_workbench.drawing.mesh_images import draw_landmarks
-from p2m_workbench.photos.export import save_picture
+from p2m_core.morphable.registration import registration_report, report_lines
+from p2m_synth.head.head_model import own_face_model
+from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
 ORIGIN_PX = (0.5, 2.5)  # mean offset of rebuilt landmarks where pixels count from another number: 1, or 2 for both
@@ -39,7 +42,7 @@ def check(path: str | Path, face_model: str = "auto") -> list[str]:
     path = Path(path)
     if (path.is_file() and not zip_files.is_set(path)) or find_face_model(path):
         return check_face_model(path)
-    if is_folder_set(path):
+    if folder_set.is_folder_set(path):
         return check_folder(path)
     return check_samples(path, face_model)
 
@@ -50,7 +53,7 @@ def check_folder(path: Path) -> list[str]:
     lines = [f"{len(entries)} samples, a folder set", *map(str, problems)]
     sound: list[tuple[folder_set.Entry, folder_set.Sample]] = []
     odd: list[tuple[folder_set.Entry, folder_set.Sample]] = []
-    looked_at = [entries[k] for k in np.unique(np.linspace(0, len(entries) - 1, LOOKED_AT).astype(int)) if entries]
+    looked_at = evenly_spaced(entries)
     for entry in looked_at:
         try:
             sample = folder_set.read_sample(entry)
@@ -74,8 +77,13 @@ def check_folder(path: Path) -> list[str]:
     return lines
 
 
+def evenly_spaced(found: list[Any]) -> list[Any]:
+    """At most LOOKED_AT of some samples, evenly spaced."""
+    return [found[k] for k in np.unique(np.linspace(0, len(found) - 1, LOOKED_AT).astype(int))] if found else []
+
+
 def previews(samples: list[folder_set.Sample], size_px: int = 224) -> np.ndarray:
-    """What would be cut out of each picture, and below it with its mesh or points (H, W, 3)."""
+    """The crop of each picture, and below it the same with its mesh or points, (2 size_px, N size_px, 3) uint8."""
     above, below = [], []
     for sample in samples:
         matrix = crop_matrix(sample.box, size_px, PREVIEW_MARGIN)
@@ -90,18 +98,14 @@ def previews(samples: list[folder_set.Sample], size_px: int = 224) -> np.ndarray
 
 def check_face_model(path: Path) -> list[str]:
     """What a face model holds, and how the template registers on it."""
-    from p2m_core.morphable.registration import registration_report, report_lines
-
     return report_lines(registration_report(load_face_model(path)))
 
 
 def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
-    """Counts, and a closer look at some samples of a set in AFLW2000-3D's format."""
-    from p2m_core.data.preprocess import choose_face_model
-
+    """What a set in AFLW2000-3D's or 300W-LP's format holds, and what is wrong with some of its samples."""
     mats = find_samples(folder)
     lines = [f"{len(mats)} samples", *subset_counts(mats), *map(str, unpaired(folder))]
-    looked_at = [mats[k] for k in np.unique(np.linspace(0, len(mats) - 1, LOOKED_AT).astype(int))]
+    looked_at = evenly_spaced(mats)
     samples = []
     for mat in looked_at:
         try:
@@ -117,15 +121,12 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     lines.append(
         f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
     )
-    model, fit, name = choose_face_model(face_model, zip_files.top(folder))
+    model, fit, name = choose_face_model(face_model, zip_files.top(folder), own_face_model)
     return lines + (_fitted(samples, model) if fit else check_pose_convention(samples, model, name))
 
 
 def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
-    """How near our face model comes to the samples' landmarks."""
-    from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
-    from p2m_core.data.preprocess import sample_rows
-
+    """How near the face model comes to the samples' landmarks when it is fitted to them."""
     residual = sample_columns(samples, model, fit=True)["residual_percent"]
     what = "our face model fitted to the landmarks: nme68-3d"
     lines = [f"{what} {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}"]
@@ -135,10 +136,6 @@ def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
 
 def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) -> list[str]:
     """Whether pose, coefficients and this face model give the samples' own landmarks."""
-    from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
-    from p2m_core.data.preprocess import has_coefficients, rebuilt_landmarks
-    from p2m_core.metrics import nme68_3d
-
     counts = model.shape_basis.shape[2], model.expression_basis.shape[2]
     fitting = [sample for sample in samples if has_coefficients(sample, model)]
     lines = []

@@ -1,4 +1,4 @@
-"""p2m_workbench.doctor.inventory."""
+"""Which data sets, face models, stores and weights are there, what each is for, and where missing ones come from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from p2m_core import zip_files
 from p2m_core.config.paths import BUNDLED
 from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import scan
-from p2m_core.data.folder import is_folder_set
 from p2m_core.errors import InputError
 from p2m_core.morphable.formats import EXPRESSION_FILE, SHAPE_FILE, find_face_model
 
@@ -63,11 +62,7 @@ def report(root: str | Path) -> list[Row]:
             "non-commercial, not to be passed on",
             f"https://faces.dmi.unibas.ch/bfm, in the form of {_3DDFA_PAGE}",
         ),
-        _data_set(
-            raw / "synthetic",
-            "synthetic set",
-            *_SYNTHETIC,
-        ),
+        _data_set(raw / "synthetic", "synthetic set", *_SYNTHETIC),
         _face_model(
             processed / "face_model",
             "own face model",
@@ -106,11 +101,12 @@ def _other_sets(raw: Path) -> Iterator[Row]:
 def count_samples(place: str | Path) -> int:
     """How many .mat files, or meshes and points of a folder set, have an image beside them in a folder or zip."""
     return sum(image is not None for _, image in scan(place)) or (
-        len(folder_set.scan(place)[0]) if is_folder_set(place) else 0
+        len(folder_set.scan(place)[0]) if folder_set.is_folder_set(place) else 0
     )
 
 
 def _face_model(path: Path, name: str, *texts: str) -> Row:
+    """The row of a face model in a folder: incomplete if only one of its two files is there."""
     missing = [file for file in (SHAPE_FILE, EXPRESSION_FILE) if not (path / file).is_file()]
     if missing and (other := find_face_model(path)) and other.name != SHAPE_FILE:
         return Row(name, "there", other.name, path, *texts)

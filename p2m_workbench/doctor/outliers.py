@@ -14,9 +14,9 @@ CUT_OFF = 5  # landmarks outside the photo
 
 
 def find_outliers(store: FaceStore) -> pd.DataFrame:
-    """A row for each reason to doubt a sample: index (into the store), name, reason; worst residuals first.
+    """A row for each reason to doubt a sample: index (into the store), name, reason; largest residuals first.
 
-    Reasons: the truth does not sit on the landmarks, the head looks away, the face is small or cut off.
+    Reasons: a large landmark residual, a yaw beyond profile, a small face, landmarks outside the photo.
     """
     table, residual = store.table, store.table["residual_percent"]
     points, yaw, size = table["landmarks_px"][..., :2], store.yaw_deg(), store.face_size_px()

@@ -1,4 +1,4 @@
-"""Do lists of images overlap? By name, by content, and by copies that were renamed, re-encoded, scaled or mirrored.
+"""Images that several lists share: by name, by content, and as copies that were renamed, scaled or mirrored.
 
 An image's signature is the signs of its 64 lowest frequencies (a perceptual hash), of itself and of its mirror image.
 Pairs whose signatures differ in few bits are compared as small grey pictures before they are reported.
@@ -102,7 +102,7 @@ def perceptual_hash(small: np.ndarray) -> np.ndarray:
     return low > np.median(low[1:])  # without the mean brightness
 
 
-def audit(lists: dict[str, Sequence[Path]], workers: int = 1) -> list[Overlap]:
+def find_overlaps(lists: dict[str, Sequence[Path]], workers: int = 1) -> list[Overlap]:
     """Every pair of entries, within a list and between lists, that is one image, worst kind last.
 
     Images that cannot be read are logged and left out.

@@ -6,7 +6,7 @@ import pytest
 
 from p2m_core.errors import InputError
 from p2m_workbench.doctor import overlaps
-from p2m_workbench.doctor.overlaps import audit, perceptual_hash, read_list, sign
+from p2m_workbench.doctor.overlaps import find_overlaps, perceptual_hash, read_list, sign
 
 
 def photo(seed, size=96):
@@ -35,7 +35,7 @@ def lists(tmp_path):
 
 
 def found(lists):
-    return [(o.kind, o.first.name, o.second.name) for o in audit(lists)]
+    return [(o.kind, o.first.name, o.second.name) for o in find_overlaps(lists)]
 
 
 def test_unrelated_pictures_do_not_overlap(lists):
