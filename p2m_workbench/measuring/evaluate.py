@@ -92,7 +92,7 @@ def peers_of(config: Config, store: FaceStore, rows: np.ndarray) -> list[System]
 
 
 def mean_face_at_crop(store: FaceStore, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean face, frontal and upright, laid into each sample's box: what one knows without a network.
+    """The mean face, frontal and upright, laid into each sample's box: the baseline without a network.
 
     Returns: scale (N, 3), shift (N, 3): px are scale * vertices * [1, -1, 1] + shift.
     """
@@ -203,7 +203,7 @@ def machine() -> str:
 
 
 def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
-    """What the tables say of annotation noise."""
+    """Where the row of annotation noise comes from, or why there is none."""
     if again is not None:
         return "the published landmarks against those re-annotated by hand"
     if store.manifest["face_model"] == "synthetic":

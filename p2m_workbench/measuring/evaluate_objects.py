@@ -27,7 +27,7 @@ from p2m_workbench.measuring.evaluate import find_weights, machine
 from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.report import write_tables
 
-TEMPLATE = "template as it is"  # what one has without a network
+TEMPLATE = "template as it is"  # the baseline: not deformed
 COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}
 BATCH = 8
 PICTURED, PHOTO_PX = 6, 448

@@ -7,8 +7,8 @@
     X.obj            vertices of the one sample X
     X/               a folder of NAME.npy, NAME.txt (lines x y [z]) and NAME.obj, one a sample
 
-Points are image px as in docs/conventions.md, which OpenCV and dlib count in too. From the points of a system that counts
-from 1, as AFLW2000-3D's files do, take 1 off first.
+Points are image px as in docs/conventions.md, which OpenCV and dlib count in too. From the points of a system that
+counts from 1, as AFLW2000-3D's files do, take 1 off first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The second annotation of AFLW2000-3D: what two annotators differ by is the noise that no method gets below.
+"""The second annotation of AFLW2000-3D: the distance of two annotations is the noise of the ground truth.
 
 The 68 landmarks of all 2000 images exist as they were published and re-annotated by hand in 2D, as two arrays of one
-row an image (3DDFA's and SynergyNet's test lists). Which image a row belongs to is told by the published landmarks.
+row an image (3DDFA's and SynergyNet's test lists). A row's image is found by its published landmarks.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def decomposition_table(systems: list[System], truth: np.ndarray) -> Table:
 
 
 def slice_table(systems: list[System], truth: np.ndarray, store: FaceStore, rows: np.ndarray) -> Table:
-    """nme68-2d of seen and of hidden landmarks, and, where the raw set tells attributes, of groups of samples.
+    """nme68-2d of seen and of hidden landmarks, and, where the raw set has attributes, of groups of samples.
 
     Index attribute, group; columns samples, each system's mean, the first system's 95% interval, and its mean on the
     group less that on all other samples, with the interval of this difference.
@@ -219,7 +219,7 @@ def surface_scores(
 
 
 def truth_at_depth(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """True vertices (V, 3), moved in z to the prediction's mean depth, which a photo does not tell."""
+    """True vertices (V, 3), moved in z to the prediction's mean depth, which weak perspective leaves open."""
     return truth + [0, 0, predicted[:, 2].mean() - truth[:, 2].mean()]
 
 

@@ -290,7 +290,7 @@ def test_from_the_store_as_from_the_photo(store, synthetic_set, tiny_run):
         assert np.linalg.norm(mesh.vertices_px - direct.vertices_px, axis=1).mean() < 0.06 * size  # JPEG and two warps
 
 
-def test_a_specimen_lies_on_the_stored_crop(store, tiny_run):
+def test_a_prediction_lies_on_the_stored_crop(store, tiny_run):
     index = store.rows("test")[0]
     [mesh] = predict_store(open_network(tiny_run), store, [index], flip=False)
     shown = face_prediction(store, index, mesh)

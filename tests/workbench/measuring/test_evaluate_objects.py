@@ -113,7 +113,7 @@ def test_what_is_written(config, home):
     assert (np.abs(mesh.vertices_px.mean(0)[:2] - 223.5) < 30).all()  # the ellipsoid, in the middle of its picture
 
 
-def test_specimens_can_be_inspected(config, home):
+def test_predictions_can_be_inspected(config, home):
     from p2m_workbench.viewing import inspect
 
     write_weights(config, home / "outputs/trial/weights.safetensors")
