@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: code, versions, machine, data. For the folder of a run."""
+"""What a run's results depend on besides its config: code, package versions, machine, data."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from p2m_core.config.paths import project_root, resolve, shown
 from p2m_core.config.settings import Config
 from p2m_core.files import NPZ_ERRORS, sha256, write_text
 
-MAIN_PACKAGES = ("p2m-core", "torch", "torchvision", "numpy", "scipy", "numba", "opencv-python-headless")
-
-
-MAIN_PACKAGES += ("matplotlib", "pandas", "trimesh", "pythreejs", "papermill", "safetensors", "triton")
+MAIN_PACKAGES = (
+    "p2m-core", "torch", "torchvision", "numpy", "scipy", "numba", "opencv-python-headless", "matplotlib", "pandas",
+    "trimesh", "pythreejs", "papermill", "safetensors", "triton",
+)  # fmt: skip
 
 
 def provenance(folder: Path | None = None) -> dict[str, Any]:
-    """Commit, versions, machine, command.
+    """Git commit, package versions, machine and command of this process.
 
-    Args: folder: where tracked files differ from the commit, it gets code-HASH.diff.
+    Args: folder: a run's; if tracked files differ from the commit, the diff is written there as code-HASH.diff.
     """
     git = git_state()
     if folder is not None and git and git["dirty"]:
@@ -46,7 +46,7 @@ def provenance(folder: Path | None = None) -> dict[str, Any]:
 
 
 def data_hashes(config: Config) -> dict[str, Any]:
-    """Hashes of a run's data: the files of its store or its lists of objects, and the names in each split.
+    """SHA-256 of a run's data: of the files of its store and the sample names of each split; or of lists of objects.
 
     Returns: {} where there are no data yet.
     """
@@ -71,7 +71,7 @@ def data_hashes(config: Config) -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether tracked files differ from it; None outside a checkout or without git."""
+    """{"commit": hash, "dirty": whether tracked files differ from it}; None outside a checkout or without git."""
     try:
         return {"commit": _git("rev-parse", "HEAD").strip(), "dirty": bool(_git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
@@ -93,7 +93,7 @@ def _processor() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of the CUDA devices, where torch is loaded already."""
+    """Names of the CUDA devices; none if torch is not loaded, which would take seconds."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     return [cuda.get_device_name(k) for k in range(cuda.device_count())] if cuda and cuda.is_available() else []
 

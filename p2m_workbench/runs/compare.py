@@ -170,15 +170,11 @@ def _commit(git: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """How run B differs from run A: tables with a row for each name that differs.
-
-    settings  of the config   about  code, versions, machine, data   metrics  of `read_metrics`, known headlines first
-    """
+    """How run B differs from run A. tables: "settings", "about" (code, versions, machine, data) and "metrics" (of
+    `read_metrics`, HEADLINES first), with columns A and B and a row for each name that differs."""
 
     runs: tuple[Path, Path]
-    settings: pd.DataFrame
-    about: pd.DataFrame
-    metrics: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
 
     def __str__(self) -> str:
         lines = [f"A  {shown(self.runs[0])}", f"B  {shown(self.runs[1])}"]
@@ -190,13 +186,8 @@ class Difference:
                 lines.append(f"and {len(table) - SHOWN_ROWS} more")
         return "\n".join(lines)
 
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables by name."""
-        return {"settings": self.settings, "about": self.about, "metrics": self.metrics}
-
     def save(self, folder: Path) -> None:
-        """Write settings.csv, about.csv and metrics.csv, whole."""
+        """Write settings.csv, about.csv and metrics.csv, with all rows."""
         for name, table in self.tables.items():
             write_text(folder / f"{name}.csv", table.to_csv())
 
@@ -215,7 +206,8 @@ def diff_runs(a: str | Path, b: str | Path) -> Difference:
     change = (metrics["B - A"] / metrics["A"].abs().clip(lower=1e-9)).abs()
     order = pd.DataFrame({"other": ~metrics.index.isin(list(HEADLINES)), "change": -change})
     metrics = metrics.loc[order.sort_values(["other", "change"]).index]
-    return Difference(folders, _differing(*settings), _differing(*about), metrics[metrics["A"] != metrics["B"]])
+    tables = {"settings": _differing(*settings), "about": _differing(*about)}
+    return Difference(folders, tables | {"metrics": metrics[metrics["A"] != metrics["B"]]})
 
 
 def _flatten(content: dict[str, Any]) -> dict[str, Any]:

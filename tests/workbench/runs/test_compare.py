@@ -107,19 +107,19 @@ def test_what_differs_is_listed_and_nothing_else(home, capsys):
         record = {"provenance": {"git": {"commit": commit}, "cpus": 2}, "data": {"splits": {"test": "1"}}}
         (run / "run.json").write_text(json.dumps(record))
     found = diff_runs("one", "two")
-    assert {name: tuple(row) for name, row in found.settings.iterrows()} == {
+    assert {name: tuple(row) for name, row in found.tables["settings"].iterrows()} == {
         "name": ("one", "two"),
         "train.lr": (1e-3, 0.5),
         "model.hidden": ([192] * 4, [8] * 4),
     }
-    assert list(found.about.index) == ["git.commit"]
-    assert found.metrics.loc["t.a"].tolist() == [1.0, 1.5, 0.5]
-    assert set(found.metrics.index) == {"t.a", "t.gone"}
+    assert list(found.tables["about"].index) == ["git.commit"]
+    assert found.tables["metrics"].loc["t.a"].tolist() == [1.0, 1.5, 0.5]
+    assert set(found.tables["metrics"].index) == {"t.a", "t.gone"}
     assert cli.main(["diff", "one", "two", "--out", str(home / "tables")]) == 0
     assert "train.lr" in capsys.readouterr().out
     assert len(pd.read_csv(home / "tables" / "settings.csv")) == 3
     same = diff_runs("one", "one")
-    assert all(table.empty for table in (same.settings, same.about, same.metrics))
+    assert all(table.empty for table in same.tables.values())
     assert "settings: no difference" in str(same)
 
 
