@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -16,7 +15,7 @@ from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine, ndc_to_px
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.geometry.template import Template
-from p2m_workbench.drawing.mesh_images import draw_landmarks, draw_turned
+from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, draw_levels, fit_square
 
 
 def save_figure(path: str | Path, figure: Figure) -> None:
@@ -25,38 +24,23 @@ def save_figure(path: str | Path, figure: Figure) -> None:
         figure.savefig(temporary, dpi=110)
 
 
-def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
-    """Pictures of one size in a grid, row by row, the rest white."""
-    height, width, _ = pictures[0].shape
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
-    for k, picture in enumerate(pictures):
-        row, column = divmod(k, columns)
-        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
-    return sheet
-
-
 def raw_samples(folder: str | Path, count: int = 16, size_px: int = 200, landmarks: bool = True) -> np.ndarray:
     """A contact sheet of a raw set's photos, evenly spaced over it, with their landmarks."""
     paths = find_samples(folder)
     pictures = []
     for path in [paths[k] for k in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]:
         sample = read_sample(path)
-        scale = size_px / max(sample.size)
-        matrix = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
-        picture = cv2.warpAffine(read_image(sample.image_path), matrix, (size_px, size_px), flags=cv2.INTER_AREA)
+        picture, matrix = fit_square(read_image(sample.image_path), size_px)
         pictures.append(draw_landmarks(picture, apply_affine(matrix, sample.landmarks_px)) if landmarks else picture)
     return contact_sheet(pictures)
 
 
-def crops_with_truth(store: FaceStore, rows: Sequence[int], scale: int = 1) -> np.ndarray:
+def crops_with_truth(store: FaceStore, rows: Sequence[int]) -> np.ndarray:
     """Stored crops with the ground-truth mesh over them: above the crop, below the mesh."""
-    above, below = [], []
-    for index in rows:
-        crop = cv2.resize(store.crop(index), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-        truth = (store.to_crop(store.truth_px(index), index) + [0.5, 0.5, 0]) * scale - [0.5, 0.5, 0]
-        above.append(crop)
-        below.append(draw_mesh(crop, truth, store.template.faces[-1], alpha=0.85))
+    above = [store.crop(index) for index in rows]
+    truths = [store.to_crop(store.truth_px(index), index) for index in rows]
+    faces = store.template.faces[-1]
+    below = [draw_mesh(crop, truth, faces, alpha=0.85) for crop, truth in zip(above, truths, strict=True)]
     return contact_sheet(above + below, len(above))
 
 
@@ -76,14 +60,10 @@ def augmented(
     return contact_sheet(pictures)
 
 
-def template_levels(template: Template, size_px: int = 300, yaw_deg: float = 25.0) -> np.ndarray:
+def template_levels(template: Template, size_px: int = 300) -> np.ndarray:
     """The template's levels side by side, with their edges."""
     vertices = template.vertices * [1, -1, 1]
-    pictures = [
-        draw_turned(vertices[:n], faces, yaw_deg, size_px, wire_px=0.8)
-        for n, faces in zip(template.counts, template.faces, strict=True)
-    ]
-    return contact_sheet(pictures, len(pictures))
+    return draw_levels([vertices[:n] for n in template.counts], template.faces, size_px=size_px)
 
 
 def distributions(store: FaceStore) -> Figure:

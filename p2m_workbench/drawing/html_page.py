@@ -1,4 +1,4 @@
-"""Meshes to look at without Python: one HTML file a face, or a gallery of many; both work offline, from a disk."""
+"""HTML viewers of meshes: one file a face, or a gallery of many; both work offline, from a disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from p2m_core.errors import InputError
 from p2m_core.face_mesh import FacePrediction, to_world
 from p2m_core.files import write_bytes, write_text
 from p2m_workbench.drawing import matcap
-from p2m_workbench.drawing.mesh_images import ERROR_RAMP, encode_picture, error_scale
+from p2m_workbench.drawing.mesh_images import ERROR_RAMP, data_uri, encode_picture, error_scale
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
+PHOTO_PX, GALLERY_PHOTO_PX = 640, 512  # longer side of a photo in a page of its own, and in a gallery
 THUMBNAIL_PX = 144
 GRID = 2**16 - 1  # coordinates are stored in 16 bits over the prediction's largest side: 0.01 px in a photo of 600 px
 
@@ -34,15 +35,11 @@ def _base64(array: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
 
 
-def _jpeg_uri(picture: np.ndarray, quality: int) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(encode_picture(picture, "JPEG", quality=quality)).decode()
-
-
-def photo_uri(photo: np.ndarray, side_px: int = 640) -> str:
-    """A photo (H, W, 3) as JPEG in a data URI, scaled down to its longer side `side_px`."""
+def photo_uri(photo: np.ndarray, side_px: int = PHOTO_PX) -> str:
+    """A photo (H, W, 3) as JPEG in a data URI, scaled down to a longer side of `side_px`."""
     picture = Image.fromarray(photo)
     picture.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
-    return _jpeg_uri(np.asarray(picture), 88)
+    return data_uri(np.asarray(picture), "JPEG", quality=88)
 
 
 def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
@@ -68,8 +65,8 @@ def _topology(prediction: FacePrediction) -> list[dict]:
     return levels
 
 
-def _content(prediction: FacePrediction, photo_side_px: int) -> dict:
-    """All that the viewer's script reads of a prediction beside its faces; y up, 16 bits a coordinate in base64."""
+def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
+    """A prediction for viewer.js, without its faces; y up, 16 bits a coordinate in base64."""
     mesh = prediction.mesh
     points = {"template": mesh.template_px, "landmarks": mesh.landmarks_px, "truth": prediction.truth_px}
     points = {name: to_world(array) for name, array in points.items() if array is not None}
@@ -81,12 +78,13 @@ def _content(prediction: FacePrediction, photo_side_px: int) -> dict:
         return _base64(np.round((array - low) / step), "<u2")
 
     height, width = prediction.photo.shape[:2]
+    seen = matcap.seen_from_the_front(mesh, height, width)
     content = {
         "name": prediction.name,
         "width": width,
         "height": height,
-        "photo": photo_uri(prediction.photo, photo_side_px),
-        "seen": _jpeg_uri(np.repeat(matcap.seen_from_the_front(mesh, height, width)[..., None], 3, -1), 90),
+        "photo": photo_uri(prediction.photo, photo_px),
+        "seen": data_uri(np.repeat(seen[..., None], 3, -1), "JPEG", quality=90),
         "low": [float(x) for x in low],
         "step": step,
         "levels": [stored(level) for level in levels],
@@ -106,7 +104,7 @@ def require_finite(path: str | Path, prediction: FacePrediction) -> None:
 
 
 def _three_js() -> str:
-    """The text of three.js, which the pythreejs wheel carries: so nothing is fetched, now or later."""
+    """The text of three.js from the pythreejs wheel, so that nothing is fetched, now or later."""
     package = importlib.util.find_spec("pythreejs")  # found, not imported: it would pull in the widgets
     if package is None or not package.submodule_search_locations:
         raise InputError("pythreejs", "", "is not installed", "pip install pythreejs")
@@ -120,7 +118,7 @@ def _three_js() -> str:
 
 
 def _script(content: object) -> str:
-    """JSON that may stand inside <script>, which only "<" can end, and JSON may write as an escape."""
+    """JSON for inside <script>: "<", with which alone a tag could end it, is written as an escape."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
@@ -131,7 +129,7 @@ def _page(title: str, about: dict) -> str:
     about = {
         "protocol": PROTOCOL,
         "ramp": ERROR_RAMP,
-        "spheres": {name: _jpeg_uri(sphere, 95) for name, sphere in spheres.items()},
+        "spheres": {name: data_uri(sphere, "JPEG", quality=95) for name, sphere in spheres.items()},
         **about,
     }
     page = folder.joinpath("viewer.html").read_text(encoding="utf-8")
@@ -142,35 +140,36 @@ def _page(title: str, about: dict) -> str:
     return page
 
 
-def html_page(prediction: FacePrediction, photo_side_px: int = 640) -> str:
+def html_page(prediction: FacePrediction) -> str:
     """The page that `write_html` writes, as text."""
-    sample = {"name": prediction.name, "topology": 0, "content": _content(prediction, photo_side_px)}
+    sample = {"name": prediction.name, "topology": 0, "content": _content(prediction)}
     return _page(prediction.name, {"topologies": [_topology(prediction)], "samples": [sample]})
 
 
-def write_html(path: str | Path, prediction: FacePrediction, photo_side_px: int = 640) -> Path:
+def write_html(path: str | Path, prediction: FacePrediction) -> Path:
     """One self-contained HTML file that shows a prediction in 3D, with no network, in any browser with WebGL.
 
     Orbit, zoom and pan; a slider from the template through the levels; clay, photo, normals and error colours; solid,
-    edges, wireframe and points; landmarks; the ground truth in its place, over the mesh or beside it; a click tells
-    vertex, error and position. About 1 MB for 7000 vertices.
+    edges, wireframe and points; landmarks; the ground truth in its place, over the mesh or beside it; vertex,
+    error and position at a click. About 1 MB for 7000 vertices.
 
-    Args:    photo_side_px: the photo is scaled down to this longer side.
+    The photo is scaled down to a longer side of PHOTO_PX.
+
     Returns: the path.
     Raises:  InputError if coordinates are not finite, or three.js is not installed.
     """
     require_finite(path, prediction)
-    write_text(path, html_page(prediction, photo_side_px))
+    write_text(path, html_page(prediction))
     return Path(path)
 
 
-def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction], photo_side_px: int = 512) -> Path:
+def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction]) -> Path:
     """A page of many predictions, the best first, that fetches each from a file beside it when it is looked at.
 
     FOLDER/index.html            the viewer with all thumbnails
     FOLDER/samples/NNNN.js .jpg  a prediction, some 250 kB at 7000 vertices, and its thumbnail
 
-    Args:    predictions: at least one.   photo_side_px: photos are scaled down to this longer side.
+    Args:    predictions: at least one.
     Returns: the path of index.html, which opens from a disk as well as from a server.
     Raises:  InputError if there is none, coordinates are not finite, or three.js is not installed.
     """
@@ -180,7 +179,7 @@ def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction], pho
         require_finite(folder, prediction)
         topology = json.dumps(_topology(prediction))  # samples of one network share it
         stem = f"samples/{number:04d}"
-        write_text(folder / f"{stem}.js", f"take({number},{_script(_content(prediction, photo_side_px))});\n")
+        write_text(folder / f"{stem}.js", f"take({number},{_script(_content(prediction, GALLERY_PHOTO_PX))});\n")
         write_bytes(folder / f"{stem}.jpg", thumbnail(prediction))
         sample = {"name": prediction.name, "file": stem, "topology": topologies.setdefault(topology, len(topologies))}
         if prediction.truth_px is not None:

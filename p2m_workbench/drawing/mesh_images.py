@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -9,25 +11,21 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import atomic_path
+from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import draw_mesh
 
 PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone
 INK = (58, 62, 70)
 
 
-def turn(vertices_px: np.ndarray, yaw_deg: float, pitch_deg: float = 0.0) -> np.ndarray:
-    """Vertices turned about the centre of their box: positive yaw turns a face towards the picture's right,
-    positive pitch downwards.
-
-    Args:    vertices_px: (V, 3).   Returns: (V, 3) float64.
-    """
-    yaw, pitch = np.deg2rad([yaw_deg, pitch_deg])
+def turn(vertices_px: np.ndarray, yaw_deg: float) -> np.ndarray:
+    """Vertices (V, 3) turned about the centre of their box; positive yaw turns a face towards the picture's right."""
+    yaw = np.deg2rad(yaw_deg)
     about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
     centre = (vertices_px.min(0) + vertices_px.max(0)) / 2
-    return (vertices_px - centre) @ (about_x @ about_y).T + centre
+    return (vertices_px - centre) @ about_y.T + centre
 
 
 def draw_turned(
@@ -36,7 +34,6 @@ def draw_turned(
     yaw_deg: float = 0.0,
     size_px: int = 384,
     vertex_colors: np.ndarray | None = None,
-    pitch_deg: float = 0.0,
     wire_px: float = 0.0,
     background: tuple[int, int, int] = PAPER,
     supersample: int = 2,
@@ -49,20 +46,25 @@ def draw_turned(
              vertex_colors, wire_px, supersample: as in `draw_mesh`.   background: RGB.
     Returns: (size_px, size_px, 3) uint8.
     """
-    turned = turn(np.asarray(vertices_px, np.float64), yaw_deg, pitch_deg)
+    turned = turn(np.asarray(vertices_px, np.float64), yaw_deg)
     centre = (turned.min(0) + turned.max(0)) / 2
     low, high = np.min(vertices_px, 0), np.max(vertices_px, 0)
     scale = 0.86 * size_px / max(float((high - low).max()), 1e-9)
     placed = (turned - centre) * scale + [(size_px - 1) / 2, (size_px - 1) / 2, 0]
-    paper = np.empty((size_px, size_px, 3), np.uint8)
-    paper[:] = background
+    paper = np.full((size_px, size_px, 3), background, np.uint8)
     return draw_mesh(paper, placed, faces, vertex_colors, supersample=supersample, wire_px=wire_px)
 
 
-def draw_levels(mesh: FaceMesh, yaw_deg: float = 25.0, size_px: int = 320, supersample: int = 3) -> np.ndarray:
-    """All levels of a mesh in a row, coarse to fine, with their edges.   Returns: (size_px, K size_px, 3) uint8."""
+def draw_levels(
+    levels: Sequence[np.ndarray],
+    level_faces: Sequence[np.ndarray],
+    yaw_deg: float = 25.0,
+    size_px: int = 320,
+    supersample: int = 3,
+) -> np.ndarray:
+    """Levels (V_k, 3), (F_k, 3) of a mesh in a row, coarse to fine, with edges.   Returns: (size_px, K size_px, 3)."""
     pictures = []
-    for vertices, faces in zip(mesh.levels, mesh.level_faces, strict=True):
+    for vertices, faces in zip(levels, level_faces, strict=True):
         # Lines thinner than a pixel turn into a tone: so a fine level does not go black.
         edge = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
         wire_px = min(0.8, 0.07 * edge * 0.86 * size_px / np.ptp(vertices, axis=0).max())
@@ -145,6 +147,11 @@ def encode_picture(picture: np.ndarray, format: str = "PNG", **options: int) -> 
     return stream.getvalue()
 
 
+def data_uri(picture: np.ndarray, format: str = "PNG", **options: int) -> str:
+    """A picture (H, W, 3 or 4) as PNG or JPEG in a data URI, for a page."""
+    return f"data:image/{format.lower()};base64,{b64encode(encode_picture(picture, format, **options)).decode()}"
+
+
 def save_picture(path: str | Path, picture: np.ndarray) -> Path:
     """Write an (H, W, 3) uint8 picture in the format of the suffix, whole or not at all.   Returns: the path."""
     with atomic_path(path) as temporary:
@@ -152,17 +159,31 @@ def save_picture(path: str | Path, picture: np.ndarray) -> Path:
     return Path(path)
 
 
-def _fit_square(picture: np.ndarray, size_px: int) -> tuple[np.ndarray, float, tuple[float, float]]:
-    """A picture scaled into a square; with it the scale, and the offset of its px."""
-    height, width = picture.shape[:2]
-    scale = size_px / max(height, width)
-    wide, high = max(1, round(width * scale)), max(1, round(height * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    left, top = (size_px - wide) // 2, (size_px - high) // 2
-    square = np.empty((size_px, size_px, 3), np.uint8)
-    square[:] = PAPER
-    square[top : top + high, left : left + wide] = cv2.resize(picture, (wide, high), interpolation=way)
-    return square, scale, (left + (scale - 1) / 2, top + (scale - 1) / 2)
+def fit(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (H, W, 3) resized to a longer side, and the affine map (2, 3) from its px to the px of the result."""
+    scale = side_px / max(picture.shape)
+    size = [max(1, round(scale * side)) for side in picture.shape[1::-1]]
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return resized, np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+
+
+def fit_square(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """`fit` into the middle of a square."""
+    resized, matrix = fit(picture, side_px)
+    height, width = resized.shape[:2]
+    left, top = (side_px - width) // 2, (side_px - height) // 2
+    square = np.full((side_px, side_px, 3), PAPER, np.uint8)
+    square[top : top + height, left : left + width] = resized
+    return square, matrix + [[0, 0, left], [0, 0, top]]
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 8) -> np.ndarray:
+    """Pictures of one size in a grid, row by row, the rest white."""
+    height, width, _ = pictures[0].shape
+    rows = -(-len(pictures) // columns)
+    grid = np.full((rows * columns, height, width, 3), 255, np.uint8)
+    grid[: len(pictures)] = pictures
+    return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
 def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float | None) -> np.ndarray:
@@ -186,10 +207,9 @@ def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float 
     return np.asarray(row)
 
 
-def draw_overlay(prediction: FacePrediction, alpha: float = 0.8, level: int = -1) -> np.ndarray:
+def draw_overlay(prediction: FacePrediction) -> np.ndarray:
     """The mesh on its photo.   Returns: (H, W, 3) uint8, the photo's size."""
-    mesh = prediction.mesh
-    return draw_mesh(prediction.photo, mesh.levels[level], mesh.level_faces[level], alpha=alpha)
+    return draw_mesh(prediction.photo, prediction.mesh.vertices_px, prediction.mesh.faces, alpha=0.8)
 
 
 def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray:
@@ -199,9 +219,8 @@ def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray
     Returns: (H, W, 3) uint8, W = 4 or 5 squares of size_px.
     """
     mesh = prediction.mesh
-    square, scale, offset = _fit_square(prediction.photo, size_px)
-    shift = np.array([*offset, 0.0])
-    on_photo, landmarks = mesh.levels[-1] * scale + shift, mesh.landmarks_px * scale + shift
+    square, matrix = fit_square(prediction.photo, size_px)
+    on_photo, landmarks = apply_affine(matrix, mesh.levels[-1]), apply_affine(matrix, mesh.landmarks_px)
     pictures = [
         draw_landmarks(square, landmarks),
         draw_mesh(square, on_photo, mesh.faces, alpha=0.8),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import trimesh
 from PIL import Image
@@ -19,9 +18,10 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
 from p2m_core.files import atomic_path, write_bytes, write_json, write_text
+from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import depth_and_normals, photo_colors, window
 from p2m_workbench.drawing.html_page import write_html
-from p2m_workbench.drawing.mesh_images import draw_levels, draw_overlay, draw_turned, save_picture, swing
+from p2m_workbench.drawing.mesh_images import draw_levels, draw_overlay, draw_turned, fit, save_picture, swing
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most
@@ -120,19 +120,21 @@ def save_landmarks(path: str | Path, mesh: FaceMesh) -> Path:
 def scaled(prediction: FacePrediction, side_px: int) -> FacePrediction:
     """A prediction with its photo scaled down to a longer side of side_px, and its coordinates with it; smaller ones as
     they are."""
-    scale = side_px / max(prediction.photo.shape)
-    if scale >= 1:
+    if side_px >= max(prediction.photo.shape):
         return prediction
-    photo = cv2.resize(prediction.photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    (photo, matrix), mesh = fit(prediction.photo, side_px), prediction.mesh
 
-    def place(points: np.ndarray | None) -> np.ndarray | None:
-        return None if points is None else np.float32((points + [0.5, 0.5, 0]) * scale - [0.5, 0.5, 0])
+    def place(points: np.ndarray) -> np.ndarray:
+        return np.float32(apply_affine(matrix, points))
 
-    mesh = prediction.mesh
     levels = tuple(place(level) for level in mesh.levels)
-    box = np.float32((mesh.box + 0.5) * scale - 0.5)
-    moved = replace(mesh, vertices_px=levels[-1], levels=levels, landmarks_px=place(mesh.landmarks_px), box=box)
-    return replace(prediction, mesh=moved, photo=photo, truth_px=place(prediction.truth_px))
+    corners = np.append(mesh.box.reshape(2, 2), [[0], [0]], 1)
+    moved = replace(
+        mesh, vertices_px=levels[-1], levels=levels, landmarks_px=place(mesh.landmarks_px),
+        box=place(corners)[:, :2].ravel(),
+    )  # fmt: skip
+    truth = None if prediction.truth_px is None else place(prediction.truth_px)
+    return replace(prediction, mesh=moved, photo=photo, truth_px=truth)
 
 
 def depth_map(prediction: FacePrediction) -> np.ndarray:
@@ -165,7 +167,8 @@ def turntable(prediction: FacePrediction, size_px: int = 320, frames: int = 48) 
 
 def level_turntable(prediction: FacePrediction, size_px: int = 240, frames: int = 36) -> list[np.ndarray]:
     """Pictures of all levels in a row with their edges, coarse to fine, turning to both sides."""
-    return [draw_levels(prediction.mesh, yaw, size_px, supersample=2) for yaw in swing(frames, 60)]
+    mesh = prediction.mesh
+    return [draw_levels(mesh.levels, mesh.level_faces, yaw, size_px, supersample=2) for yaw in swing(frames, 60)]
 
 
 def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -> None:
@@ -176,11 +179,6 @@ def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -
     first, *others = [Image.fromarray(x).quantize(palette=palette, dither=Image.Dither.NONE) for x in pictures]
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=others, duration=frame_ms, loop=0)
-
-
-def enlarged(crop: np.ndarray) -> np.ndarray:
-    """A crop (S, S, 3) at twice its size."""
-    return cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
 
 
 # --- all files of a face --------------------------------------------------------------------------
@@ -206,7 +204,7 @@ SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
     "json": (".json", lambda path, of: save_landmarks(path, of.mesh)),
     "pts": (".pts", lambda path, of: save_landmarks(path, of.mesh)),
     "overlay": (".png", lambda path, of: save_picture(path, draw_overlay(scaled(of, OVERLAY_PX)))),
-    "crop": ("-crop.png", lambda path, of: save_picture(path, enlarged(of.mesh.crop))),
+    "crop": ("-crop.png", lambda path, of: save_picture(path, fit(of.mesh.crop, 2 * len(of.mesh.crop))[0])),
     "depth": ("-depth.png", lambda path, of: save_picture(path, depth_map(of))),
     "normals": ("-normals.png", lambda path, of: save_picture(path, normal_map(of))),
     "turntable": ("-turntable.gif", lambda path, of: save_gif(path, turntable(of))),

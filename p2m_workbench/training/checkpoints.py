@@ -1,8 +1,8 @@
-"""Checkpoints that a run goes on from: each a folder that is whole or absent, the last two kept.
+"""Checkpoints from which a run continues: each a folder that is whole or absent; the last two are kept.
 
 RUN/checkpoints/step-NNNNNNNN/  weights.safetensors   the network's own weights
-                                state.pt              optimiser, averaged weights, where the run stands
-                                sha256.json           of the two, by which damage is noticed
+                                state.pt              optimiser, averaged weights, position of the run
+                                sha256.json           of both files, to detect damage
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write_checkpoint(folder: Path, step: int, model: Pixel2Mesh, state: dict[str
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system can: a rename alone may not survive a power cut."""
+    """Flush a folder's entries to the disk, where the system can: a rename alone may not survive a power cut."""
     if hasattr(os, "O_DIRECTORY"):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -100,7 +100,7 @@ def require_whole(path: Path) -> None:
 
 
 def clear_damaged(folder: Path, step: int) -> None:
-    """Delete what a run that goes on from `step` cannot use: half-written checkpoints, and damaged later ones."""
+    """Delete what a run that continues from `step` cannot use: half-written checkpoints, and damaged later ones."""
     for partial in (folder / "checkpoints").glob(".partial-*"):  # of a run that was killed
         shutil.rmtree(partial)
     for path in list_checkpoints(folder):

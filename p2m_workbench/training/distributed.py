@@ -1,8 +1,7 @@
-"""One training in several processes, by PyTorch's own means.
+"""One training in several processes: torch.distributed, DistributedDataParallel and torch's elastic launcher.
 
-Who starts the processes tells each its place by the variables of torchrun: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR
-and MASTER_PORT. torchrun sets them, slurm/ sets them, and `launch` does for one machine. Every process calls `train`;
-the first (rank 0) alone writes files.
+Each process reads its rank from torchrun's variables RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which
+torchrun, the scripts in slurm/ or `launch` (one machine) set. Every process calls `train`; rank 0 alone writes files.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from p2m_core.config.settings import Config
 from p2m_core.errors import InputError, Preempted
 from p2m_core.signals import SIGNALS
 
-LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # of a run's first process, and of what starts them
+LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # held by rank 0, and by `launch`
 MAX_RESTARTS = 3  # of all processes, after one of them died
-GRACE_S = 120  # for the step in hand and the checkpoint, before a process is killed
+GRACE_S = 120  # for the current step and the checkpoint, before a process is killed
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place: its number of `world`, on all machines and on this one."""
+    """This process's number among `world` processes: of all machines (rank) and of this one (local_rank)."""
 
     rank: int = 0
     world: int = 1
@@ -78,7 +77,7 @@ class Ranks:
         on_cuda = next(model.parameters()).device.type == "cuda"
         if on_cuda:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        # The template's sparse matrices are the same everywhere, and no collective knows their layout.
+        # The template's sparse matrices are equal everywhere, and collectives do not support their layout.
         sparse = [name for name, x in model.named_buffers() if x.layout != torch.strided]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, sparse)
         own_card = [self.local_rank] if on_cuda else None
@@ -92,7 +91,7 @@ def is_launched() -> bool:
 
 @contextmanager
 def joined(backend: str) -> Iterator[Ranks]:
-    """This process's place among those that train together, connected while the context is open."""
+    """This process's `Ranks`, connected with the others while the context is open."""
     if not is_launched():
         yield Ranks()
         return
@@ -102,13 +101,13 @@ def joined(backend: str) -> Iterator[Ranks]:
         return
     if backend == "nccl":
         torch.cuda.set_device(ranks.local_rank)
-    # After a restart the launcher's store still has the addresses of the dead: each attempt has names of its own.
+    # After a restart the launcher's store still has the addresses of the processes that died: names by attempt.
     store, rank, world = next(dist.rendezvous("env://"))
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:
         yield ranks
-        dist.barrier()  # or the first would be cut off from the others while it still writes
+        dist.barrier()  # rank 0 may still be writing files
     finally:
         dist.destroy_process_group()
 
@@ -151,8 +150,8 @@ def run_lock(folder: Path, ranks: Ranks, device: torch.device) -> Iterator[None]
 def launch(train: Callable[[Config], object], config: Config, folder: Path) -> None:
     """Train in train.processes processes of this machine, by torch's elastic launcher, and wait for their end.
 
-    When a process dies, all are started again from the last checkpoint, MAX_RESTARTS times. What each says goes to
-    FOLDER/ranks/, and what the first says here, too.
+    When a process dies, all are started again from the last checkpoint, MAX_RESTARTS times. Their output goes to
+    FOLDER/ranks/, that of rank 0 also to this process's.
 
     Raises: what `train` raises; RuntimeError, with the first failure, if the processes died too often.
     """
@@ -164,22 +163,14 @@ def launch(train: Callable[[Config], object], config: Config, folder: Path) -> N
     (folder / "ranks").mkdir(parents=True, exist_ok=True)
     if is_training(folder):
         raise busy(folder)
-    logs = DefaultLogsSpecs(str(folder / "ranks"), redirects=Std.ALL, tee={0: Std.ALL})
     settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=config.train.processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
-        max_restarts=MAX_RESTARTS,
-        monitor_interval=0.5,
-        logs_specs=logs,
+        min_nodes=1, max_nodes=1, nproc_per_node=config.train.processes, run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
+        max_restarts=MAX_RESTARTS, monitor_interval=0.5,
+        logs_specs=DefaultLogsSpecs(str(folder / "ranks"), redirects=Std.ALL, tee={0: Std.ALL}),
         log_line_prefix_template="${rank}: ",
-        signals_to_handle=",".join(number.name for number in SIGNALS),
-        shutdown_timeout=GRACE_S,
-    )
+        signals_to_handle=",".join(number.name for number in SIGNALS), shutdown_timeout=GRACE_S,
+    )  # fmt: skip
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         with FileLock(folder / LAUNCH_LOCK_NAME):
@@ -202,7 +193,7 @@ def launch(train: Callable[[Config], object], config: Config, folder: Path) -> N
 
 
 def train_as_one(train: Callable[[Config], object], settings: str) -> InputError | Preempted | None:
-    """A process of `launch`. What would be raised again by a restart is returned."""
+    """A process of `launch`. Errors that a restart would only repeat are returned, not raised."""
     logging.basicConfig(format="%(message)s")
     for package in ("p2m_core", "p2m_synth", "p2m_workbench"):
         logging.getLogger(package).setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""Batches on their way to the network: which samples a process gets, what their workers heed, what is handed over."""
+"""Batches for the training: the sampler, the transfer to the device, and signals in data workers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from p2m_core.signals import SIGNALS
 
 
 class EpochSampler(Sampler):
-    """(epoch, position) pairs without end: each epoch the first `whole` of a shuffle by seed and epoch.
+    """(epoch, position) pairs without end: of each epoch the first `whole` of a permutation seeded by seed and epoch.
 
-    It begins in `epoch`, after its first `skip` pairs. Of every `batch` pairs, each of `world` processes gets a run of
-    its own, so that the steps are the same whatever their number.
+    It begins in `epoch`, after its first `skip` pairs. Every `batch` pairs are divided among `world` processes, so that
+    a step has the same samples whatever their number.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class EpochSampler(Sampler):
 
 
 def on_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """A batch as the network takes it: images that come as bytes, a quarter of the way's size, in [0, 1]."""
+    """A batch on the device, with images in [0, 1]; they travel as bytes, a quarter of the size of floats."""
     batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     if batch["image"].dtype == torch.uint8:
         batch["image"] = batch["image"].float() / 255
@@ -53,15 +53,15 @@ def split(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Te
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """A data worker that is started inside hears no signal until it is up.
+    """Block SIGNALS in data workers that are started inside, until `worker_init` has set their handlers.
 
-    Signals go to all processes of a terminal or a job. One that died on its start would leave the parent for ever in
-    the middle of what it has to tell it.
+    Signals go to all processes of a terminal or a job. A worker that dies while it starts would leave the parent
+    waiting for ever on the pipe between them.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # its start, which comes with a first worker's, ends in hearing signals again
+    resource_tracker.ensure_running()  # started together with the first worker, it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -70,11 +70,11 @@ def block_signals() -> Iterator[None]:
 
 
 def worker_init(_: int) -> None:
-    """A data worker: one thread, and the parent alone answers Ctrl-C and a cluster's signals."""
-    for number in set(SIGNALS) - {signal.SIGTERM}:  # by SIGTERM the parent ends its workers
+    """Set up a data worker: one thread, and signals are left to the parent, which ends its workers by SIGTERM."""
+    for number in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        while waiting := signal.sigpending() & set(SIGNALS):  # they were meant for the parent
+        while waiting := signal.sigpending() & set(SIGNALS):  # sent to all, meant for the parent
             signal.sigwait(waiting)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     cv2.setNumThreads(1)

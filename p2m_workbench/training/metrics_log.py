@@ -1,4 +1,4 @@
-"""What one can watch of a training: metrics.csv, TensorBoard and the progress bar."""
+"""The log of a training: metrics.csv, TensorBoard and the progress bar."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFRESH_S, REFRESH_LINES_S = 0.2, 10.0  # of the bar: in a terminal or notebook,
 class MetricsLog:
     """Writes a run's metrics and shows its progress, as a context.
 
-    Args: folder: the run's.   title: of the bar.   step: where the run stands; TensorBoard forgets what came later.
+    Args: folder: the run's.   title: of the bar.   step: of the run; TensorBoard drops records after it.
           progress: share of the run that is done.
     """
 

@@ -1,4 +1,4 @@
-"""The parts of a training step that are no network: precision, learning rate, averaged weights."""
+"""Learning rate schedule and averaged weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def learning_rate(settings: TrainConfig, step: int, progress: float) -> float:
 
 
 class WeightAverage:
-    """Exponential moving average of all a network's weights and buffers; what is no float is copied.
+    """Exponential moving average of all a network's weights and buffers; integers are copied.
 
     tensors: by the names of the network's state dict.   decay: share of the old average that a step keeps.
     """
@@ -40,7 +40,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after a step (counted from 0)."""
-        # A short memory at first, or the random start would linger.
+        # A smaller decay at first, or the random initial weights would stay in the average for long.
         decay = min(self.decay, (1 + step) / (10 + step))
         own = model.state_dict()
         floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
@@ -50,7 +50,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The network with the averaged weights, in evaluation mode; its own come back afterwards."""
+        """The network with the averaged weights, in evaluation mode; afterwards its own weights again."""
         own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         modes = {module: module.training for module in model.modules()}
         model.load_state_dict(self.tensors)

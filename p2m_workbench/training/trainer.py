@@ -1,4 +1,4 @@
-"""Training: one function for notebook, command line and cluster, that can be stopped and goes on.
+"""Training, for notebook, command line and cluster: `train` can be stopped, and continues from its last checkpoint.
 
 outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  ranks/
               checkpoints/step-N/
@@ -33,7 +33,7 @@ from p2m_core.network.precision import autocast_type, choose_device
 from p2m_core.network.weights import initialise, save_weights
 from p2m_core.signals import StopSignals
 from p2m_core.targets import Truth
-from p2m_workbench.drawing.mesh_images import encode_picture
+from p2m_workbench.drawing.mesh_images import save_picture
 from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
@@ -43,6 +43,8 @@ from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
 from p2m_workbench.training.optim import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
+# Of a run: steps, seconds, lowest validation error, and validations since then. Kept in every checkpoint.
+POSITION = ("step", "seconds", "best", "stale")
 LOADER_RETRIES = 3  # after a data worker died, most often for want of memory
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ def check_fit(config: Config, store: Store) -> None:
 
 
 class Trainer:
-    """One run: network, data, optimiser, and where it stands.
+    """One run: network, data, optimiser, and its position.
 
     Args: ranks: this process's place among those that train together.
     """
@@ -109,7 +111,7 @@ class Trainer:
         unused = self.model.decoder is not None and not config.loss.reconst
         self.network = ranks.wrap(self.model, unused)
 
-    # --- where the run stands ---
+    # --- position of the run, checkpoints ---
 
     @property
     def progress(self) -> float:
@@ -125,28 +127,21 @@ class Trainer:
         return 0 < self.config.train.patience <= self.stale
 
     def save(self) -> None:
-        """Write weights and all that is needed to go on, as one folder that is whole or absent."""
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": self.average.tensors,
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-            "stale": self.stale,
-        }
+        """Write a checkpoint: weights, optimiser and position, as one folder that is whole or absent."""
+        state = {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        state |= {"average": self.average.tensors, **{name: getattr(self, name) for name in POSITION}}
         write_checkpoint(self.folder, self.step, self.model, state)
 
     def restore(self) -> None:
-        """Go on from the last checkpoint that is whole, if there is one."""
+        """Continue from the last checkpoint that is whole, if there is one."""
         state = read_checkpoint(self.folder, self.model, self.device)
         if state is not None:
             self.optimizer.load_state_dict(state["optimizer"])
             if self.scaler.is_enabled() and state.get("scaler"):
                 self.scaler.load_state_dict(state["scaler"])
             self.average.tensors = state["average"]
-            self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-            self.stale = state.get("stale", 0)
+            for name in POSITION:
+                setattr(self, name, state.get(name, 0))
         if self.ranks.first:
             clear_damaged(self.folder, self.step)
             trim_metrics(self.folder / "metrics.csv", self.step)
@@ -154,7 +149,7 @@ class Trainer:
     # --- steps ---
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """This process's share of the training batches from where the run stands, without end.
+        """This process's share of the training batches from the run's step on, without end.
 
         When a data worker dies, the workers are started again, LOADER_RETRIES times.
         """
@@ -165,7 +160,7 @@ class Trainer:
                 for batch in batches:
                     yield on_device(batch, self.device)
             except (MemoryError, RuntimeError) as error:
-                # What the loop raises comes by another way, and what a sample raises is not cured by a new worker.
+                # Errors of a sample would come again with new workers; those of the training loop are not raised here.
                 if not isinstance(error, MemoryError) and "DataLoader worker" not in str(error):
                     raise
                 problem = f"a data worker died at step {self.step}: {str(error).splitlines()[0]}"
@@ -175,7 +170,7 @@ class Trainer:
                 _log.warning("%s; the workers are started again", problem)
 
     def loader(self) -> DataLoader:
-        """The loader of this process's share of the batches, from where the run stands."""
+        """The loader of this process's share of the batches, from the run's step on."""
         settings = self.config.train
         epoch, done = divmod(self.step, self.batches_per_epoch)
         # The rest of an epoch that fills no batch is left out, so steps and epochs stay in line.
@@ -205,11 +200,11 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for k, part in enumerate(split(batch, passes)):
-            # What the loss draws at random depends on its place alone, not on what was drawn before a restart.
-            place = np.random.SeedSequence([self.config.seed, self.step, k, self.ranks.rank])
-            torch.manual_seed(int(place.generate_state(1)[0]))
-            quiet = k + 1 < passes and self.ranks.world > 1
-            with self.network.no_sync() if quiet else nullcontext():  # gradients are exchanged once a step
+            # Random points of the loss are seeded by step, pass and process, so a restarted run draws the same.
+            seed = np.random.SeedSequence([self.config.seed, self.step, k, self.ranks.rank])
+            torch.manual_seed(int(seed.generate_state(1)[0]))
+            last = k + 1 == passes or self.ranks.world == 1
+            with nullcontext() if last else self.network.no_sync():  # gradients are exchanged once a step
                 loss, values = self.compute_loss(part)
                 self.backward(loss / passes)
             sums = {name: sums.get(name, 0) + value / passes for name, value in values.items()}
@@ -220,9 +215,9 @@ class Trainer:
     def compute_loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss of a pass, and its value and those of its terms.   Raises NonFiniteLoss."""
         prediction = self.forward(batch)
-        # Asked before the loss, since the nearest-neighbour search refuses such points without knowing the batch.
-        flown = int(torch.stack([(~torch.isfinite(x)).sum() for x in prediction.levels]).sum())
-        self.require_finite(not flown, f"{flown} coordinates of vertices are not finite", batch)
+        # Checked before the loss: the nearest-neighbour search refuses such points, but does not know the batch.
+        count = int(torch.stack([(~torch.isfinite(x)).sum() for x in prediction.levels]).sum())
+        self.require_finite(not count, f"{count} coordinates of vertices are not finite", batch)
         loss, terms = self.loss(prediction, self.truth(batch))
         # Read at once: each reading waits for the device.
         numbers = torch.stack([loss.detach(), *(term.detach() for term in terms.values())]).tolist()
@@ -241,7 +236,7 @@ class Trainer:
         """Clip the gradient, move the weights and their average.   Raises NonFiniteLoss."""
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
-        # The scaler's way to its scale is by gradients that overflow; it leaves their steps out.
+        # The scaler finds its scale by gradients that overflow, and leaves out their steps.
         if not self.scaler.is_enabled() or self.scaler.get_scale() < 1:
             self.require_finite(bool(torch.isfinite(norm)), f"the gradient's norm is {norm:g}", batch)
         self.scaler.step(self.optimizer)
@@ -301,15 +296,14 @@ class Trainer:
             save_weights(self.folder / "weights.safetensors", self.average.tensors, self.model, about)
 
     def preview(self) -> None:
-        """Draw the meshes of the first validation samples into preview/, and keep them in preview.npz for a 3D view."""
+        """Write the meshes of the first validation samples: as pictures preview/N.png, and for 3D as preview.npz."""
         with self.average.applied(self.model):
             predicted = list(self.predict_validation(PREVIEWS))
-            pictures = [p for image, vertices, _ in predicted for p in self.draw(image, vertices)]
         if predicted:
             self.keep_meshes(predicted)
+        pictures = (picture for images, vertices, _ in predicted for picture in self.draw(images, vertices))
         for k, picture in enumerate(pictures):
-            with atomic_path(self.folder / "preview" / f"{k}.png") as temporary:
-                temporary.write_bytes(encode_picture(picture))
+            save_picture(self.folder / "preview" / f"{k}.png", picture)
 
     def keep_meshes(self, predicted: list[tuple[torch.Tensor, torch.Tensor, Truth]]) -> None:
         """Write step, photos, vertices, true vertices where they are known, and faces; px of the network's input."""
@@ -339,7 +333,7 @@ class Trainer:
 
 
 def train(config: Config) -> Path:
-    """Train, or go on where the run in outputs/NAME stood.
+    """Train, or continue the run in outputs/NAME from its last checkpoint.
 
     With train.processes above 1 it trains in so many processes; under torchrun or Slurm it is one of theirs.
     Ctrl-C writes a checkpoint and raises KeyboardInterrupt, SIGTERM and SIGUSR1 raise Preempted; the same call then

@@ -82,27 +82,19 @@ class MeshPreview(widgets.VBox):
         self._stage = widgets.VBox([css(), self._views, self._switches, self._legend]).add_class("p2m-inspector")
         self._stage.layout.display = "none"
         self.curves = widgets.Image(format="png", layout=widgets.Layout(display="none"))
-        self.caption = widgets.HTML()
-        super().__init__([self._stage, self.curves, self.caption])
+        super().__init__([self._stage, self.curves])
 
-    def update(
-        self,
-        predictions: Sequence[FacePrediction] | None = None,
-        metrics: pd.DataFrame | None = None,
-        caption: str = "",
-    ) -> None:
+    def update(self, predictions: Sequence[FacePrediction] | None = None, metrics: pd.DataFrame | None = None) -> None:
         """Show new meshes, new curves, or both; what is None stays.
 
         Args:    predictions: the same photos and faces each time; the first four are shown.
-                 metrics: as in `draw_curves`.   caption: a line of text below.
+                 metrics: as in `draw_curves`.
         """
         if predictions:
             self._move(list(predictions[:MAX_VIEWS]))
         if metrics is not None:
             self.curves.value = draw_curves(metrics, self.width_px)
             self.curves.layout.display = None
-        if caption:
-            self.caption.value = caption
 
     def _move(self, predictions: list[FacePrediction]) -> None:
         if not self.scenes:
@@ -142,38 +134,34 @@ class MeshPreview(widgets.VBox):
         self._stage.layout.display = None
 
     def follow(
-        self,
-        read: Callable[[], tuple[Sequence[FacePrediction] | None, pd.DataFrame | None] | None],
-        every_s: float = 2.0,
+        self, read: Callable[[], tuple[Sequence[FacePrediction] | None, pd.DataFrame | None]], every_s: float = 2.0
     ) -> Callable[[], None]:
         """Keep the preview up to date from a thread, for a training run that writes files.
 
-        Args:    read: returns (predictions, metrics), either None where nothing is new, or None for no news at all.
+        Args:    read: returns (predictions, metrics), each None where nothing is new.
                  every_s: pause between two calls.
         Returns: a function that reads once more, then ends the thread.
         """
         stop = threading.Event()
 
-        def look() -> None:
+        def update() -> None:
             try:
-                news = read()
-                if news is not None:
-                    self.update(*news)
+                self.update(*read())
             except Exception:
                 log.exception("the preview could not be updated")
 
-        def loop() -> None:
+        def repeat() -> None:
             while not stop.wait(every_s):
-                look()
+                update()
 
-        thread = threading.Thread(target=loop, name="mesh-preview", daemon=True)
-        look()
+        thread = threading.Thread(target=repeat, name="mesh-preview", daemon=True)
+        update()
         thread.start()
 
         def finish() -> None:
             if not stop.is_set():
                 stop.set()
                 thread.join(timeout=10 + every_s)
-                look()
+                update()
 
         return finish

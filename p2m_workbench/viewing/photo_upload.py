@@ -5,16 +5,17 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
+import cv2
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image, ImageDraw
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_bytes
+from p2m_core.geometry.crop import apply_affine
 from p2m_core.inference import open_network
-from p2m_workbench.drawing.mesh_images import encode_picture, static_picture
+from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.predict import find_meshes
 from p2m_workbench.photos.read import decode_photo
@@ -122,14 +123,13 @@ class PhotoUpload(widgets.VBox):
     def _show(self, _: object = None) -> None:
         if not self.choice.value:
             return
-        photo = Image.fromarray(self.photos[self.choice.value])
-        scale = PHOTO_PX / max(photo.size)
-        photo = photo.resize([max(1, round(side * scale)) for side in photo.size], Image.Resampling.BILINEAR)
-        draw = ImageDraw.Draw(photo)
+        photo, matrix = fit(self.photos[self.choice.value], PHOTO_PX)
         boxes = [(self.box(), GIVEN)] if self.by_hand.value else [(box, FOUND) for box in self._boxes]
         for box, color in boxes:
-            draw.rectangle([*np.sort((box * scale).reshape(2, 2), 0).ravel()], outline=color, width=3)
-        self.photo.value = encode_picture(np.asarray(photo))
+            corners = np.append(box.reshape(2, 2), [[0], [0]], 1)
+            low, high = np.round(apply_affine(matrix, corners)[:, :2]).astype(int).tolist()
+            cv2.rectangle(photo, low, high, color, 3)
+        self.photo.value = encode_picture(photo)
 
     def _report(self, *lines: str) -> None:
         self.message.value = "<br>".join(html.escape(line) for line in lines)

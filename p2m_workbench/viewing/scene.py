@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -13,7 +12,7 @@ from p2m_core.face_mesh import FacePrediction, Stages, to_world
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.html_page import photo_uri
-from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors
+from p2m_workbench.drawing.mesh_images import data_uri, draw_landmarks, error_colors
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
@@ -45,11 +44,6 @@ class ViewOptions:
     truth: bool = False
     opacity: float = 1.0
     maximum: float = 1.0
-
-
-def data_uri(picture: np.ndarray) -> str:
-    """An (H, W, 3 or 4) uint8 picture as PNG in a data URI."""
-    return "data:image/png;base64," + base64.b64encode(encode_picture(picture)).decode("ascii")
 
 
 def _texture(uri: str) -> three.ImageTexture:

@@ -20,7 +20,7 @@ from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.network.mesh_ops import region_density
 from p2m_workbench.doctor.outliers import find_outliers
 from p2m_workbench.drawing.dataset_figures import augmented
-from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors
+from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors, fit
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
@@ -177,10 +177,7 @@ class StoreExplorer(widgets.VBox):
     def _show(self, _: object = None) -> None:
         store, index = self.store, self.index
         photo, to_file = self.photo(index)
-        scale = SIDE_PX / max(photo.shape[:2])
-        zoom = np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
-        size = round(photo.shape[1] * scale), round(photo.shape[0] * scale)
-        picture = cv2.warpAffine(photo, zoom, size, flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        picture, zoom = fit(photo, SIDE_PX)
         to_view = compose(zoom, invert_affine(to_file))
         truth, faces = store.truth_px(index), store.template.faces[-1]
         if self.mesh.value or self.regions.value:

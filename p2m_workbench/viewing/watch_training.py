@@ -1,4 +1,4 @@
-"""Training that one can watch: curves and meshes that change while the network trains."""
+"""Training in a notebook, with curves and meshes that are updated while the network trains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from p2m_workbench.training.metrics_log import read_curves
 from p2m_workbench.training.trainer import train
 from p2m_workbench.viewing.live_preview import MeshPreview
 
-# Processes that this kernel started, by run: held, since Python warns of one that is forgotten while it runs.
+# Processes that this kernel started, by run: kept, or Python warns that they are collected while they run.
 _children: dict[Path, subprocess.Popen] = {}
 
 
@@ -36,15 +36,15 @@ def read_preview(path: Path) -> list[FacePrediction]:
     ):
         box = np.concatenate([vertices[:, :2].min(0), vertices[:, :2].max(0)])
         truth = content["truth"][k] if "truth" in content else None
-        if truth is not None:  # its depth is open
+        if truth is not None:  # the network predicts no absolute depth: both have the same mean
             truth = truth + np.float32([0, 0, (vertices[:, 2] - truth[:, 2]).mean()])
         mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box)
         predictions.append(FacePrediction(str(name), mesh, photo, truth))
     return predictions
 
 
-def read_run(folder: Path) -> Callable[[], tuple[list[FacePrediction] | None, pd.DataFrame | None] | None]:
-    """A function for `MeshPreview.follow`: the run's meshes and curves, None for what is not new."""
+def read_run(folder: Path) -> Callable[[], tuple[list[FacePrediction] | None, pd.DataFrame | None]]:
+    """A function for `MeshPreview.follow`: the run's meshes and curves, None for what has not changed."""
     seen: dict[Path, float] = {}
 
     def changed(path: Path) -> bool:
@@ -53,7 +53,7 @@ def read_run(folder: Path) -> Callable[[], tuple[list[FacePrediction] | None, pd
         seen[path] = path.stat().st_mtime
         return True
 
-    def read() -> tuple[list[FacePrediction] | None, pd.DataFrame | None] | None:
+    def read() -> tuple[list[FacePrediction] | None, pd.DataFrame | None]:
         metrics, preview = folder / "metrics.csv", folder / "preview.npz"
         predictions = read_preview(preview) if changed(preview) else None
         return predictions, read_curves(folder) if changed(metrics) else None
@@ -80,9 +80,9 @@ def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -
     Interrupting the cell writes a checkpoint, and running it again goes on. With `detach` the training runs in a
     process of its own: interrupting the cell, closing the browser or restarting the kernel leaves it alone, and
     running the cell again attaches to it. With train.processes above 1 they are processes of their own in any case,
-    which `detach` alone lets outlive the kernel; what the first one says is shown here.
+    which outlive the kernel with `detach` alone; the output of the first is shown here.
 
-    Returns: one line that says where the run stands.
+    Returns: one line with the state of the run.
     """
     folder = run_folder(config)
     folder.mkdir(parents=True, exist_ok=True)

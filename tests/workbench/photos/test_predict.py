@@ -443,8 +443,6 @@ def test_a_video_looks_for_faces_where_they_were(hopper, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.diff([x[:, 0].mean() for x in (first, second, third)]), 6, atol=2)
     assert len(result.warnings) == 1  # the face is lost
     assert "f3" in result.warnings[0]
-    with pytest.raises(InputError, match=r"predict\.workers: is above 1 for a video"):
-        predict_files([tmp_path], tmp_path / "out", settings=PredictConfig(video=True, workers=2))
 
 
 def test_further_faces_are_numbered(face, tiny_run, tmp_path):

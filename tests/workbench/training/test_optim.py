@@ -1,6 +1,5 @@
 """Each option of the optimisation changes what it claims, and nothing else."""
 
-import functools
 import json
 
 import numpy as np
@@ -8,11 +7,8 @@ import pytest
 import torch
 from children import TinyEncoder, assert_same_weights, group_norm, metrics, weights_of
 
-from p2m_core.config.loading import load_config
 from p2m_core.config.settings import TrainConfig
-from p2m_core.errors import InputError
 from p2m_core.network.precision import autocast_type, choose_device, has_bf16
-from p2m_workbench.training.metrics_log import WARM_STEPS
 from p2m_workbench.training.optim import WeightAverage, learning_rate
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, split, train
 
@@ -90,11 +86,6 @@ def test_a_batch_is_split_without_loss():
         assert torch.equal(torch.cat([part[name] for part in split(batch, 3)]), tensor)
 
 
-def test_passes_that_do_not_divide_the_batch_are_refused(settings):
-    with pytest.raises(InputError, match=r"train.accumulate: 4 samples.*into 3 passes \(give a divisor of 4\)"):
-        Trainer(settings("run", "train.accumulate=3"))
-
-
 @pytest.mark.parametrize(
     ("precision", "low"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.half)]
 )
@@ -112,17 +103,6 @@ def test_auto_is_bf16_where_the_device_has_it(monkeypatch):
     for has in (True, False):
         monkeypatch.setattr("p2m_core.network.precision.has_bf16", lambda device, has=has: has)
         assert autocast_type("auto", CPU) == (torch.bfloat16 if has else None)
-
-
-def test_configs_of_before_keep_their_meaning(tmp_path):
-    for old, new in (("auto", "auto"), ("on", "bf16"), ("off", "fp32")):
-        path = tmp_path / f"{old}.yaml"
-        path.write_text(f"# old\ntrain:\n  bf16: {old}\n")
-        assert load_config(path).train.precision == new
-        assert load_config("face-lite", [f"train.bf16={old}"]).train.precision == new  # over a newer parent
-    with pytest.raises(InputError, match="no such setting"):
-        load_config(None, ["train.bf16=perhaps"])
-    assert load_config("face-lite").train.precision == "auto"
 
 
 def test_fp16_learns_the_same_thing(settings):
@@ -152,22 +132,6 @@ def test_the_scale_of_fp16_is_kept_in_the_checkpoint(settings):
     assert Trainer(settings("run", "train.precision=fp16")).scaler.get_scale() == 8
 
 
-def test_the_compiled_encoder_computes_the_same(settings, monkeypatch):
-    plain = train(settings("plain"))
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # no C++ compiler wanted
-    torch._dynamo.utils.counters.clear()
-    compiled = train(settings("compiled", "train.compile=true"))
-    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
-    np.testing.assert_allclose(losses(compiled), losses(plain), rtol=1e-4)
-    assert weights_of(compiled).keys() == weights_of(plain).keys()
-
-
-@pytest.mark.slow
-def test_the_default_compiler_computes_the_same(settings):
-    plain, compiled = (train(settings(f"run-{on}", f"train.compile={on}")) for on in ("false", "true"))
-    np.testing.assert_allclose(losses(compiled), losses(plain), rtol=1e-3)
-
-
 def test_convolutions_are_channels_last(settings):
     weight = Trainer(settings("run")).model.encoder.convolutions[1].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -179,7 +143,7 @@ def test_each_process_has_its_own_card():
     assert choose_device("cuda:1", 3) == torch.device("cuda", 1)
 
 
-# --- average, early stopping, profiler ---
+# --- average, early stopping ---
 
 
 def test_the_average_is_applied_and_taken_back():
@@ -217,12 +181,3 @@ def test_without_patience_it_goes_on(settings, monkeypatch):
     folder = train(settings("run", "train.validate_minutes=1e-9"))
     finished = json.loads((folder / "finished.json").read_text())
     assert finished["steps"] == len(losses(folder)) == 6
-
-
-def test_the_profiler_writes_what_was_asked_for(settings):
-    folder = train(settings("run", "train.profile_steps=2"))
-    assert "convolution_backward" in (folder / "profile.txt").read_text()
-    events = json.loads((folder / "profile.json").read_text())["traceEvents"]
-    steps = {event["name"] for event in events if event.get("name", "").startswith("ProfilerStep")}
-    assert steps == {f"ProfilerStep#{WARM_STEPS + k}" for k in range(2)}
-    assert not (train(settings("plain")) / "profile.txt").exists()
