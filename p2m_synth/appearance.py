@@ -10,6 +10,7 @@ from p2m_synth.hair.facial_hair import BeardStyle, draw_beard_style
 from p2m_synth.hair.growth import grayed
 from p2m_synth.hair.style import HairStyle, draw_hair_style
 from p2m_synth.head.identity import Identity
+from p2m_synth.scene.elements import float32
 from p2m_synth.wear.style import WearStyle, draw_wear_style
 
 # Linear RGB reflectances from the lightest to the darkest skin, and of hair and irises with their shares.
@@ -84,7 +85,7 @@ def draw_hair_color(rng: np.random.Generator, melanin: float) -> np.ndarray:
 def draw_dye(rng: np.random.Generator) -> np.ndarray:
     """Linear RGB (3,) of dyed hair: mostly a natural colour, now and then a bright one."""
     if rng.random() < 0.12:
-        return np.float32(0.05 + 0.4 * rng.dirichlet([0.6, 0.4, 0.6]))
+        return float32(0.05 + 0.4 * rng.dirichlet([0.6, 0.4, 0.6]))
     return HAIR[rng.integers(len(HAIR))] * np.float32(rng.uniform(0.8, 1.25))
 
 
@@ -110,10 +111,10 @@ def draw_appearance(rng: np.random.Generator, identity: Identity) -> Appearance:
         freckles=rng.uniform(0.2, 1) if melanin < 0.35 and rng.random() < 0.16 else 0.0,
         blemishes=rng.choice([0.5, 5, 20], p=[0.6, 0.3, 0.1]),
         lipstick=rng.uniform(0.25, 0.9) if made_up and rng.random() < 0.75 else 0.0,
-        lipstick_color=np.float32(red),
+        lipstick_color=float32(red),
         lip_gloss=rng.uniform(0, 0.8) if made_up else rng.uniform(0, 0.2),
         eye_shadow=rng.uniform(0.15, 0.75) if made_up and rng.random() < 0.5 else 0.0,
-        eye_shadow_color=np.float32(rng.dirichlet([2, 1.5, 2]) * rng.uniform(0.06, 0.5)),
+        eye_shadow_color=float32(rng.dirichlet([2, 1.5, 2]) * rng.uniform(0.06, 0.5)),
         blush=rng.uniform(0, 0.6) if made_up else 0.0,
         mascara=rng.uniform(0.3, 1) if made_up else 0.0,
         hair=hair,
@@ -127,6 +128,6 @@ def draw_appearance(rng: np.random.Generator, identity: Identity) -> Appearance:
         iris_deg=rng.uniform(24.5, 27.0),
         pupil_deg=rng.uniform(7, 13),
         red_eyes=rng.uniform(0, 1) * (rng.random() < 0.4),
-        teeth=np.float32([0.74, 0.69, 0.58] * rng.uniform(0.8, 1.05, 3) * rng.uniform(0.75, 1.05)),
+        teeth=float32([0.74, 0.69, 0.58] * rng.uniform(0.8, 1.05, 3) * rng.uniform(0.75, 1.05)),
         wear=draw_wear_style(rng, woman, age),
     )

@@ -15,7 +15,7 @@ from p2m_synth.hair.strands import Obstacles, grow_strands, wind_strands
 from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
 from p2m_synth.head.head_model import UM_PER_DM
-from p2m_synth.scene.elements import Strands
+from p2m_synth.scene.elements import Strands, float32
 from p2m_synth.scene.primitives import smooth_step, unit
 
 
@@ -146,8 +146,8 @@ def grow_brows(
     s = (np.linspace(0, 1, 5) * length[:, None])[..., None]
     rising = 0.30 * s * (1 - 0.5 * s / length[:, None, None])
     strands = root[:, None] + along[:, None] * s + normal[:, None] * (rising + 0.003)
-    tone = strand_colors(rng, np.float32(color) * 0.8, np.arange(count) % 40, rng.random(count), 0)
-    return [Strands(out_of(np.float32(strands), rotation), tone, 330.0 + 100 * strength)]
+    tone = strand_colors(rng, float32(color) * 0.8, np.arange(count) % 40, rng.random(count), 0)
+    return [Strands(out_of(float32(strands), rotation), tone, 330.0 + 100 * strength)]
 
 
 @cache
@@ -208,9 +208,9 @@ def grow_lashes(
         size = (0.05 + 0.03 * mascara if upper else 0.02 + 0.012 * mascara) * (0.55 + 0.6 * np.sin(2.6 * t))
         size = size * np.exp(0.15 * rng.standard_normal(count))
         s = np.linspace(0, 1, 6)[:, None]
-        curl = np.float32([0, 0.45 * up, 0.0]) * s**2
+        curl = float32([0, 0.45 * up, 0.0]) * s**2
         strands = root[:, None] + size[:, None, None] * (direction[:, None] * s * (1 - 0.25 * s) + curl)
         grown.append(np.float32(strands))
     strands = np.concatenate(grown)
-    dark = np.float32(color) * (1 - mascara) * 0.5 + np.float32([0.006, 0.005, 0.005])
+    dark = float32(color) * (1 - mascara) * 0.5 + float32([0.006, 0.005, 0.005])
     return [Strands(out_of(strands, rotation), np.tile(dark, (len(strands), 1)), 210.0 + 130 * mascara)]

@@ -30,12 +30,12 @@ from p2m_synth.hair.strands import (
 from p2m_synth.hair.style import HairStyle
 from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
 from p2m_synth.head.head_model import UM_PER_DM
-from p2m_synth.scene.elements import Strands
+from p2m_synth.scene.elements import Strands, float32
 from p2m_synth.scene.primitives import smooth_step, unit
 
-CENTRE_DM = np.float32([0, SKULL_Y, 0.45])  # of the mean head's skull
+CENTRE_DM = float32([0, SKULL_Y, 0.45])  # of the mean head's skull
 SHELL = (48, 72)  # rows by the sine of the height angle, columns by azimuth
-WHITE = np.float32([0.46, 0.45, 0.43])  # reflectance of hair without pigment
+WHITE = float32([0.46, 0.45, 0.43])  # reflectance of hair without pigment
 
 
 # --- what hair may not enter ----------------------------------------------------------------------
@@ -93,7 +93,7 @@ def torso_triangles() -> np.ndarray:
 
 def torso_height(points: np.ndarray) -> np.ndarray:
     """Height of the shoulders (37, 45) dm, over z and x in the head's frame."""
-    grid = points[:, [0, 2, 1]] - np.float32([*TORSO_LOW, 0])
+    grid = points[:, [0, 2, 1]] - float32([*TORSO_LOW, 0])
     grid[:, :2] /= TORSO_CELL
     height = rasterize(grid, torso_triangles(), *TORSO_SHAPE)[2]
     return cv2.GaussianBlur(np.maximum(height, 3.0), (0, 0), 0.8)
@@ -123,7 +123,7 @@ def strand_colors(
     warm = 0.05 * rng.standard_normal((count, 1)) * [1, 0, -1]
     colors = np.float32(color) * np.exp(tone[:, None] + warm) * (0.7 + 0.3 * layer)[:, None]
     share = np.clip(gray * np.exp(0.9 * rng.standard_normal(count)), 0, 1 if gray > 0.3 else 2 * gray)
-    return np.float32(grayed(colors, share[:, None] ** 1.3 * (0.75 + 0.25 * layer)[:, None]).clip(0, 0.9))
+    return float32(grayed(colors, share[:, None] ** 1.3 * (0.75 + 0.25 * layer)[:, None]).clip(0, 0.9))
 
 
 def top_share(position: np.ndarray) -> np.ndarray:
@@ -141,8 +141,8 @@ def comb_directions(style: HairStyle, position: np.ndarray, normal: np.ndarray) 
     side = np.stack([style.side_comb[0] * np.sign(x), *np.outer(style.side_comb[1:], np.ones_like(x))], 1)
     pull = side + (comb - side) * top
     if style.whorl:
-        out = unit(position - np.float32([0.06, 8.3, -0.08]))
-        around = np.cross(out, np.float32([0, 1, 0]))
+        out = unit(position - float32([0.06, 8.3, -0.08]))
+        around = np.cross(out, float32([0, 1, 0]))
         pull += style.whorl * (unit(out + 0.4 * around) - pull) * top
     # Hair lies along the skin whatever the comb, but for what lifts it.
     return unit(pull - normal * (pull * normal).sum(1, keepdims=True))
@@ -231,7 +231,7 @@ def grow_hair(
 
     tie = None
     if style.tie:
-        back = np.float32([0, style.tie, -0.42 + 0.35 * max(0, style.tie - 7.75)])
+        back = float32([0, style.tie, -0.42 + 0.35 * max(0, style.tie - 7.75)])
         tie = centre + (back - CENTRE_DM)
     pull = comb_directions(style, position, normal)
     length = hair_lengths(style, root, position, centre, tie)
@@ -285,7 +285,7 @@ def grow_hair(
 
 def out_of(strands_dm: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Strands of the head's frame, dm, in the camera's, um."""
-    return np.float32(strands_dm @ np.float32(rotation.T * UM_PER_DM))
+    return float32(strands_dm @ float32(rotation.T * UM_PER_DM))
 
 
 def grow_knot(
@@ -304,7 +304,7 @@ def grow_knot(
         ring = first[:, None] * np.cos(turn)[:, None] + second[:, None] * np.sin(turn)[:, None]
         ball = ring * np.sqrt(1 - height**2) + axis[:, None] * height
         radius = size * np.exp(0.05 * rng.standard_normal(count))[:, None, None]
-        return np.float32(middle + radius * ball * [1, 1, 0.85])
+        return float32(middle + radius * ball * [1, 1, 0.85])
     count = 900
     spread = rng.standard_normal((count, 3))
     root = tie + 0.035 * spread

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from p2m_synth.hair.style import HairStyle
 from p2m_synth.head.head_mesh import HeadMesh, azimuth_deg, load_head_mesh
+from p2m_synth.scene.elements import float32
 from p2m_synth.scene.primitives import smooth_step, unit
 
 LOCKS = (90, 300, 1100)  # locks on the scalp, coarse to fine
@@ -61,7 +62,7 @@ def scalp_roots() -> Roots:
 
 def beside_lobes(points: np.ndarray) -> np.ndarray:
     """1 at the lobes of the ears, below which nothing grows, 0 away from them (n,); points (n, 3) canonical."""
-    return np.exp(-(((abs(points) - np.float32([0.72, 6.9, 0.5])) / 0.16) ** 2).sum(1))
+    return np.exp(-(((abs(points) - float32([0.72, 6.9, 0.5])) / 0.16) ** 2).sum(1))
 
 
 def hair_height(style: HairStyle, points: np.ndarray, height: np.ndarray, fine: bool = True) -> np.ndarray:
@@ -79,7 +80,7 @@ def hair_height(style: HairStyle, points: np.ndarray, height: np.ndarray, fine: 
         waves, phase = np.float32(rng.normal(0, frequency, (3, 3))), np.float32(rng.uniform(0, 6.28, 3))
         height = height + size * np.sin(points @ waves + phase).sum(1)
     if style.crown:
-        height = np.minimum(height, np.linalg.norm(points - np.float32([0, 8.27, -0.1]), axis=1) - style.crown)
+        height = np.minimum(height, np.linalg.norm(points - float32([0, 8.27, -0.1]), axis=1) - style.crown)
     if style.ring:
         height = np.minimum(height, style.ring - points[:, 1] - 0.1 * (points[:, 2] - 0.2))
     return height

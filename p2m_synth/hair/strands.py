@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from p2m_synth.scene.elements import Light
+from p2m_synth.scene.elements import Light, float32
 
 TAPER = 0.75  # share of the root's width that is gone at the tip
 
@@ -113,7 +113,7 @@ def tangents(points: np.ndarray, strand: np.ndarray, along: np.ndarray) -> np.nd
 def bulk_normals(places: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Unit vectors (S, 3) outwards from all of a head's hair: from `centre` (3,) and the upright below it."""
     offset = np.float32(places - centre)
-    offset[:, 1] *= np.where(offset[:, 1] < 0, np.float32(0.25), np.float32(1))
+    offset[:, 1] *= np.where(offset[:, 1] < 0, float32(0.25), float32(1))
     return offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-6)
 
 
@@ -183,7 +183,7 @@ def shade_strands(
              fibre by its scales, after Marschner et al. 2003.
     """
     if normal is None:
-        normal = np.float32([0, 0, 1]) - tangent * tangent[:, 2:]
+        normal = float32([0, 0, 1]) - tangent * tangent[:, 2:]
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-6)
     arrays = (color, tangent, along, normal, lit, light.direction, light.color, light.sky, light.ground)
     out = np.empty((len(color), 3), np.float32)  # every entry is written

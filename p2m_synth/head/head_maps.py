@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from p2m_core.geometry.rays import cast_rays
 from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
+from p2m_synth.scene.elements import float32
 
 AZIMUTH_STEP = 4.0  # degrees between the columns of every grid
 ELEVATION_STEP, LOWEST = 2.5, -75.0  # degrees, of the skull's rows
@@ -53,7 +54,7 @@ class SkinGrid:
 
     def on(self, head: np.ndarray) -> np.ndarray:
         """The points (R, C, 3) on a head (m, 3)."""
-        return (self.map @ np.float32(head)).reshape(*self.shape, 3)
+        return (self.map @ float32(head)).reshape(*self.shape, 3)
 
 
 def cast_grid(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, far: bool) -> SkinGrid:
@@ -81,7 +82,7 @@ def sample_grid(grid: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> n
     """Points (..., 3) of a grid (R, C, 3) at fractional rows and azimuths."""
     row, azimuth = np.broadcast_arrays(row, azimuth_deg)
     shape = row.shape
-    row = np.float32(np.atleast_2d(np.clip(row, 0, len(grid) - 1)))
+    row = float32(np.atleast_2d(np.clip(row, 0, len(grid) - 1)))
     column = np.float32(np.atleast_2d(azimuth % 360 / AZIMUTH_STEP))
     return cv2.remap(grid, column, row, cv2.INTER_LINEAR).reshape(*shape, 3)
 

@@ -25,6 +25,7 @@ from p2m_core.morphable.model import FaceModel
 from p2m_synth.head.asset import PARTS, catmull_clark, load_asset, quad_components, quads_to_triangles
 from p2m_synth.head.expression import draw_expression, unit_basis
 from p2m_synth.head.identity import Identity, draw_identity, target_basis, target_weights
+from p2m_synth.scene.elements import float32
 
 VERSION = 3  # raise it with any change below, so that caches are built anew
 N_PEOPLE, N_SHAPE, N_EXPRESSION = 1500, 199, 29
@@ -191,11 +192,11 @@ def build_head_model(seed: int = 0) -> HeadModel:
     refined = refinement()[0]
     face_idx, triangles = cut_face(refined @ mean)
     return HeadModel(
-        mean=np.float32(mean * UM_PER_DM),
+        mean=float32(mean * UM_PER_DM),
         shape_basis=shape_basis,
-        shape_sigma=np.float32(shape_sigma * UM_PER_DM),
+        shape_sigma=float32(shape_sigma * UM_PER_DM),
         expression_basis=expression_basis,
-        expression_sigma=np.float32(expression_sigma * UM_PER_DM),
+        expression_sigma=float32(expression_sigma * UM_PER_DM),
         weight=weight,
         face_vertex_idx=face_idx,
         face_triangles=triangles,

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from p2m_core.geometry.landmarks import MIRROR_68
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.isosurface import surface_nets
 from p2m_synth.scene.primitives import MM, orient, sheet, smooth_path, smooth_step, tube, unit
 from p2m_synth.wear.fabric import draw_cloth_color
@@ -226,13 +226,13 @@ def posed_hand(
     shift = target - frame @ anchor_mm
     broad = np.array([1, 1, 1]) * np.array([rng.uniform(0.95, 1.05), 1, 1])
     color = np.float32(skin_color * hand.tint)
-    flesh = orient(Surface(np.float32(vertices * broad @ frame.T + shift), hand.triangles, color, 0.12, 0.25), None)
+    flesh = orient(Surface(float32(vertices * broad @ frame.T + shift), hand.triangles, color, 0.12, 0.25), None)
     pale = np.float32(0.75 * skin_color + np.array([0.14, 0.07, 0.06]))
     if rng.random() < 0.15:
         pale = np.float32(rng.choice([[0.35, 0.01, 0.02], [0.3, 0.1, 0.12], [0.02, 0.02, 0.02], [0.5, 0.3, 0.3]]))
     nail_color = np.ascontiguousarray(np.broadcast_to(pale, nails.shape))
     triangles = hand.nail_triangles if right else np.ascontiguousarray(hand.nail_triangles[:, ::-1])
-    plate = Surface(np.float32(nails * broad @ frame.T + shift), triangles, nail_color, 0.5, 0.15)
+    plate = Surface(float32(nails * broad @ frame.T + shift), triangles, nail_color, 0.5, 0.15)
     # The wrist bends, so that the elbow hangs down.
     sleeve = rng.random() < 0.8
     wrist = frame @ np.array([0, rng.uniform(-30, -12) if sleeve else -38, 0]) + shift

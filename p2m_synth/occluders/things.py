@@ -9,7 +9,7 @@ import numpy as np
 from p2m_core.geometry.rasterizer import rasterize
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.occluders.hand import FaceFrame, gripping_hand, make_hand, posed_hand, turn_about
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.primitives import MM, ball, clearance, joined, lathe, moved, orient, sheet, tube, unit
 from p2m_synth.wear.fabric import draw_cloth_color
 
@@ -19,7 +19,7 @@ KINDS = {
     "flower": 0.03, "ice cream": 0.02, "bars": 0.04,
 }  # fmt: skip
 COVERED = (0.03, 0.42)  # share of the face's pixels that may be hidden
-SKIN = np.float32([0.55, 0.33, 0.23])
+SKIN = float32([0.55, 0.33, 0.23])
 
 
 def draw_occluder(
@@ -49,7 +49,7 @@ def make_occluder(kind, rng, head_mesh, face, landmarks, skin_color) -> list[Sur
         "bottle": make_bottle, "flower": make_flower, "ice cream": make_ice_cream,
         "bars": make_bars,
     }  # fmt: skip
-    surfaces = makers[kind](rng, FaceFrame(landmarks), np.float32(skin_color))
+    surfaces = makers[kind](rng, FaceFrame(landmarks), float32(skin_color))
     if kind == "microphone" and len(surfaces) == 1:
         return surfaces  # a headset stays where it is worn
     # Only the face is known here: what may cross the rest of the head stays well before it.
@@ -111,7 +111,7 @@ def profile_mm(*points: tuple[float, float]) -> np.ndarray:
 
 def make_microphone(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) -> list[Surface]:
     """A microphone in a hand or on a stand, or a headset with its boom."""
-    dark = np.float32([0.02, 0.02, 0.022]) * np.float32(rng.uniform(0.6, 2))
+    dark = float32([0.02, 0.02, 0.022]) * float32(rng.uniform(0.6, 2))
     kind, side = rng.choice(("hand", "headset", "studio"), p=(0.6, 0.2, 0.2)), rng.choice((-1, 1))
     if kind == "headset":
         mouth = face.mouth + face.left * side * 22 * MM + face.forward * 4 * MM - face.up * 4 * MM
@@ -122,14 +122,14 @@ def make_microphone(rng: np.random.Generator, face: FaceFrame, skin_color: np.nd
         foam = stand(lathe(profile_mm((0, 16), (7, 11), (8.5, 3), (7, -5), (0, -9)), dark), mouth - ear, mouth)
         return [joined([boom, foam, ball(ear, 9 * MM, dark, 14)])]
     axis = face.direction(side * rng.uniform(0, 0.6), 1, -rng.uniform(0.3, 0.9))
-    silver = np.float32([0.4, 0.4, 0.41]) if rng.random() < 0.5 else dark * 2
+    silver = float32([0.4, 0.4, 0.41]) if rng.random() < 0.5 else dark * 2
     at = face.mouth - face.up * rng.uniform(4, 26) * MM + face.forward * 20 * MM
     wide = rng.uniform(22, 27) * (1.25 if kind == "studio" else 1)
     turn = np.linspace(0.01, 2.5, 16)
     head = lathe(np.stack([wide * np.sin(turn), wide * np.cos(turn)], 1) * MM, silver, 32, gloss=0.4)
     grid = np.arange(len(head.color)).reshape(-1, 32)
     mesh = 0.55 + 0.65 * ((grid // 32 + grid % 32) % 2).reshape(-1, 1)
-    head = replace(head, color=np.float32(head.color * mesh))
+    head = replace(head, color=float32(head.color * mesh))
     low = -wide * 0.8
     body = lathe(
         profile_mm((wide * 0.98, low * 0.3), (wide * 1.06, low * 0.4), (wide * 0.98, low * 0.95), (wide * 0.8, low),
@@ -160,7 +160,7 @@ def make_phone(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray
     """A phone at the ear or before the face, and the hand that holds it."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
-    color = (np.float32([0.02, 0.02, 0.022]), np.float32([0.6, 0.6, 0.62]), draw_cloth_color(rng))[rng.integers(3)]
+    color = (float32([0.02, 0.02, 0.022]), float32([0.6, 0.6, 0.62]), draw_cloth_color(rng))[rng.integers(3)]
     phone = box((72, 148, 9), color, gloss=0.7)
     lenses = [ball(np.array([-22 + 16 * k % 32, 58 - 16 * (k // 2), 4.6]) * MM, 5 * MM, [0.01] * 3, 12, gloss=2)
               for k in range(3)]  # fmt: skip
@@ -190,7 +190,7 @@ def make_cup(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray) 
     side = -1 if right else 1
     paper = rng.random() < 0.4
     wide, low, high = rng.uniform(36, 42), rng.uniform(27, 34), rng.uniform(85, 112)
-    color = draw_cloth_color(rng) if rng.random() < 0.6 else np.float32([0.7, 0.68, 0.65])
+    color = draw_cloth_color(rng) if rng.random() < 0.6 else float32([0.7, 0.68, 0.65])
     half = profile_mm((wide - 3, -30), (wide - 3, 0), (wide, 1), (wide, -4), ((wide + low) / 2, -high / 2),
                       (low, -high), (0.2, -high - 1))  # fmt: skip
     colors = np.tile(color, (len(half), 1))
@@ -229,14 +229,14 @@ def make_book(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray)
     u, v = np.meshgrid(np.linspace(-1, 1, 33), np.linspace(1, 0, 25))
     bow = 9 * np.sin(u * 1.5) if paper else -26 * abs(u) ** 0.7
     page = np.stack([u * wide / 2, (v - 1) * high, bow + 5 * v * (1 - u**2)], -1) * MM
-    base, ink = (np.float32([0.72, 0.71, 0.68]),) * 2 if paper else (draw_cloth_color(rng), draw_cloth_color(rng))
+    base, ink = (float32([0.72, 0.71, 0.68]),) * 2 if paper else (draw_cloth_color(rng), draw_cloth_color(rng))
     color = np.broadcast_to(base, page.shape).copy()
     title = ~np.bool_(paper) & (abs(u - 0.5) < 0.33) & ((abs(v - 0.72) < 0.07) | (abs(v - 0.25) < 0.03))
     color[title] = ink
     color *= np.where(abs(u) < 0.04, 0.7, 1)[..., None]
     back = page - [0, 0, (1 if paper else 14) * MM]
     grid = np.concatenate([page, back[::-1]])
-    cover = sheet(grid, np.concatenate([color, 0 * color + np.float32([0.6, 0.58, 0.52])]), gloss=0.1)
+    cover = sheet(grid, np.concatenate([color, 0 * color + float32([0.6, 0.58, 0.52])]), gloss=0.1)
     lean = rng.normal(0, 0.15)
     y = unit(np.array([face.up[0] * 0.5 + lean, 1, rng.uniform(-0.2, 0.1)]))
     z = unit(np.array([0.0, 0, 1]) + 0.1 * rng.standard_normal(3))
@@ -286,7 +286,7 @@ def make_ice_cream(rng: np.random.Generator, face: FaceFrame, skin_color: np.nda
     cream = np.float32(rng.choice([[0.75, 0.66, 0.5], [0.7, 0.3, 0.34], [0.13, 0.05, 0.025], [0.45, 0.65, 0.4]]))
     scoop = ball(np.zeros(3), 29 * MM, cream, 28, gloss=0.2, soft=0.3)
     bumps = 1 + 0.03 * rng.standard_normal((len(scoop.vertices), 1))
-    scoop = replace(scoop, vertices=np.float32(scoop.vertices * bumps))
+    scoop = replace(scoop, vertices=float32(scoop.vertices * bumps))
     cone = lathe(profile_mm((26, -6), (28, -12), (26, -16), (4, -118), (0.2, -119)), [0.5, 0.28, 0.1], 24, gloss=0.05)
     axis = face.direction(side * 0.2, 1, -rng.uniform(0.1, 0.5))
     at = face.mouth + face.forward * 26 * MM - face.up * rng.uniform(8, 28) * MM
@@ -300,7 +300,7 @@ def make_bars(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarray)
     wire = rng.random() < 0.4
     spacing = rng.uniform(30, 50) if wire else rng.uniform(75, 130)
     radius = rng.uniform(1, 1.8) if wire else rng.uniform(6, 11)
-    color = (np.float32([0.03] * 3), np.float32([0.3, 0.3, 0.31]), np.float32([0.2, 0.1, 0.05]))[rng.integers(3)]
+    color = (float32([0.03] * 3), float32([0.3, 0.3, 0.31]), float32([0.2, 0.1, 0.05]))[rng.integers(3)]
     lean = np.array([1, 0.9, 0]) if wire else np.array([rng.normal(0, 0.04), 1, 0])
     t = np.linspace(-320, 320, 4)[:, None] * MM
     parts = []

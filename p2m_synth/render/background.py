@@ -10,6 +10,7 @@ import numpy as np
 
 from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, read_image
 from p2m_core.errors import InputError
+from p2m_synth.scene.elements import float32
 
 OUTDOORS = ("sun", "overcast")
 
@@ -32,7 +33,7 @@ def muted(rng: np.random.Generator, low: float = 0.03, high: float = 0.7) -> np.
     """A colour as rooms and clothes have them: (3,), mostly of low saturation."""
     grey = np.exp(rng.uniform(np.log(low), np.log(high)))
     hue = rng.dirichlet([2.0, 2.0, 2.0]) * 3
-    return np.float32(grey * (1 + (hue - 1) * rng.beta(1.2, 2.5)))
+    return float32(grey * (1 + (hue - 1) * rng.beta(1.2, 2.5)))
 
 
 def vertical(size_px: int, top: np.ndarray, bottom: np.ndarray, horizon: float = 1.0) -> np.ndarray:
@@ -54,7 +55,7 @@ def wall(rng: np.random.Generator, size_px: int) -> np.ndarray:
     y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j].astype(np.float32)
     pool = np.exp(-((x - rng.uniform(0, 1)) ** 2 + (y - rng.uniform(0, 1)) ** 2) / rng.uniform(0.1, 1.0))
     image = base * (rng.uniform(0.45, 1) + pool[..., None] * rng.uniform(0.1, 0.8))
-    return np.float32(image * (1 + rng.uniform(0.01, 0.06) * fractal_noise(rng, size_px, 4, channels=1)))
+    return float32(image * (1 + rng.uniform(0.01, 0.06) * fractal_noise(rng, size_px, 4, channels=1)))
 
 
 def room(rng: np.random.Generator, size_px: int) -> np.ndarray:
@@ -184,7 +185,7 @@ def own_picture(rng: np.random.Generator, size_px: int, folder: Path) -> np.ndar
     side = int(min(picture.shape[:2]) * rng.uniform(0.5, 1))
     top, left = (int(rng.integers(0, edge - side + 1)) for edge in picture.shape[:2])
     square = cv2.resize(picture[top : top + side, left : left + side], (size_px, size_px), interpolation=cv2.INTER_AREA)
-    return np.float32(square / 255) ** np.float32(2.2)
+    return float32(square / 255) ** float32(2.2)
 
 
 def draw_background(

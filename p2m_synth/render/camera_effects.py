@@ -5,10 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from p2m_synth.scene.elements import float32
+
 LOOKS = {"plain": 0.72, "grey": 0.09, "faded": 0.05, "sepia": 0.02, "cold": 0.05, "warm": 0.07}
 
 
-LUMINANCE, THIRD = np.float32([0.2126, 0.7152, 0.0722]), np.full(3, 1 / 3, np.float32)
+LUMINANCE, THIRD = float32([0.2126, 0.7152, 0.0722]), np.full(3, 1 / 3, np.float32)
 
 
 def expose(image: np.ndarray, face: np.ndarray, tone: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -43,7 +45,7 @@ def lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     size = image.shape[0]
     if rng.random() < 0.35:
         y, x = np.ogrid[-1 : 1 : size * 1j, -1 : 1 : image.shape[1] * 1j]
-        image = image * np.float32(1 - rng.uniform(0.05, 0.4) * (x * x + y * y) / 2)[..., None]
+        image = image * float32(1 - rng.uniform(0.05, 0.4) * (x * x + y * y) / 2)[..., None]
     if rng.random() < 0.25:
         glow = cv2.GaussianBlur(np.clip(image - 0.7, 0, 2), (0, 0), rng.uniform(0.01, 0.05) * size)
         image = image + glow * np.float32(rng.uniform(0.1, 0.6))
@@ -64,17 +66,17 @@ def develop(image: np.ndarray, rng: np.random.Generator) -> tuple[str, np.ndarra
     """Black and white, faded, sepia, colour casts: the look's name, and the image in [0, 1]."""
     names = list(LOOKS)
     look = names[rng.choice(len(names), p=list(LOOKS.values()))]
-    grey = (image @ np.float32([0.3, 0.59, 0.11]))[..., None]
+    grey = (image @ float32([0.3, 0.59, 0.11]))[..., None]
     if look == "grey":
         image = np.repeat(grey, 3, 2)
     elif look == "sepia":
-        image = grey ** np.float32([0.85, 1.0, 1.25])
+        image = grey ** float32([0.85, 1.0, 1.25])
     elif look == "faded":
         image = rng.uniform(0.05, 0.15) + (grey + (image - grey) * np.float32(0.6)) * rng.uniform(0.7, 0.85)
-        image = image * np.float32([1.05, 1.0, 0.9] if rng.random() < 0.6 else [0.95, 1.0, 1.06])
+        image = image * float32([1.05, 1.0, 0.9] if rng.random() < 0.6 else [0.95, 1.0, 1.06])
     elif look in ("cold", "warm"):
         strength = rng.uniform(0.05, 0.22) * (1 if look == "warm" else -1)
-        image = image * np.float32([1 + strength, 1, 1 - strength])
+        image = image * float32([1 + strength, 1, 1 - strength])
     if look in ("grey", "sepia", "faded") and rng.random() < 0.3:  # scratches and dust of an old print
         size = image.shape[0]
         damage = np.zeros(image.shape[:2], np.float32)

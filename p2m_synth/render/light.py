@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from p2m_core.geometry.rasterizer import normalized
-from p2m_synth.scene.elements import Light
+from p2m_synth.scene.elements import Light, float32
 
 # Colours of light, linear RGB of unit luminance or so.
 SUN, SKY, LAMP, TUBE, FLASH = (1.0, 0.93, 0.82), (0.72, 0.86, 1.1), (1.1, 0.82, 0.55), (0.92, 1.0, 0.9), (1, 1, 1)
@@ -66,11 +66,11 @@ def draw_light(rng: np.random.Generator, wanted: str | None = None) -> tuple[str
         ambient, sky, ground = rng.uniform(0.08, 0.35), 0.5 + 0.5 * rng.dirichlet([1.5] * 3) * 3, np.array(LAMP)
     share = rng.uniform(0.2, 0.9)
     return place, Light(
-        direction=np.float32([lamp[0] for lamp in lamps]),
-        color=np.float32([lamp[1] * lamp[3] for lamp in lamps]),
-        size=np.float32([lamp[2] for lamp in lamps]),
-        sky=np.float32(np.array(sky) * ambient),
-        ground=np.float32(np.array(ground) * ambient * share),
+        direction=float32([lamp[0] for lamp in lamps]),
+        color=float32([lamp[1] * lamp[3] for lamp in lamps]),
+        size=float32([lamp[2] for lamp in lamps]),
+        sky=float32(np.array(sky) * ambient),
+        ground=float32(np.array(ground) * ambient * share),
     )
 
 
@@ -184,7 +184,7 @@ def shade_surface(
              ambient light that arrives; lit (P, L) of each lamp.
     Returns: (P, 3) linear RGB.
     """
-    half = normalized(light.direction + np.float32([0, 0, 1]), 1e-6)
+    half = normalized(light.direction + float32([0, 0, 1]), 1e-6)
     arrays = (color, gloss, np.broadcast_to(soft, color.shape), normal, sky_share, lit)
     arrays += (light.direction, half, light.color, light.sky, light.ground)
     out = np.empty(color.shape, np.float32)  # every entry is written

@@ -22,14 +22,14 @@ from p2m_synth.render import skin
 from p2m_synth.render.background import draw_background
 from p2m_synth.render.camera_effects import take_photo
 from p2m_synth.render.light import SHADOW_MAP_PX, ShadowMap, draw_light, light_frame, shade_surface
-from p2m_synth.scene.elements import Camera, Light, Strands, Surface
+from p2m_synth.scene.elements import Camera, Light, Strands, Surface, float32
 from p2m_synth.wear.accessories import make_accessories
 from p2m_synth.wear.clothes import hidden_skin, make_clothes
 from p2m_synth.wear.headwear import hidden_scalp
 
 SUPERSAMPLE = 2
 COMPANION_SHARE = 0.05  # pictures with a second person, or a poster of one, in the background
-SKIN_SOFT = np.float32([0.42, 0.17, 0.10])  # how far red, green and blue light wrap round skin
+SKIN_SOFT = float32([0.42, 0.17, 0.10])  # how far red, green and blue light wrap round skin
 HIDDEN_MM = 8.0  # a landmark is hidden if something lies so far before it
 TEETH_UM = (0, -3500, 500)  # the asset's upper teeth end above its upper lip, and would never show
 NORMAL_SLACK_UM = 2200  # shadows are asked for so far before a surface, which would shade itself otherwise
@@ -73,7 +73,7 @@ class Scene:
 def place_head(head_mesh: HeadMesh, vertices: np.ndarray, angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Base vertices (n, 3) refined and turned by the pose (m, 3), um; the torso follows only partly."""
     refined = head_mesh.refined @ vertices
-    refined[head_mesh.teeth_idx] += np.float32(TEETH_UM)
+    refined[head_mesh.teeth_idx] += float32(TEETH_UM)
     rotation = np.float32(rotation_from_angles(angles))
     torso = np.float32(rotation_from_angles(angles * [0.35, rng.uniform(0.3, 1), 0.3]))
     pivot = np.float32(head_mesh.pivot_um)
@@ -132,8 +132,8 @@ def join(scene: Scene, surfaces: list[Surface]) -> Mesh:
         np.concatenate([head, *(s.vertices for s in surfaces)]).astype(np.float32),
         np.concatenate([triangles, *(s.triangles + k for s, k in zip(surfaces, starts))]).astype(np.int32),
         np.concatenate([head_mesh.part, np.full(sum(counts[1:]), THING)]).astype(np.int8),
-        np.repeat(np.float32([0, *(s.gloss for s in surfaces)]), counts),
-        np.repeat(np.float32([0, *(s.soft for s in surfaces)]), counts),
+        np.repeat(float32([0, *(s.gloss for s in surfaces)]), counts),
+        np.repeat(float32([0, *(s.soft for s in surfaces)]), counts),
     )
 
 
@@ -265,7 +265,7 @@ def paint_mesh(
     at = seen(part > PARTS.index("right_eye"))
     places = interpolate(head_mesh.canonical, head_mesh.triangles, at.hit, at.weights)
     color, gloss, openness = skin.mouth_color(mesh.part[at.hit], places, look.teeth)
-    shade(at, color, gloss, np.float32([0.1, 0.05, 0.05]), at.normal, at.sky * openness)
+    shade(at, color, gloss, float32([0.1, 0.05, 0.05]), at.normal, at.sky * openness)
     # Eyes
     at = seen((part == PARTS.index("left_eye")) | (part == PARTS.index("right_eye")))
     centre, axis = eye_axes(scene)
@@ -291,12 +291,12 @@ def eye_axes(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     corners = scene.head[head_mesh.landmark_idx[[42, 45, 36, 39]]].reshape(2, 2, 3)
     ahead = normalized((corners.mean(1) - centre) @ scene.camera.rotation, 1e-6)
     left, up = scene.person.gaze
-    return centre, normalized(ahead + np.float32([np.tan(left), np.tan(up) + 0.06, 0]), 1e-6)
+    return centre, normalized(ahead + float32([np.tan(left), np.tan(up) + 0.06, 0]), 1e-6)
 
 
 def tilt(normal: np.ndarray, slope: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Normals (P, 3) of skin tilted by the relief's slope (P, 2) along azimuth and downwards."""
-    sideways, down = rotation @ np.float32([1, 0, 0]), rotation @ np.float32([0, -1, 0])
+    sideways, down = rotation @ float32([1, 0, 0]), rotation @ float32([0, -1, 0])
     return normalized(normal + slope[:, :1] * sideways + slope[:, 1:] * down, 1e-6)
 
 
@@ -410,7 +410,7 @@ def visibility(scene: Scene, depth, triangle, strand) -> tuple[np.ndarray, np.nd
     clear = own & of_face & (strand < bare)
     for glass in (surface for surface in scene.surfaces if DARK_GLASS <= surface.alpha < 1):
         clear &= rasterize(camera.to_samples(glass.vertices, supersample), glass.triangles, side, side)[0] < 0
-    share, seen = (cv2.resize(np.float32(x), (size_px, size_px), interpolation=cv2.INTER_AREA) for x in (own, clear))
+    share, seen = (cv2.resize(float32(x), (size_px, size_px), interpolation=cv2.INTER_AREA) for x in (own, clear))
     mask = np.where(share >= 0.5, np.where(seen >= 0.5 * share, FACE_SEEN, FACE_HIDDEN), 0).astype(np.uint8)
 
     at = at[head_mesh.landmark_idx]

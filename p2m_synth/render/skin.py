@@ -17,6 +17,7 @@ from p2m_synth.appearance import SKIN, Appearance
 from p2m_synth.hair.growth import grayed
 from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import HeadMesh, azimuth_deg, load_head_mesh
+from p2m_synth.scene.elements import float32
 from p2m_synth.scene.primitives import smooth_step
 
 # The unrolled face: azimuth -120 to 120 degrees, heights of the mean head in dm.
@@ -49,7 +50,7 @@ def look_up(picture: np.ndarray, column: np.ndarray, row: np.ndarray, wrap: bool
 
 def blend(color: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """`over` on `color` (P, 3) with opacity (P,)."""
-    return color + (np.float32(over) - color) * np.float32(alpha)[:, None]
+    return color + (float32(over) - color) * float32(alpha)[:, None]
 
 
 # --- marks ----------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def tone(melanin: float, rng: np.random.Generator) -> np.ndarray:
     low = min(int(step), len(SKIN) - 2)
     base = SKIN[low] + (SKIN[low + 1] - SKIN[low]) * (step - low)
     warmth = rng.normal(0, 0.03)
-    return np.float32(base * [1 + warmth, 1, 1 - 1.6 * warmth] * rng.uniform(0.93, 1.05))
+    return float32(base * [1 + warmth, 1, 1 - 1.6 * warmth] * rng.uniform(0.93, 1.05))
 
 
 def skin_color(
@@ -195,20 +196,20 @@ def skin_color(
     """
     mask, color = head_mesh.masks, np.tile(base, (len(head_mesh.canonical), 1))
     blood = np.clip(mask["red"] * look.redness * (1 - 0.75 * look.melanin), 0, 1)
-    color *= 1 - blood[:, None] * np.float32([-0.03, 0.24, 0.22])
-    color *= 1 - (look.eye_rings * mask["rings"])[:, None] * np.float32([0.22, 0.25, 0.17])
+    color *= 1 - blood[:, None] * float32([-0.03, 0.24, 0.22])
+    color *= 1 - (look.eye_rings * mask["rings"])[:, None] * float32([0.22, 0.25, 0.17])
     if look.eye_shadow:
         lid = np.maximum(mask["lids"] * (head_mesh.canonical[:, 1] > head_mesh.landmarks[36, 1] - 0.02), mask["shadow"])
         color = blend(color, look.eye_shadow_color, lid * look.eye_shadow)
     else:
         color *= 1 - (rng.uniform(0, 0.2) * mask["lids"])[:, None]
-    color = blend(color, base * np.float32([1.05, 0.62, 0.62]), mask["blush"] * look.blush)
+    color = blend(color, base * float32([1.05, 0.62, 0.62]), mask["blush"] * look.blush)
     lips = np.clip(mask["lips"] * 1.15, 0, 1)
-    natural = base * np.float32([rng.uniform(0.72, 0.95), rng.uniform(0.48, 0.68), rng.uniform(0.5, 0.72)])
+    natural = base * float32([rng.uniform(0.72, 0.95), rng.uniform(0.48, 0.68), rng.uniform(0.5, 0.72)])
     lip = natural + (look.lipstick_color - natural) * look.lipstick
     color = blend(color, lip, lips * (0.8 + 0.2 * (look.lipstick > 0)))
     gloss = look.oil * mask["oil"] + lips * (0.12 + 0.6 * look.lip_gloss)
-    return np.float32(color), np.float32(gloss)
+    return float32(color), float32(gloss)
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
@@ -258,7 +259,7 @@ def noise_layers() -> np.ndarray:
 
 def eye_color(look: Appearance, points: np.ndarray, axis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Reflectance (P, 3) of eyeballs at places (P, 3) about their centres, where they look along `axis` (P, 3)."""
-    direction, axis = normalized(np.float32(points)), np.float32(axis)
+    direction, axis = normalized(float32(points)), float32(axis)
     angle = np.degrees(np.arccos(np.clip((direction * axis).sum(1), -1, 1)))
     offset = direction - axis
     around = np.arctan2(offset[:, 1], offset[:, 0])
@@ -267,15 +268,15 @@ def eye_color(look: Appearance, points: np.ndarray, axis: np.ndarray, rng: np.ra
     fibres = 1 + 0.22 * np.sin(around * 41 + phase[0] + 2 * np.sin(around * 9 + phase[1])) * smooth_step(8, 16, angle)
     veins = look_up(noise_layers(), around * 60 + phase[2] * 50, angle * 5, wrap=True)[:, 1]
     veins = np.clip(veins, 0, 2) * smooth_step(26, 45, angle)
-    white = np.float32([0.58, 0.55, 0.53]) * (1 - 0.2 * look.melanin * np.float32([0.2, 0.4, 1]))
-    color = white * (1 - smooth_step(28, 62, angle)[:, None] * np.float32([0.08, 0.3, 0.32]))
-    color = color * (1 - look.red_eyes * veins[:, None] * np.float32([0.03, 0.3, 0.3]))
+    white = float32([0.58, 0.55, 0.53]) * (1 - 0.2 * look.melanin * float32([0.2, 0.4, 1]))
+    color = white * (1 - smooth_step(28, 62, angle)[:, None] * float32([0.08, 0.3, 0.32]))
+    color = color * (1 - look.red_eyes * veins[:, None] * float32([0.03, 0.3, 0.3]))
     ring = 1 - 0.75 * smooth_step(edge - 6.5, edge - 0.5, angle)
     inner = 1 + 0.5 * smooth_step(0.62 * edge, 0.4 * edge, angle) * np.float32(1 - look.melanin)
     color = blend(color, look.iris * (fibres * ring * inner)[:, None], smooth_step(edge + 1, edge - 1.2, angle))
     color = blend(color, np.full(3, 0.004), smooth_step(look.pupil_deg + 1, look.pupil_deg - 1, angle))
     # The upper lid keeps light off the upper part of the eye.
-    return np.float32(color * (0.42 + 0.58 * smooth_step(0.36, -0.07, direction[:, 1]))[:, None])
+    return float32(color * (0.42 + 0.58 * smooth_step(0.36, -0.07, direction[:, 1]))[:, None])
 
 
 def mouth_color(part: np.ndarray, points: np.ndarray, teeth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -284,7 +285,7 @@ def mouth_color(part: np.ndarray, points: np.ndarray, teeth: np.ndarray) -> tupl
     part: (P,) index in PARTS.   points: (P, 3) on the mean head, dm.
     teeth: (3,) reflectance of the teeth.
     """
-    color, gloss = np.tile(np.float32([0.10, 0.025, 0.024]), (len(part), 1)), np.full(len(part), 0.05, np.float32)
+    color, gloss = np.tile(float32([0.10, 0.025, 0.024]), (len(part), 1)), np.full(len(part), 0.05, np.float32)
     tongue = part == PARTS.index("tongue")
     openness = np.full(len(part), 0.12, np.float32)
     color[tongue], gloss[tongue], openness[tongue] = [0.40, 0.13, 0.12], 0.25, 0.35
@@ -297,6 +298,6 @@ def mouth_color(part: np.ndarray, points: np.ndarray, teeth: np.ndarray) -> tupl
         arc = np.arctan2(place[:, 0], place[:, 2] - ARCH_CENTRE_Z_DM)
         gaps = smooth_step(0.9, 1.0, np.abs(np.cos(np.pi * arc * TEETH_PER_RAD)))
         enamel = teeth * (1 - 0.35 * gaps)[:, None] * (1 - 0.3 * smooth_step(0.35, 0.9, np.abs(arc)))[:, None]
-        color[at] = blend(enamel, np.float32([0.42, 0.13, 0.12]), smooth_step(0.075, 0.095, height))
+        color[at] = blend(enamel, float32([0.42, 0.13, 0.12]), smooth_step(0.075, 0.095, height))
         gloss[at], openness[at] = 0.5, 0.6
     return color, gloss, openness

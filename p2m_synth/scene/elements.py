@@ -7,12 +7,19 @@ pose but not yet scaled and placed. Reflectances and light are linear RGB.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from p2m_core.geometry.camera import rotation_from_angles, turned_to_image
 
 HEAD_CENTRE_Z_UM = 0.6e5  # about which a near camera sees the head
+
+
+def float32(values: ArrayLike) -> np.ndarray:
+    """Values as float32: np.float32(values), which type checkers take for a single number."""
+    return cast(np.ndarray, np.float32(values))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +82,7 @@ class Camera:
     @property
     def rotation(self) -> np.ndarray:
         """From the head's frame to the camera's (3, 3)."""
-        return np.float32(rotation_from_angles(self.pose_para[:3]))
+        return float32(rotation_from_angles(self.pose_para[:3]))
 
     def to_px(self, points: np.ndarray) -> np.ndarray:
         """Points turned by the pose (..., 3), um, to px of the picture, z towards the viewer."""
@@ -88,7 +95,7 @@ class Camera:
 
     def to_samples(self, points: np.ndarray, supersample: int) -> np.ndarray:
         """As `to_px`, in a grid of so many samples a px and axis, float32."""
-        return np.float32((self.to_px(points) + 0.5) * supersample - 0.5)
+        return float32((self.to_px(points) + 0.5) * supersample - 0.5)
 
     @property
     def px_per_um(self) -> float:

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 
 MM = 1e3  # um
 
@@ -25,11 +26,11 @@ def sheet_triangles(rows: int, columns: int, closed: bool = False) -> np.ndarray
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
-def sheet(grid: np.ndarray, color: np.ndarray, closed: bool = False, **looks: float) -> Surface:
+def sheet(grid: np.ndarray, color: ArrayLike, closed: bool = False, **looks: float) -> Surface:
     """A grid (R, C, 3) of one color (3,), or of a color for each point (R, C, 3)."""
-    color = np.broadcast_to(np.float32(color), grid.shape).reshape(-1, 3)
+    color = np.broadcast_to(float32(color), grid.shape).reshape(-1, 3)
     triangles = sheet_triangles(*grid.shape[:2], closed)
-    return Surface(np.float32(grid.reshape(-1, 3)), triangles, np.ascontiguousarray(color), **looks)
+    return Surface(float32(grid.reshape(-1, 3)), triangles, np.ascontiguousarray(color), **looks)
 
 
 def joined(surfaces: list[Surface]) -> Surface:
@@ -40,9 +41,9 @@ def joined(surfaces: list[Surface]) -> Surface:
     return replace(surfaces[0], vertices=vertices, triangles=triangles, color=color)
 
 
-def moved(surface: Surface, rotation: np.ndarray, shift: np.ndarray | float = 0.0) -> Surface:
+def moved(surface: Surface, rotation: np.ndarray, shift: ArrayLike = 0.0) -> Surface:
     """A surface turned and shifted: vertices @ rotation.T + shift."""
-    return replace(surface, vertices=np.float32(surface.vertices @ np.float32(rotation).T + np.float32(shift)))
+    return replace(surface, vertices=float32(surface.vertices @ float32(rotation).T + float32(shift)))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ def sheet_normals(grid: np.ndarray, closed: bool = False) -> np.ndarray:
 def tube(
     path: np.ndarray,
     radius: float | np.ndarray,
-    color: np.ndarray,
+    color: ArrayLike,
     sides: int = 7,
     closed: bool = False,
     up: np.ndarray | None = None,
@@ -94,18 +95,18 @@ def tube(
     return sheet(grid, color, closed=True, **looks)
 
 
-def lathe(profile: np.ndarray, color: np.ndarray, sides: int = 24, **looks: float) -> Surface:
+def lathe(profile: np.ndarray, color: ArrayLike, sides: int = 24, **looks: float) -> Surface:
     """A solid of revolution about y: profile (N, 2) of radius and height, um, from top to bottom."""
     turn = np.linspace(0, 2 * np.pi, sides, endpoint=False)
     radius, height = np.maximum(profile[:, :1], 10), np.broadcast_to(profile[:, 1:], (len(profile), sides))
     grid = np.stack([radius * np.sin(turn), height, radius * np.cos(turn)], -1)
-    color = np.float32(color)
+    color = float32(color)
     if color.ndim == 2:
         color = np.broadcast_to(color[:, None], grid.shape)
     return sheet(grid, color, closed=True, **looks)
 
 
-def ball(centre: np.ndarray, radius: float, color: np.ndarray, sides: int = 12, **looks: float) -> Surface:
+def ball(centre: np.ndarray, radius: float, color: ArrayLike, sides: int = 12, **looks: float) -> Surface:
     """A sphere, radius um."""
     turn = np.linspace(0.02, np.pi - 0.02, sides // 2 + 2)
     surface = lathe(radius * np.stack([np.sin(turn), np.cos(turn)], 1), color, sides, **looks)
@@ -148,7 +149,7 @@ def clearance(face: np.ndarray, things: np.ndarray, frame: np.ndarray, nose: flo
     return float((depth[row, column] - things[:, 2]).max())
 
 
-def smooth_step(low: float, high: float, x: np.ndarray) -> np.ndarray:
+def smooth_step(low: float, high: float, x: ArrayLike) -> np.ndarray:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

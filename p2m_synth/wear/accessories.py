@@ -7,7 +7,7 @@ import numpy as np
 
 from p2m_synth.head.head_maps import Skull, sphere_directions
 from p2m_synth.head.head_mesh import HeadMesh
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.primitives import MM, ball, joined, moved, sheet, smooth_step, tube, unit
 from p2m_synth.wear.glasses import make_glasses
 from p2m_synth.wear.headwear import OPENING, RIM_ELEVATION, make_hat, make_scarf
@@ -65,7 +65,7 @@ def make_mask(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[
     points = x + unit(x - skull.centre) * lift[..., None]
     edge = (v < 0.02) | (v > 0.98) | (abs(u) > 0.98)
     points -= unit(x - skull.centre) * (2.2 * MM * edge)[..., None]
-    base = np.float32([[0.30, 0.52, 0.66], [0.75, 0.75, 0.75], [0.02, 0.02, 0.02]])[rng.choice(3, p=(0.6, 0.25, 0.15))]
+    base = float32([[0.30, 0.52, 0.66], [0.75, 0.75, 0.75], [0.02, 0.02, 0.02]])[rng.choice(3, p=(0.6, 0.25, 0.15))]
     if style.mask == "cloth":
         base = style.cloth
     color = base * (1 - 0.12 * np.clip(pleats, 0, 1))[..., None] * np.where(edge, 0.9, 1)[..., None]

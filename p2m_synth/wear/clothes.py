@@ -9,7 +9,7 @@ import numpy as np
 
 from p2m_synth.head.head_maps import TORSO_CENTRE_DM, from_front_deg
 from p2m_synth.head.head_mesh import HeadMesh
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.primitives import MM, ball, joined, orient, tube, unit
 from p2m_synth.wear.fabric import Torso, draw_cloth_color, pattern_color
 
@@ -190,7 +190,7 @@ def collar(torso, color, azimuth, level, fall, lift_mm: float = 0.0, spread_deg:
 def make_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """A shirt with collar, placket and buttons, open at the neck or not."""
     if rng.random() < 0.35:
-        cloth = np.float32([0.66, 0.67, 0.68])
+        cloth = float32([0.66, 0.67, 0.68])
     opened = rng.random() < 0.5
     away = from_front_deg(AZIMUTH_64)
     neckline = neck_base(AZIMUTH_64) + 0.5 + (rng.uniform(5, 12) if opened else 0) * np.clip(1 - away / 28, 0, 1)
@@ -208,7 +208,7 @@ def make_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
     parts.append(torso.sheet(placket, cloth * 0.97, False))
     if pattern == "plain":
         spots = torso.at(np.arange(neckline[0] + 3, LOWEST_DEG, 9.0), 1.0, 5 * MM)
-        button = np.float32([0.6, 0.58, 0.52] if rng.random() < 0.6 else cloth * 0.5)
+        button = float32([0.6, 0.58, 0.52] if rng.random() < 0.6 else cloth * 0.5)
         parts.append(joined([ball(spot, 4.2 * MM, button, 10, gloss=0.3) for spot in spots]))
     return parts
 
@@ -244,8 +244,8 @@ def open_jacket(torso, rng, cloth, accent, pattern, edge, lift_mm) -> Surface:
 
 def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
     """A jacket with lapels over a shirt, mostly with a tie."""
-    shirt_color = np.float32([0.68, 0.69, 0.7]) if rng.random() < 0.65 else np.float32([0.3, 0.42, 0.6])
-    black, blue, grey = np.float32([[0.02, 0.02, 0.024], [0.02, 0.03, 0.07], [0.1, 0.1, 0.11]])
+    shirt_color = float32([0.68, 0.69, 0.7]) if rng.random() < 0.65 else float32([0.3, 0.42, 0.6])
+    black, blue, grey = float32([[0.02, 0.02, 0.024], [0.02, 0.03, 0.07], [0.1, 0.1, 0.11]])
     cloth = (black, blue, grey, cloth * 0.6)[rng.choice(4, p=(0.35, 0.3, 0.2, 0.15))]
     body = garment(torso, rng, neck_base(AZIMUTH_64) + 0.5, shirt_color, shirt_color, "plain", None, lift_mm=3)
     azimuth = np.linspace(2.5, 357.5, 56)
@@ -331,7 +331,7 @@ def make_hoodie(torso, rng, cloth, accent, pattern) -> list[Surface]:
     for side in (-1, 1):
         polar = np.linspace(36, rng.uniform(58, 80), 14)
         cord = torso.at(polar, side * (14 - 4 * np.linspace(0, 1, 14)), 12 * MM)
-        cords.append(tube(cord, 2.2 * MM, np.float32([0.6, 0.6, 0.58]), 6))
+        cords.append(tube(cord, 2.2 * MM, float32([0.6, 0.6, 0.58]), 6))
     return [body, orient(hood, None), joined(cords)]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from p2m_synth.head.head_maps import NECK_LEVELS_DM, POLAR_STEP, neck_grid, sample_grid, torso_grid
 from p2m_synth.head.head_mesh import HeadMesh
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.primitives import MM, orient, sheet, sheet_normals, unit
 
 
@@ -54,7 +54,7 @@ def draw_cloth_color(rng: np.random.Generator) -> np.ndarray:
         hue, pale = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
         wheel = 0.5 + 0.5 * np.cos(hue + np.array([0, 2.1, 4.2]))
         color = rng.uniform(0.15, 0.6) * (pale + (1 - pale) * wheel**2)
-    return np.float32(np.clip(color, 0.008, 0.8))
+    return float32(np.clip(color, 0.008, 0.8))
 
 
 def pattern_color(kind: str, u: np.ndarray, v: np.ndarray, color: np.ndarray, accent: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def pattern_color(kind: str, u: np.ndarray, v: np.ndarray, color: np.ndarray, ac
         share = np.clip(2.5 * (np.cos(p) * np.cos(q) - 0.35), 0, 1)
     else:
         share = np.zeros(u.shape)
-    return np.float32(color + (accent - color) * share[..., None])
+    return float32(color + (accent - color) * share[..., None])
 
 
 def drape(

@@ -6,7 +6,7 @@ import numpy as np
 
 from p2m_synth.head.head_maps import Skull, push_outside
 from p2m_synth.head.head_mesh import HeadMesh
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.primitives import MM, ball, clearance, joined, orient, sheet, smooth_path, smooth_step, tube, unit
 from p2m_synth.wear.style import WearStyle
 
@@ -126,7 +126,7 @@ def make_lens(rim: np.ndarray, forward: np.ndarray, style: WearStyle, rng: np.ra
     scale = np.array([1, 0.75, 0.5, 0.25, 0.01])[:, None, None]
     grid = middle + (rim - middle) * scale + forward * 2.0 * MM * (1 - scale**2)
     height = (grid[..., 1] - middle[1]) / np.ptp(rim[:, 1])
-    color, gloss, alpha = np.float32([0.7, 0.76, 0.8]), 0.8, 0.07
+    color, gloss, alpha = float32([0.7, 0.76, 0.8]), 0.8, 0.07
     if style.glasses == "dark":
         color, gloss, alpha = style.lens_color * (1 + 0.8 * np.clip(0.3 - height, 0, 1))[..., None], 1.5, 0.9
     return orient(sheet(grid, color, True, gloss=gloss, alpha=alpha), middle - forward * 1e5)

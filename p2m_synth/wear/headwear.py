@@ -8,7 +8,7 @@ import numpy as np
 
 from p2m_synth.head.head_maps import Skull, from_front_deg, push_outside, skull_centre, sphere_directions
 from p2m_synth.head.head_mesh import HeadMesh
-from p2m_synth.scene.elements import Surface
+from p2m_synth.scene.elements import Surface, float32
 from p2m_synth.scene.primitives import MM, ball, joined, orient, sheet, smooth_step, tube, unit
 from p2m_synth.wear.fabric import drape, draw_cloth_color, pattern_color
 from p2m_synth.wear.style import WearStyle
@@ -173,7 +173,7 @@ def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
         rough = 1 + 0.08 * rng.standard_normal(len(pompom.vertices))
         middle = pompom.vertices.mean(0)
         vertices = np.float32(middle + (pompom.vertices - middle) * rough[:, None])
-        color = pompom.color * np.float32(rng.uniform(0.6, 1.1, (len(vertices), 1)))
+        color = pompom.color * float32(rng.uniform(0.6, 1.1, (len(vertices), 1)))
         parts.append(replace(pompom, vertices=vertices, color=color))
     return parts
 
@@ -198,7 +198,7 @@ def make_brimmed_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -
         dent = np.exp(-(((grid[..., 0] - middle[0]) / (28 * MM)) ** 2))
         grid[..., 1] -= 0.12 * height * dent * smooth_step(0.8, 1, level)
     grid = push_outside(skull, grid, 5 * MM)
-    base = np.float32([0.62, 0.45, 0.22]) * np.float32(rng.uniform(0.6, 1.2)) if straw else style.cloth * 0.8
+    base = float32([0.62, 0.45, 0.22]) * float32(rng.uniform(0.6, 1.2)) if straw else style.cloth * 0.8
     color = np.broadcast_to(base, grid.shape).copy()
     ribbon = (level > 0.015) & (level < 0.24)
     color[np.broadcast_to(ribbon, color.shape[:2])] = style.accent * 0.6
@@ -213,7 +213,7 @@ def make_brimmed_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -
     wavy = rng.uniform(0, 0.05) * np.sin(2 * a + rng.uniform(0, 6)) + straw * 0.02 * np.sin(5 * a)
     plate = brim(rim, out, wide * (curl + wavy) * steps**1.5, base, 2.5 * MM, True, gloss=0.03, soft=0.1)
     speck = 0.75 + 0.4 * rng.random((len(plate.color), 1)) if straw else 1.0
-    plate = replace(plate, color=np.float32(plate.color * speck))
+    plate = replace(plate, color=float32(plate.color * speck))
     return [orient(sheet(grid, color, True, gloss=0.03, soft=0.1), skull.centre), orient(plate, None)]
 
 
@@ -257,7 +257,7 @@ def chin_straps(skull: Skull, style: WearStyle) -> list[Surface]:
 
 def make_hard_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A hard hat with a ridge and a brim."""
-    colors = np.float32([[0.78, 0.5, 0.02], [0.75, 0.75, 0.72], [0.75, 0.16, 0.02], [0.03, 0.12, 0.5]])
+    colors = float32([[0.78, 0.5, 0.02], [0.75, 0.75, 0.72], [0.75, 0.16, 0.02], [0.03, 0.12, 0.5]])
     color = colors[rng.integers(4)]
 
     def offset(t, azimuth):

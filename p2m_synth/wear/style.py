@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p2m_synth.scene.elements import float32
 from p2m_synth.wear.fabric import draw_cloth_color
 
 HEADWEAR = {
@@ -48,17 +49,17 @@ def draw_wear_style(rng: np.random.Generator, woman: bool, age: float) -> WearSt
                      1.9 if woman and k == "headscarf" else 1 for k in HEADWEAR]  # fmt: skip
     headwear = str(rng.choice(list(HEADWEAR), p=share / share.sum())) if rng.random() < 0.12 else "none"
     dark = np.float32(rng.choice((0.012, 0.02, 0.05)) * rng.uniform(0.7, 1.4, 3))
-    horn = np.float32([0.16, 0.06, 0.02]) * np.float32(rng.uniform(0.5, 1.3))
+    horn = float32([0.16, 0.06, 0.02]) * float32(rng.uniform(0.5, 1.3))
     frame = str(rng.choice(FRAMES, p=(0.3, 0.13, 0.2, 0.12, 0.1 if woman else 0.0, 0.1 if woman else 0.2, 0.05)))
     metal = METALS[rng.choice(4, p=(0.4, 0.4, 0.15, 0.05))]
     thin = frame in ("aviator", "rimless", "half-rim") or rng.random() < 0.2
     frame_color = metal if thin else (dark, horn, draw_cloth_color(rng))[rng.choice(3, p=(0.6, 0.28, 0.12))]
-    tint = np.float32([(0.02, 0.02, 0.022), (0.06, 0.035, 0.015), (0.02, 0.035, 0.03), (0.03, 0.035, 0.06)])
+    tint = float32([(0.02, 0.02, 0.022), (0.06, 0.035, 0.015), (0.02, 0.035, 0.03), (0.03, 0.035, 0.06)])
     patterns, likely = ("plain", "stripes", "checks", "flowers", "dots", "logo"), (0.45, 0.12, 0.05, 0.07, 0.06, 0.25)
     return WearStyle(
         glasses=glasses,
         frame=frame,
-        frame_color=np.float32(frame_color),
+        frame_color=float32(frame_color),
         lens_color=tint[rng.choice(4, p=(0.45, 0.3, 0.15, 0.1))],
         headwear=headwear,
         cloth=draw_cloth_color(rng),
