@@ -32,7 +32,7 @@ def build(folder: Path, packages: Sequence[str] = PACKAGES) -> Path:
     """Write the pages of some packages and all modules in them.   Returns: the first page."""
     for name in (*PACKAGES, "p2m_core.chamfer"):
         list_all(name)
-    pdoc.render.configure(docformat="markdown", template_directory=HERE / "pdoc")
+    pdoc.render.configure(docformat="markdown", include_undocumented=False, template_directory=HERE / "pdoc")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # annotations may name packages that are imported on first use
         pdoc.pdoc(*packages, output_directory=folder)

@@ -75,6 +75,7 @@ class MeshLoss(nn.Module):
         self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
 
     def forward(self, prediction: NetworkOutput, truth: Truth) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted total, and each term before its weight."""
         config, levels = self.config, range(len(self.counts))
         terms: dict[str, torch.Tensor] = {}
         if config.vertex:

@@ -118,6 +118,7 @@ class Pixel2Mesh(nn.Module):
         self.register_buffer("start", torch.from_numpy(start), persistent=False)
 
     def forward(self, images: Float[torch.Tensor, "b 3 s s"]) -> NetworkOutput:
+        """Vertices of every level for crops, RGB in [0, 1]."""
         # Convolutions and the sampling of their maps are fastest where a pixel's channels lie side by side.
         maps = self.encoder(self.normalise(images).contiguous(memory_format=torch.channels_last))
         image = self.decoder(maps) if self.decoder is not None else None
