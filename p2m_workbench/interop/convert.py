@@ -90,7 +90,8 @@ def convert(
         kept = move_last_layer(kept, report)
     settings = infer_settings(source, kept, len(mesh.counts), stages, tensorflow)
     values = [f"model.{name}={json.dumps(value)}" for name, value in settings.items()]
-    values += [f"template.levels={len(mesh.counts)}"]
+    ones = [1] * len(mesh.counts)  # of no meaning for weights, but a config's levels must agree
+    values += [f"template.levels={len(ones)}", f"loss.chamfer_levels={ones}", f"loss.laplace_levels={ones}"]
     config = load_config(None, [*values, *overrides]).model
     report.model = {name: getattr(config, name) for name in ModelConfig.model_fields if name in settings}
     try:
