@@ -85,7 +85,7 @@ def grow_beard(
     """The beard of a head; arguments as for `grow_hair`."""
     if style.length == 0:
         return []
-    points, roots = np.float32(head @ rotation / UM_PER_DM), beard_roots()
+    points, roots = float32(head @ rotation / UM_PER_DM), beard_roots()
     mouth = head_mesh.landmarks[[48, 51, 57]]
     x, y = roots.position[:, 0], roots.position[:, 1]
     above = smooth_step(mouth[0, 1] - 0.05, mouth[0, 1] + 0.02, y) * (abs(x) < 0.27)
@@ -126,7 +126,7 @@ def grow_brows(
     rng: np.random.Generator,
 ) -> list[Strands]:
     """Both eyebrows; strength: 0 sparse to 1 bushy; other arguments as for `grow_hair`."""
-    points = np.float32(head @ rotation / UM_PER_DM)
+    points = float32(head @ rotation / UM_PER_DM)
     roots, t, above = brow_roots()
     arch, lift, thick = rng.uniform(-0.01, 0.03), rng.uniform(-0.02, 0.015), 0.020 + 0.018 * strength
     thick *= rng.uniform(0.85, 1.2)
@@ -187,7 +187,7 @@ def grow_lashes(
     rng: np.random.Generator,
 ) -> list[Strands]:
     """Lashes of all four lids; mascara: 0 none to 1 long and black; other arguments as for `grow_hair`."""
-    points = np.float32(head @ rotation / UM_PER_DM)
+    points = float32(head @ rotation / UM_PER_DM)
     eyes = [head_mesh.part == PARTS.index(name) for name in ("left_eye", "right_eye")]
     grown = []
     for k, (chain, eye) in enumerate(lid_edges()):

@@ -121,7 +121,7 @@ def strand_colors(
     count = len(lock)
     tone = 0.18 * rng.standard_normal(lock.max() + 1)[lock] + 0.16 * rng.standard_normal(count)
     warm = 0.05 * rng.standard_normal((count, 1)) * [1, 0, -1]
-    colors = np.float32(color) * np.exp(tone[:, None] + warm) * (0.7 + 0.3 * layer)[:, None]
+    colors = float32(color) * np.exp(tone[:, None] + warm) * (0.7 + 0.3 * layer)[:, None]
     share = np.clip(gray * np.exp(0.9 * rng.standard_normal(count)), 0, 1 if gray > 0.3 else 2 * gray)
     return float32(grayed(colors, share[:, None] ** 1.3 * (0.75 + 0.25 * layer)[:, None]).clip(0, 0.9))
 
@@ -216,7 +216,7 @@ def grow_hair(
     hat = hidden is not None and hidden.any()
     if hat:
         style = replace(style, volume=min(style.volume, 0.02), lift=min(style.lift, 0.1), drop=0.0, fringe=0.0)
-    points = np.float32(head @ rotation / UM_PER_DM)
+    points = float32(head @ rotation / UM_PER_DM)
     scalp = np.unique(head_mesh.scalp)
     centre = CENTRE_DM + (points[scalp] - head_mesh.canonical[scalp]).mean(0)
     roots, height = choose_roots(head_mesh, style, rng, hidden)

@@ -83,7 +83,7 @@ def sample_grid(grid: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> n
     row, azimuth = np.broadcast_arrays(row, azimuth_deg)
     shape = row.shape
     row = float32(np.atleast_2d(np.clip(row, 0, len(grid) - 1)))
-    column = np.float32(np.atleast_2d(azimuth % 360 / AZIMUTH_STEP))
+    column = float32(np.atleast_2d(azimuth % 360 / AZIMUTH_STEP))
     return cv2.remap(grid, column, row, cv2.INTER_LINEAR).reshape(*shape, 3)
 
 
@@ -152,7 +152,7 @@ class Skull:
         azimuth = np.degrees(np.arctan2(directions[..., 0], directions[..., 2])) % 360
         row = np.clip((elevation - LOWEST) / ELEVATION_STEP, 0, self.maps[0].shape[0] - 1)
         column = azimuth / AZIMUTH_STEP
-        row, column = (np.float32(np.atleast_2d(x)) for x in (row, column))
+        row, column = (float32(np.atleast_2d(x)) for x in (row, column))
         return cv2.remap(self.maps[int(ears)], column, row, cv2.INTER_LINEAR).reshape(shape)
 
     def at(self, elevation_deg, azimuth_deg, offset_um=0.0, ears: bool = False) -> np.ndarray:

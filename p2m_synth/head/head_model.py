@@ -86,12 +86,12 @@ class HeadModel:
         core = self.weight == 1
         scale, rotation, shift = umeyama(vertices[core], self.mean[core])
         offset = (scale * vertices @ rotation.T + shift - self.mean) * self.weight[:, None] ** 2
-        return self.shape_basis.T @ np.float32(offset.ravel())
+        return self.shape_basis.T @ float32(offset.ravel())
 
     def expression_of(self, strength: np.ndarray) -> np.ndarray:
         """Expression coefficients (M,) of expression units' strengths (52,)."""
         offset = (np.float32(strength) @ unit_basis()).reshape(-1, 3) * np.float32(UM_PER_DM)
-        return self.expression_basis.T @ np.float32((offset * self.weight[:, None] ** 2).ravel())
+        return self.expression_basis.T @ float32((offset * self.weight[:, None] ** 2).ravel())
 
     def face_model(self) -> FaceModel:
         """The face alone, with its landmarks."""
@@ -180,7 +180,7 @@ def build_head_model(seed: int = 0) -> HeadModel:
     for _ in range(3):  # generalised Procrustes analysis on the face
         target = np.broadcast_to(mean[core], heads[:, core].shape)
         scale, rotation, shift = umeyama(heads[:, core], target)
-        heads = np.float32(scale[:, None, None] * (heads @ np.swapaxes(rotation, 1, 2)) + shift[:, None])
+        heads = float32(scale[:, None, None] * (heads @ np.swapaxes(rotation, 1, 2)) + shift[:, None])
         mean = heads.mean(0)
     # The face decides the components; the rest of the head follows, the shoulders least.
     weight = np.where(core, 1, np.where(mean[:, 1] < 6.0, 0.1, 0.35)).astype(np.float32)

@@ -227,9 +227,9 @@ def posed_hand(
     broad = np.array([1, 1, 1]) * np.array([rng.uniform(0.95, 1.05), 1, 1])
     color = np.float32(skin_color * hand.tint)
     flesh = orient(Surface(float32(vertices * broad @ frame.T + shift), hand.triangles, color, 0.12, 0.25), None)
-    pale = np.float32(0.75 * skin_color + np.array([0.14, 0.07, 0.06]))
+    pale = float32(0.75 * skin_color + np.array([0.14, 0.07, 0.06]))
     if rng.random() < 0.15:
-        pale = np.float32(rng.choice([[0.35, 0.01, 0.02], [0.3, 0.1, 0.12], [0.02, 0.02, 0.02], [0.5, 0.3, 0.3]]))
+        pale = float32(rng.choice([[0.35, 0.01, 0.02], [0.3, 0.1, 0.12], [0.02, 0.02, 0.02], [0.5, 0.3, 0.3]]))
     nail_color = np.ascontiguousarray(np.broadcast_to(pale, nails.shape))
     triangles = hand.nail_triangles if right else np.ascontiguousarray(hand.nail_triangles[:, ::-1])
     plate = Surface(float32(nails * broad @ frame.T + shift), triangles, nail_color, 0.5, 0.15)

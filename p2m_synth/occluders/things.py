@@ -210,7 +210,7 @@ def make_bottle(rng: np.random.Generator, face: FaceFrame, skin_color: np.ndarra
     """A bottle at the mouth, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
-    color = np.float32(rng.choice([[0.02, 0.07, 0.02], [0.09, 0.035, 0.01], [0.25, 0.3, 0.33], [0.03, 0.08, 0.2]]))
+    color = float32(rng.choice([[0.02, 0.07, 0.02], [0.09, 0.035, 0.01], [0.25, 0.3, 0.33], [0.03, 0.08, 0.2]]))
     profile = profile_mm((9, 0), (13, -1), (13, -14), (14, -16), (15, -70), (32, -110), (33, -230), (0.2, -232))
     colors = np.tile(color, (len(profile), 1))
     colors[9:13] = np.where(rng.random() < 0.7, draw_cloth_color(rng), color)
@@ -283,7 +283,7 @@ def make_ice_cream(rng: np.random.Generator, face: FaceFrame, skin_color: np.nda
     """A cone with a scoop, held."""
     right = bool(rng.random() < 0.6)
     side = -1 if right else 1
-    cream = np.float32(rng.choice([[0.75, 0.66, 0.5], [0.7, 0.3, 0.34], [0.13, 0.05, 0.025], [0.45, 0.65, 0.4]]))
+    cream = float32(rng.choice([[0.75, 0.66, 0.5], [0.7, 0.3, 0.34], [0.13, 0.05, 0.025], [0.45, 0.65, 0.4]]))
     scoop = ball(np.zeros(3), 29 * MM, cream, 28, gloss=0.2, soft=0.3)
     bumps = 1 + 0.03 * rng.standard_normal((len(scoop.vertices), 1))
     scoop = replace(scoop, vertices=float32(scoop.vertices * bumps))

@@ -35,7 +35,7 @@ def tone_curve(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = image * (image + 0.02) / (image * (0.62 * image + 0.62) + 0.02 + toe)
     image = np.clip(image, 0, 1) ** np.float32(1 / 2.2)
     grey = (image @ THIRD)[..., None]
-    image = grey + (image - grey) * np.float32(np.clip(rng.normal(1.0, 0.16), 0.4, 1.5))
+    image = grey + (image - grey) * float32(np.clip(rng.normal(1.0, 0.16), 0.4, 1.5))
     middle, contrast = rng.uniform(0.4, 0.5), np.clip(rng.normal(1.04, 0.13), 0.65, 1.45)
     return np.clip(middle + (image - middle) * np.float32(contrast), 0, 1)
 

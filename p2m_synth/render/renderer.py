@@ -75,7 +75,7 @@ def place_head(head_mesh: HeadMesh, vertices: np.ndarray, angles: np.ndarray, rn
     refined = head_mesh.refined @ vertices
     refined[head_mesh.teeth_idx] += float32(TEETH_UM)
     rotation = np.float32(rotation_from_angles(angles))
-    torso = np.float32(rotation_from_angles(angles * [0.35, rng.uniform(0.3, 1), 0.3]))
+    torso = float32(rotation_from_angles(angles * [0.35, rng.uniform(0.3, 1), 0.3]))
     pivot = np.float32(head_mesh.pivot_um)
     head = refined @ rotation.T
     body = (refined - pivot) @ torso.T + pivot @ rotation.T
@@ -143,10 +143,10 @@ def cast_shadows(mesh: Mesh, hairs: list[Strands], light: Light) -> dict[int, Sh
     for k in np.argsort(-strength, kind="stable")[:2]:
         if strength[k] < 0.25 * strength.max():
             continue
-        frame = np.float32(light_frame(light.direction[k]))
+        frame = float32(light_frame(light.direction[k]))
         seen = frame @ mesh.vertices.T  # (3, V): numpy is slow at the shorter axis
         low = seen.min(1)
-        scale = np.float32((size - 1) / (seen[:2].max(1) - low[:2]).max())
+        scale = float32((size - 1) / (seen[:2].max(1) - low[:2]).max())
         depth = rasterize(((seen - low[:, None]) * scale).T, mesh.triangles, size, size)[2]
         strand, along = np.zeros(depth.shape, np.int32), np.zeros(depth.shape, np.float32)
         for hair in hairs:
@@ -314,7 +314,7 @@ def paint_hairs(image, scene: Scene, light: Light, maps, strand, along, first, o
         steps = hair.points.shape[1] - 1
         low = np.minimum((here * steps).astype(np.int64), steps - 1)
         share = (here * steps - low)[:, None]
-        place = np.float32(hair.points[own, low] * (1 - share) + hair.points[own, low + 1] * share)
+        place = float32(hair.points[own, low] * (1 - share) + hair.points[own, low + 1] * share)
         tangent = tangents(hair.points, own, here)
         outwards = bulk_normals(place, centre)
         gloss = 1.0 if k >= scene.bare else FACIAL_HAIR_GLOSS
@@ -390,7 +390,7 @@ def add_companion(backdrop: np.ndarray, head_mesh: HeadMesh, light: Light, rng: 
     top = int(rng.uniform(0, 0.3) * size_px) if poster else size_px - int(side * rng.uniform(0.6, 0.95))
     ground = np.full((side, side, 3), backdrop.mean((0, 1)) * rng.uniform(0.3, 2), np.float32)
     image, depth, _, strand = paint(scene, light, ground, 1, rng)
-    shown = np.ones((side, side), np.float32) if poster else np.float32(np.isfinite(depth) | (strand >= 0))
+    shown = np.ones((side, side), np.float32) if poster else float32(np.isfinite(depth) | (strand >= 0))
     blur = rng.uniform(0.5, 0.015 * side + 0.6)
     image, shown = cv2.GaussianBlur(image, (0, 0), blur), cv2.GaussianBlur(shown, (0, 0), blur)[..., None]
     x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, size_px), min(top + side, size_px)

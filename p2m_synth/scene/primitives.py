@@ -143,7 +143,7 @@ def clearance(face: np.ndarray, things: np.ndarray, frame: np.ndarray, nose: flo
     face = face[(abs(face[:, :2]) < (size // 2 - 1) * cell).all(1) & (abs(face[:, 0]) > nose)]
     depth = np.full((size, size), -1e9, np.float32)
     column, row = (face[:, :2] / cell + size // 2).astype(int).T
-    np.maximum.at(depth, (row, column), np.float32(face[:, 2]))
+    np.maximum.at(depth, (row, column), float32(face[:, 2]))
     depth = cv2.dilate(depth, np.ones((3, 3), np.uint8))
     column, row = np.clip(things[:, :2] / cell + size // 2, 0, size - 1).astype(int).T
     return float((depth[row, column] - things[:, 2]).max())
@@ -151,5 +151,5 @@ def clearance(face: np.ndarray, things: np.ndarray, frame: np.ndarray, nose: flo
 
 def smooth_step(low: float, high: float, x: ArrayLike) -> np.ndarray:
     """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((x - low) / (high - low), 0, 1)
+    t = np.clip((np.asarray(x) - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

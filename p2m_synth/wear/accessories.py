@@ -21,7 +21,7 @@ def make_accessories(
 
     Args:    head: (m, 3) um, camera frame.   rotation: (3, 3) takes the head's frame to the camera's.
     """
-    frontal = np.float32(head @ rotation)
+    frontal = float32(head @ rotation)
     skull, surfaces = Skull(head_mesh, frontal), []
     if style.headwear in RIM_ELEVATION:
         surfaces += make_hat(skull, style, rng)

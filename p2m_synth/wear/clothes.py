@@ -6,6 +6,8 @@ Garments are sheets over the map of the torso: polar angle from the chest's axis
 from __future__ import annotations
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from p2m_synth.head.head_maps import TORSO_CENTRE_DM, from_front_deg
 from p2m_synth.head.head_mesh import HeadMesh
@@ -22,7 +24,7 @@ AZIMUTH_64 = np.arange(64) * (360 / 64)  # columns of a garment, degrees; 0 in f
 FRONT_64 = np.cos(np.radians(AZIMUTH_64 / 2)) ** 6  # 1 in front, falling off to the sides
 
 
-def draw_outfit(rng: np.random.Generator, woman: bool) -> str:
+def draw_outfit(rng: Generator, woman: bool) -> str:
     """A key of OUTFITS."""
     share = np.array([p * (0.5 if woman and k == "suit" else 0 if not woman and k == "top" else 1)
                       for k, p in OUTFITS.items()])  # fmt: skip
@@ -32,7 +34,7 @@ def draw_outfit(rng: np.random.Generator, woman: bool) -> str:
 def make_clothes(
     head_mesh: HeadMesh,
     head: np.ndarray,
-    rng: np.random.Generator,
+    rng: Generator,
     woman: bool,
     outfit: str | None = None,
     cloth: np.ndarray | None = None,
@@ -71,7 +73,7 @@ def neck_base(azimuth: np.ndarray) -> np.ndarray:
     return np.interp(away, (0, 30, 60, 90, 130, 180), (32, 30, 26, 24, 19, 16))
 
 
-def folds(rng: np.random.Generator, polar: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
+def folds(rng: Generator, polar: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
     """Creases (R, C) of hanging cloth, some -1 to 1."""
     a, p = np.radians(azimuth), np.radians(polar)
     total = 0
@@ -83,7 +85,7 @@ def folds(rng: np.random.Generator, polar: np.ndarray, azimuth: np.ndarray) -> n
 
 def garment(
     torso: Torso,
-    rng: np.random.Generator,
+    rng: Generator,
     neckline: np.ndarray,
     color: np.ndarray,
     accent: np.ndarray,
@@ -116,14 +118,14 @@ def garment(
     return torso.sheet(points, paint)
 
 
-def make_t_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_t_shirt(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A t-shirt."""
     neckline = neck_base(AZIMUTH_64) + rng.uniform(2, 4) + rng.uniform(1, 7) * FRONT_64
     rib = accent if rng.random() < 0.2 else cloth * 0.92
     return [garment(torso, rng, neckline, cloth, accent, pattern, rib)]
 
 
-def make_v_neck(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_v_neck(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A pullover with a v-neck, over something or nothing."""
     away = from_front_deg(AZIMUTH_64)
     depth = rng.uniform(8, 17)
@@ -136,14 +138,14 @@ def make_v_neck(torso, rng, cloth, accent, pattern) -> list[Surface]:
     return surfaces
 
 
-def make_sweater(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_sweater(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A thick pullover."""
     neckline = neck_base(AZIMUTH_64) + 1.5 + 2 * FRONT_64
     lift_mm = rng.uniform(8, 11)
     return [garment(torso, rng, neckline, cloth, accent, pattern, cloth * 0.85, lift_mm, rib_deg=4.5)]
 
 
-def make_top(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_top(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """Bare shoulders and two straps."""
     away = from_front_deg(AZIMUTH_64)
     neckline = np.interp(away, (0, 25, 50, 90, 130, 180), (62, 60, 68, 88, 66, 60)) + rng.uniform(-3, 4)
@@ -160,7 +162,7 @@ def make_top(torso, rng, cloth, accent, pattern) -> list[Surface]:
     return [body, joined(straps)]
 
 
-def make_turtleneck(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_turtleneck(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A pullover whose collar goes up the neck."""
     top = rng.uniform(6.05, 6.14) + 0.05 * np.cos(np.radians(AZIMUTH_64 + 180))
     drop = np.array([0.1, 0.0, 0.0, 0.05, 0.12, 0.2, 0.28, 0.3])[:, None]
@@ -171,7 +173,15 @@ def make_turtleneck(torso, rng, cloth, accent, pattern) -> list[Surface]:
     return [collar, garment(torso, rng, neck_base(AZIMUTH_64) - 3, cloth, accent, "plain", None, lift_mm=6)]
 
 
-def collar(torso, color, azimuth, level, fall, lift_mm: float = 0.0, spread_deg: float = 0.0) -> Surface:
+def collar(
+    torso: Torso,
+    color: np.ndarray,
+    azimuth: np.ndarray,
+    level: np.ndarray,
+    fall: np.ndarray,
+    lift_mm: float = 0.0,
+    spread_deg: float = 0.0,
+) -> Surface:
     """A folded collar: up the neck to `level` (dm), out, and down to polar angles `fall` (C,).
 
     spread_deg: how much farther apart its points are than its ends at the neck.
@@ -187,7 +197,7 @@ def collar(torso, color, azimuth, level, fall, lift_mm: float = 0.0, spread_deg:
     return torso.sheet(grid, color, False)
 
 
-def make_shirt(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_shirt(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A shirt with collar, placket and buttons, open at the neck or not."""
     if rng.random() < 0.35:
         cloth = float32([0.66, 0.67, 0.68])
@@ -242,7 +252,7 @@ def open_jacket(torso, rng, cloth, accent, pattern, edge, lift_mm) -> Surface:
     return torso.sheet(points, paint * (1 + 0.05 * crease)[..., None], False)
 
 
-def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_suit(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A jacket with lapels over a shirt, mostly with a tie."""
     shirt_color = float32([0.68, 0.69, 0.7]) if rng.random() < 0.65 else float32([0.3, 0.42, 0.6])
     black, blue, grey = float32([[0.02, 0.02, 0.024], [0.02, 0.03, 0.07], [0.1, 0.1, 0.11]])
@@ -255,7 +265,7 @@ def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
     parts = [body, collar(torso, shirt_color, azimuth, level, fall, -1.5, rng.uniform(6, 14))]
     wide = rng.uniform(26, 34)
 
-    def edge(polar):
+    def edge(polar: ArrayLike) -> np.ndarray:
         return np.interp(polar, (24, 34, 60, 84, 120), (wide + 12, wide, 0.5 * wide, 3, 3))
 
     parts.append(open_jacket(torso, rng, cloth, cloth * 1.8, "checks" if pattern == "checks" else "plain", edge, 13))
@@ -277,7 +287,7 @@ def make_suit(torso, rng, cloth, accent, pattern) -> list[Surface]:
     return parts
 
 
-def make_tie(torso, rng, accent, pattern) -> list[Surface]:
+def make_tie(torso: Torso, rng: Generator, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A tie with its knot."""
     u = np.linspace(-1, 1, 13)[:, None]
     start = neck_base(np.array(0.0)) + 1
@@ -295,14 +305,14 @@ def make_tie(torso, rng, accent, pattern) -> list[Surface]:
     return [torso.sheet(points, paint, False, gloss=0.12)]
 
 
-def make_jacket(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_jacket(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """An open jacket with a standing collar over a t-shirt."""
     inner = draw_cloth_color(rng)
     neckline = neck_base(AZIMUTH_64) + 3 + 3 * FRONT_64
     under = garment(torso, rng, neckline, inner, inner, "plain", inner * 0.9, lift_mm=4)
     gap = rng.uniform(8, 26)
 
-    def edge(polar):
+    def edge(polar: ArrayLike) -> np.ndarray:
         return gap + 0.1 * (polar - 30) * np.sin(gap)
 
     shell = open_jacket(torso, rng, cloth, accent, "plain", edge, 12)
@@ -318,7 +328,7 @@ def make_jacket(torso, rng, cloth, accent, pattern) -> list[Surface]:
     return [under, shell, torso.sheet(grid, cloth * 0.95, False)]
 
 
-def make_hoodie(torso, rng, cloth, accent, pattern) -> list[Surface]:
+def make_hoodie(torso: Torso, rng: Generator, cloth: np.ndarray, accent: np.ndarray, pattern: str) -> list[Surface]:
     """A pullover with its hood on the back, and two cords."""
     neckline = neck_base(AZIMUTH_64) + 2
     body = garment(torso, rng, neckline, cloth, accent, "plain", cloth * 0.9, lift_mm=9)
@@ -335,13 +345,13 @@ def make_hoodie(torso, rng, cloth, accent, pattern) -> list[Surface]:
     return [body, orient(hood, None), joined(cords)]
 
 
-def make_necklace(torso, rng) -> Surface:
+def make_necklace(torso: Torso, rng: Generator) -> Surface:
     """A chain with a pendant, or pearls."""
     azimuth = np.arange(72) * 5.0
     front = np.cos(np.radians(azimuth / 2)) ** 4
     polar = neck_base(azimuth) + 1.5 + rng.uniform(2, 12) * front
     path = torso.at(polar, azimuth, 1.6 * MM)
-    metal = np.float32(rng.choice([[0.75, 0.55, 0.22], [0.66, 0.66, 0.68]]))
+    metal = float32(rng.choice([[0.75, 0.55, 0.22], [0.66, 0.66, 0.68]]))
     if rng.random() < 0.3:
         return joined([ball(p, 3.4 * MM, [0.7, 0.66, 0.6], 8, gloss=0.8) for p in path[np.r_[0:20, 52:72]]])
     chain = tube(path, 1.0 * MM, metal, 6, closed=True, gloss=1.5)

@@ -17,7 +17,7 @@ class Torso:
         self.skin = torso_grid().on(head)
         normal = sheet_normals(self.skin)
         normal[:, [0, -1]] = unit(normal[:, [0]] + normal[:, [-1]])  # the seam
-        self.normal = np.float32(normal)
+        self.normal = float32(normal)
         self.neck = neck_grid().on(head)
         self.centre = head[head_mesh.neck < 0.02].mean(0)
 

@@ -74,7 +74,7 @@ def dome(skull: Skull, style: WearStyle, offset, rows: int = 20, columns: int = 
     t = np.concatenate([np.linspace(1, 0, rows) ** 1.1, [0.0, 0.03]])
     t, azimuth = np.meshgrid(t, azimuth, indexing="ij")
     rim = rim_elevation(style, azimuth)
-    off = np.float32(np.broadcast_to(offset(t, azimuth), t.shape)).copy()
+    off = float32(np.broadcast_to(offset(t, azimuth), t.shape)).copy()
     off[-2:] = 0.6 * MM
     return skull.at(rim + (89.5 - rim) * t, azimuth, off, ears), t, azimuth
 
@@ -98,7 +98,7 @@ def brim(rim: np.ndarray, out: np.ndarray, rise: np.ndarray, color, thickness: f
     top = rim + steps * out + rise[..., None] * up
     low = top - thickness * up * (1 - 0.8 * steps**6)
     grid = np.concatenate([top, low[::-1]])
-    color = np.broadcast_to(np.float32(color), (len(rise), len(rim), 3))
+    color = np.broadcast_to(float32(color), (len(rise), len(rim), 3))
     return sheet(grid, np.concatenate([color, 0.7 * color[::-1]]), closed, **looks)
 
 
@@ -106,7 +106,7 @@ def make_cap(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[S
     """A baseball cap of six panels with its visor."""
     high, side = rng.uniform(2, 11) * MM, 180.0 if style.backward else 0.0
 
-    def offset(t, azimuth):
+    def offset(t: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
         ahead = np.clip(np.cos(np.radians(azimuth - side)), 0, 1) ** 2
         seam = np.exp(-((((azimuth + 30) % 60 - 30) / 3) ** 2))
         rise = high * ahead * np.sin(np.pi * np.clip(t, 0, 1)) ** 0.8
@@ -146,7 +146,7 @@ def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
     cuff = rng.uniform(0.24, 0.36)
     rib = rng.uniform(0.5, 1.3) * MM
 
-    def offset(t, azimuth):
+    def offset(t: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
         back = -np.cos(np.radians(azimuth))
         thick = 5 * MM + 4.5 * MM * folded * smooth_step(cuff + 0.015, cuff - 0.015, t)
         thick = thick + slouch * t**2 * (1 + 0.5 * back)
@@ -172,7 +172,7 @@ def make_beanie(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
         pompom = ball(points[0].mean(0) + [0, 20 * MM, -4 * MM], 27 * MM, style.accent, 30, gloss=0.0, soft=0.3)
         rough = 1 + 0.08 * rng.standard_normal(len(pompom.vertices))
         middle = pompom.vertices.mean(0)
-        vertices = np.float32(middle + (pompom.vertices - middle) * rough[:, None])
+        vertices = float32(middle + (pompom.vertices - middle) * rough[:, None])
         color = pompom.color * float32(rng.uniform(0.6, 1.1, (len(vertices), 1)))
         parts.append(replace(pompom, vertices=vertices, color=color))
     return parts
@@ -220,7 +220,7 @@ def make_brimmed_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -
 def make_bike_helmet(skull: Skull, style: WearStyle, rng: np.random.Generator) -> list[Surface]:
     """A helmet with vents and straps."""
 
-    def offset(t, azimuth):
+    def offset(t: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
         a = np.radians(azimuth)
         return (20 + 9 * np.clip(-np.cos(a), 0, 1) * t + 9 * np.cos(a) ** 2 * np.sin(np.pi * t.clip(0, 1))) * MM * (
             0.55 + 0.45 * smooth_step(0, 0.12, t)
@@ -260,7 +260,7 @@ def make_hard_hat(skull: Skull, style: WearStyle, rng: np.random.Generator) -> l
     colors = float32([[0.78, 0.5, 0.02], [0.75, 0.75, 0.72], [0.75, 0.16, 0.02], [0.03, 0.12, 0.5]])
     color = colors[rng.integers(4)]
 
-    def offset(t, azimuth):
+    def offset(t: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
         a = np.radians(azimuth)
         ridge = np.exp(-((np.sin(a) * np.cos(np.radians(t * 80)) / 0.12) ** 2)) + np.exp(-((np.sin(a) / 0.08) ** 2))
         return (16 + 12 * smooth_step(0, 0.25, t) + 3.5 * np.clip(ridge, 0, 1) * smooth_step(0.15, 0.4, t)) * MM
@@ -279,7 +279,7 @@ def make_turban(skull: Skull, style: WearStyle, rng: np.random.Generator) -> lis
     """Bands of cloth wound round the head."""
     spacing = rng.uniform(9, 13)
 
-    def offset(t, azimuth):
+    def offset(t: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
         away = from_front_deg(azimuth)
         # Bands rise from the ears to a point over the forehead.
         phase = (t * 90 + 0.3 * np.clip(away, 0, 130)) / spacing
