@@ -84,7 +84,7 @@ def test_the_object_version_runs_and_prints_its_table(home):
     assert weights.stat().st_mtime_ns == trained
     [report] = json.loads((home / "outputs/object-tiny/run.json").read_text())["notebooks"]
     assert report["report"] in run.stdout
-    assert "\nother.safetensors" in report["report"]
+    assert "\nother " in report["report"]
     notebook = nbformat.read(home / "outputs/object-tiny/notebooks/06_objects.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5

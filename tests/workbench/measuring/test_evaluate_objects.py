@@ -143,8 +143,8 @@ def test_refusals(config, home):
     with pytest.raises(InputError, match=r"model\.camera: is crop, but the data want perspective"):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
     for wrong, match in {
-        "evaluate.flip=true": r"evaluate\.flip: is true",
-        "evaluate.predictions=[x.npz]": r"evaluate\.predictions: is set",
+        "evaluate.flip=true": r"evaluate\.flip: .*no mirror image",
+        "evaluate.predictions=[x.npz]": r"evaluate\.predictions: .*of faces",
     }.items():
         with pytest.raises(InputError, match=match):
             load_config(ROOT / "configs/object-tiny.yaml", [wrong])
