@@ -6,11 +6,12 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
     Executor,
+    Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
@@ -50,8 +51,9 @@ def map_jobs(
              threads: use threads of this process as workers, for jobs that only wait for other processes.
     Raises:  InputError if the scheduler does not answer or its connection is lost.
     """
-    if total is None and hasattr(jobs, "__len__"):
+    if total is None and isinstance(jobs, Sized):
         total = len(jobs)
+    results: Generator[Any]
     if scheduler:
         results = _on_cluster(function, jobs, scheduler)
     elif threads:
@@ -82,12 +84,12 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Iterator[Any]:
+def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Generator[Any]:
     with ThreadPoolExecutor(workers) as pool:
         yield from _submit_ahead(pool, function, jobs, lambda: workers)
 
 
-def _in_processes(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Iterator[Any]:
+def _in_processes(function: Callable[[Any], Any], jobs: Iterable[Any], workers: int) -> Generator[Any]:
     # Spawned, not forked: the threads of torch and numba do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with one_thread_each(), ProcessPoolExecutor(workers, context, _exit_with_parent) as pool:
@@ -97,14 +99,17 @@ def _in_processes(function: Callable[[Any], Any], jobs: Iterable[Any], workers: 
 def _exit_with_parent() -> None:
     """Start a thread that ends this worker when its parent was killed; it would wait for the next job for ever."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Iterator[Any]:
+def _on_cluster(function: Callable[[Any], Any], jobs: Iterable[Any], scheduler: str) -> Generator[Any]:
     try:
         from distributed import Client
     except ImportError:
@@ -137,7 +142,8 @@ def _submit_ahead(
     pool: Executor, function: Callable[[Any], Any], jobs: Iterable[Any], limit: Callable[[], int]
 ) -> Iterator[Any]:
     """Yield the results of the jobs while at most limit() of them are submitted to the pool and unfinished."""
-    queue, running = iter(jobs), set()
+    queue = iter(jobs)
+    running: set[Future[Any]] = set()
     try:
         while True:
             running |= {pool.submit(function, job) for job in islice(queue, max(0, limit() - len(running)))}

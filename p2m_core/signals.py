@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from p2m_core.errors import Preempted
 
@@ -33,8 +34,9 @@ class StopSignals:
     """
 
     def __init__(self, patient: bool = False) -> None:
-        self.patient, self.received = patient, None
-        self.before: dict[int, object] = {}
+        self.patient = patient
+        self.received: int | None = None
+        self.before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

@@ -64,7 +64,8 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
 def with_values(config: Config, values: Mapping[str, Any], source: str) -> Config:
     """The config with other values of some settings, {"train.lr": 1e-4}.   Raises InputError that names the source."""
-    merged, origin = config.model_dump(mode="json"), {}
+    merged: dict[str, Any] = config.model_dump(mode="json")
+    origin: dict[str, str] = {}
     for field, value in values.items():
         merge(merged, nested(field, value), source, origin)
     return _checked(merged, origin, source)
@@ -185,8 +186,9 @@ def explain(error: ValidationError, root: type[BaseModel], origin: dict[str, str
     problem = f"{first['msg'][0].lower()}{first['msg'][1:]}, not {given if len(given) < 60 else given[:57] + '...'}"
     section = _section(root, parts[:-1])
     info = section.model_fields.get(parts[-1]) if section else None
-    known = info is not None and not isinstance(info.default, BaseModel)
-    remedy = f"the default is {json.dumps(info.default)}" if known else "docs/settings.md lists all settings"
+    remedy = "docs/settings.md lists all settings"
+    if info is not None and not isinstance(info.default, BaseModel):
+        remedy = f"the default is {json.dumps(info.default)}"
     return InputError(file, field, problem + more, remedy)
 
 

@@ -7,7 +7,7 @@ where the data are opened.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -372,10 +372,11 @@ class EvaluateConfig(Section):
         return self
 
 
-SAVED = (
+SavedFile = Literal[
     "obj", "ply", "glb", "levels", "json", "pts", "overlay", "crop", "depth", "normals", "turntable", "turning-levels",
     "html", "csv",
-)  # fmt: skip
+]  # fmt: skip
+SAVED: tuple[SavedFile, ...] = get_args(SavedFile)
 
 
 class PredictConfig(Section):
@@ -394,7 +395,7 @@ class PredictConfig(Section):
     MediaPipe's "blazeface", which needs the package mediapipe."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of encoder and graph layers; "auto" is bf16 where the device has instructions for it, else fp32."""
-    save: tuple[Literal[SAVED], ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
+    save: tuple[SavedFile, ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
     """Files to write of each face: obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable,
     turning-levels, html; and csv, a table of all faces."""
     workers: Count = 1

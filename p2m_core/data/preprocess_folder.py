@@ -55,7 +55,9 @@ def read_entries(
         sample = read_sample(entry)
         if (sample.camera.camera == "perspective") != (model.camera == "perspective"):
             problem = f"is {sample.camera.camera}, but model.camera is {model.camera}"
-            raise InputError(entry.camera or entry.shape, "camera", problem, "perspective wants perspective, the others want crop")
+            raise InputError(
+                entry.camera or entry.shape, "camera", problem, "perspective wants perspective, the others want crop"
+            )
         cloud = draw_cloud(sample, data.points, np.random.default_rng([data.split_seed, number]))
         matrix, cloud = to_store_frame(sample, cloud, data, model)
         jpeg = encode_jpeg(crop_image(sample.image, matrix, data.store_px))
