@@ -52,7 +52,7 @@ def draw_person(rng: np.random.Generator, model: HeadModel, overrides: Overrides
     identity = draw_identity(rng)
     preset, strengths = draw_expression(rng)
     look = draw_appearance(rng, identity)
-    [own] = rng.spawn(1)  # what is wished for draws from a stream of its own: the rest stays as it was
+    [own] = rng.spawn(1)  # overrides have a generator of their own, so that all other draws stay the same
     if overrides.preset is not None:
         preset, strengths = draw_expression(own, overrides.preset)
     if overrides.cut is not None:

@@ -178,11 +178,11 @@ class Job:
 
 @cache
 def thread_pools() -> ThreadpoolController:
-    """The thread pools of the linear algebra that is loaded."""
+    """The thread pools of the loaded linear algebra libraries."""
     return ThreadpoolController()
 
 
-_alone = threading.Lock()
+_one_at_a_time = threading.Lock()
 
 
 def write_one(job: Job) -> tuple[int, dict[str, object]]:
@@ -192,11 +192,11 @@ def write_one(job: Job) -> tuple[int, dict[str, object]]:
         raise InputError(job.folder.parent, "", problem, "choose a folder that all machines of the cluster share")
     # Several threads add up in another order than one: the last digits, and so the bytes, would differ. The limit
     # holds for the whole process, so that the threads of a Dask worker have to take turns.
-    with _alone, thread_pools().limit(limits=1):
-        return job.index, write_one_alone(job)
+    with _one_at_a_time, thread_pools().limit(limits=1):
+        return job.index, write_on_one_thread(job)
 
 
-def write_one_alone(job: Job) -> dict[str, object]:
+def write_on_one_thread(job: Job) -> dict[str, object]:
     """`write_one` on one thread."""
     name = sample_name(job.index)
     if all((job.folder / f"{name}{suffix}").exists() for suffix in (".mat", ".jpg", MASK_SUFFIX)):

@@ -16,7 +16,7 @@ PLACES = {"studio": 0.22, "room": 0.26, "window": 0.14, "sun": 0.14, "overcast":
 SHADOW_MAP_PX, SHADOW_SLACK_UM = 288, 2500
 
 
-def towards(turn: float, lift: float) -> np.ndarray:
+def to_light(turn: float, lift: float) -> np.ndarray:
     """Unit vector (3,) to a light: `turn` rad to the picture's right of the viewer, `lift` rad above."""
     return np.array([np.sin(turn) * np.cos(lift), np.sin(lift), np.cos(turn) * np.cos(lift)])
 
@@ -32,36 +32,38 @@ def draw_light(rng: np.random.Generator, wanted: str | None = None) -> tuple[str
     lamps, ambient, sky, ground = [], 0.5, FLASH, FLASH
     if place == "studio":
         color = np.array(FLASH) * rng.uniform(0.92, 1.08, 3)
-        lamps = [(towards(turn, lift), color, rng.uniform(0.05, 0.35), 1.0)]
-        fill = towards(-np.sign(turn) * rng.uniform(0.5, 1.4), rng.normal(0.2, 0.3))
+        lamps = [(to_light(turn, lift), color, rng.uniform(0.05, 0.35), 1.0)]
+        fill = to_light(-np.sign(turn) * rng.uniform(0.5, 1.4), rng.normal(0.2, 0.3))
         lamps.append((fill, color, 0.3, rng.uniform(0.1, 0.7)))
         if rng.random() < 0.5:  # a rim from behind
-            lamps.append((towards(rng.choice([-1, 1]) * rng.uniform(2.0, 2.8), 0.4), color, 0.1, rng.uniform(0.3, 1.6)))
+            lamps.append(
+                (to_light(rng.choice([-1, 1]) * rng.uniform(2.0, 2.8), 0.4), color, 0.1, rng.uniform(0.3, 1.6))
+            )
         ambient = rng.uniform(0.1, 0.5)
     elif place == "room":
         color = np.array(LAMP) ** rng.uniform(0, 1) if rng.random() < 0.7 else np.array(TUBE)
-        lamps = [(towards(turn, rng.uniform(0.4, 1.3)), color, rng.uniform(0.1, 0.4), rng.uniform(0.4, 1.2))]
+        lamps = [(to_light(turn, rng.uniform(0.4, 1.3)), color, rng.uniform(0.1, 0.4), rng.uniform(0.4, 1.2))]
         if rng.random() < 0.6:
-            lamps.append((towards(rng.uniform(-3, 3), rng.uniform(0, 1)), color, 0.25, rng.uniform(0.2, 0.8)))
+            lamps.append((to_light(rng.uniform(-3, 3), rng.uniform(0, 1)), color, 0.25, rng.uniform(0.2, 0.8)))
         ambient, sky, ground = rng.uniform(0.35, 0.9), color, color * [1.05, 0.95, 0.85]
     elif place == "window":
-        pane = towards(rng.choice([-1, 1]) * rng.uniform(0.6, 1.9), rng.uniform(0, 0.5))
+        pane = to_light(rng.choice([-1, 1]) * rng.uniform(0.6, 1.9), rng.uniform(0, 0.5))
         lamps = [(pane, np.array(SKY) * rng.uniform(0.9, 1.1, 3), rng.uniform(0.25, 0.45), 1.2)]
         ambient, sky, ground = rng.uniform(0.1, 0.5), SKY, np.array(LAMP) ** 0.5
     elif place == "sun":
-        sun = towards(rng.uniform(-2.6, 2.6), rng.uniform(0.3, 1.2))
+        sun = to_light(rng.uniform(-2.6, 2.6), rng.uniform(0.3, 1.2))
         lamps = [(sun, np.array(SUN) ** rng.uniform(0.5, 2), 0.02, rng.uniform(1.2, 2.4))]
         ambient, sky, ground = rng.uniform(0.3, 0.7), SKY, np.array(SUN) * rng.uniform(0.7, 1.1, 3)
     elif place == "overcast":
-        lamps = [(towards(turn, 1.1), np.array(SKY) ** 0.5, 0.5, rng.uniform(0.2, 0.6))]
+        lamps = [(to_light(turn, 1.1), np.array(SKY) ** 0.5, 0.5, rng.uniform(0.2, 0.6))]
         ambient, sky, ground = rng.uniform(0.8, 1.1), np.array(SKY) ** 0.6, FLASH
     elif place == "flash":
-        lamps = [(towards(rng.normal(0, 0.08), rng.normal(0.12, 0.08)), np.array(FLASH), 0.03, rng.uniform(1.2, 2.0))]
+        lamps = [(to_light(rng.normal(0, 0.08), rng.normal(0.12, 0.08)), np.array(FLASH), 0.03, rng.uniform(1.2, 2.0))]
         ambient = rng.uniform(0.05, 0.25)
     else:  # night: coloured lamps
         for _ in range(rng.integers(1, 4)):
             hue = rng.dirichlet([2.2, 2.0, 2.2]) * 3
-            lamp = towards(rng.normal(0, 1.4), rng.normal(0.3, 0.4))
+            lamp = to_light(rng.normal(0, 1.4), rng.normal(0.3, 0.4))
             lamps.append((lamp, 0.4 + 0.6 * hue, rng.uniform(0.05, 0.3), rng.uniform(0.5, 1.4)))
         ambient, sky, ground = rng.uniform(0.08, 0.35), 0.5 + 0.5 * rng.dirichlet([1.5] * 3) * 3, np.array(LAMP)
     share = rng.uniform(0.2, 0.9)

@@ -121,7 +121,7 @@ class Mesh:
     soft: np.ndarray
 
 
-def join(scene: Scene, surfaces: list[Surface]) -> Mesh:
+def join_meshes(scene: Scene, surfaces: list[Surface]) -> Mesh:
     """The head and opaque surfaces as one mesh."""
     head_mesh, head = scene.head_mesh, scene.head
     # Skin under clothes would show through at the armpits; as points, its triangles keep their numbers.
@@ -158,7 +158,7 @@ def cast_shadows(mesh: Mesh, hairs: list[Strands], light: Light) -> dict[int, Sh
     return maps
 
 
-def lit_by(maps: dict[int, ShadowMap], lamps: int, points: np.ndarray) -> np.ndarray:
+def light_visibility(maps: dict[int, ShadowMap], lamps: int, points: np.ndarray) -> np.ndarray:
     """How much of each lamp reaches points (P, 3), um: (P, lamps)."""
     lit = np.ones((len(points), lamps), np.float32)
     for k, shadow in maps.items():
@@ -166,7 +166,7 @@ def lit_by(maps: dict[int, ShadowMap], lamps: int, points: np.ndarray) -> np.nda
     return lit
 
 
-def sky_share(depth: np.ndarray) -> np.ndarray:
+def sky_visibility(depth: np.ndarray) -> np.ndarray:
     """How open each sample lies (S, S), by comparing its depth with its surroundings': 1 open, 0 deep in a hole."""
     side = depth.shape[0]
     known = np.where(np.isfinite(depth), depth, -1e6).astype(np.float32)
@@ -194,7 +194,7 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
         return scene.camera.to_samples(points, supersample)
 
     solid = [surface for surface in scene.surfaces if surface.alpha >= 1]
-    mesh = join(scene, solid)
+    mesh = join_meshes(scene, solid)
     triangle, bary, depth = rasterize(to_samples(mesh.vertices), mesh.triangles, side, side)
     strand, along = np.full((side, side), -1, np.int32), np.zeros((side, side), np.float32)
     points_px = [to_samples(hair.points) for hair in scene.hairs]
@@ -207,7 +207,7 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
         half = np.full(len(points_px[k]), scene.hairs[k].width_um * um / 2, np.float32)
         draw_strands(points_px[k], half, depth, strand, along, int(first[k]))
 
-    open_sky = sky_share(depth)
+    open_sky = sky_visibility(depth)
     image = cv2.resize(backdrop, (side, side), interpolation=cv2.INTER_LINEAR)
     maps = cast_shadows(mesh, scene.hairs[scene.bare :], light)
     paint_mesh(image, scene, mesh, solid, light, maps, triangle, bary, strand, open_sky, rng)
@@ -219,9 +219,9 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """Samples of some parts: row, column (P,); hit (P,) triangle; weights (P, 3) of its corners; normal, place (P, 3)
-    in the camera's frame, um; sky (P,) as of `sky_share`."""
+class Samples:
+    """The samples that see some parts: row, column (P,); hit (P,) triangle; weights (P, 3) of its corners; normal and
+    place (P, 3) in the camera's frame, um; sky (P,) as of `sky_visibility`."""
 
     row: np.ndarray
     column: np.ndarray
@@ -240,15 +240,15 @@ def paint_mesh(
     part = np.where((triangle >= 0) & (strand < 0), mesh.part[triangle], NOTHING)
     frame = np.concatenate([vertex_normals(mesh.vertices, mesh.triangles), mesh.vertices], 1).astype(np.float32)
 
-    def seen(chosen: np.ndarray) -> Seen:
+    def seen(chosen: np.ndarray) -> Samples:
         row, column = np.nonzero(chosen)
         hit, weights = triangle[row, column], bary[row, column]
         values = interpolate(frame, mesh.triangles, hit, weights)
         normal, place = normalized(values[:, :3], 1e-6), values[:, 3:].copy()
-        return Seen(row, column, hit, weights, normal, place, open_sky[row, column])
+        return Samples(row, column, hit, weights, normal, place, open_sky[row, column])
 
-    def shade(at: Seen, color, gloss, soft, normal, sky) -> None:
-        lit = lit_by(maps, len(light.direction), at.place + at.normal * np.float32(NORMAL_SLACK_UM))
+    def shade(at: Samples, color, gloss, soft, normal, sky) -> None:
+        lit = light_visibility(maps, len(light.direction), at.place + at.normal * np.float32(NORMAL_SLACK_UM))
         image[at.row, at.column] = shade_surface(color, gloss, soft, normal, sky, lit, light)
 
     # Skin
@@ -318,7 +318,7 @@ def paint_hairs(image, scene: Scene, light: Light, maps, strand, along, first, o
         tangent = tangents(hair.points, own, here)
         outwards = bulk_normals(place, centre)
         gloss = 1.0 if k >= scene.bare else FACIAL_HAIR_GLOSS
-        lit = lit_by(maps, len(light.direction), place)
+        lit = light_visibility(maps, len(light.direction), place)
         shaded = shade_strands(hair.color[own], tangent, here, lit, light, outwards, gloss)
         image[row[at], column[at]] = shaded * open_sky[row[at], column[at]][:, None]
 

@@ -76,7 +76,7 @@ def test_shadows_fall_behind_what_stands_in_the_light():
     """Lit along z, a plate's shadow covers its own outline on the wall, and nothing else."""
     maps = renderer.cast_shadows(wall_and_plate(), [], lamp())
     place = points_on_wall()
-    lit = renderer.lit_by(maps, 1, place)[:, 0]
+    lit = renderer.light_visibility(maps, 1, place)[:, 0]
     clear = abs(abs(place[:, 0]) - 0.4e5) > 0.03e5  # not on the outline itself
     assert clear.sum() >= 60
     np.testing.assert_array_equal(lit[clear] == 0, abs(place[clear, 0]) < 0.4e5)
@@ -87,7 +87,7 @@ def test_slanting_light_moves_the_shadow():
     """At 45 degrees from the right the shadow lies as far to the left as the plate stands off."""
     maps = renderer.cast_shadows(wall_and_plate(0.2, 0.4), [], lamp((1, 0, 1)))
     place = points_on_wall()
-    dark = place[renderer.lit_by(maps, 1, place)[:, 0] == 0, 0] / 1e5
+    dark = place[renderer.light_visibility(maps, 1, place)[:, 0] == 0, 0] / 1e5
     assert dark.mean() == pytest.approx(-0.4, abs=0.04)
     assert np.ptp(dark) == pytest.approx(0.4, abs=0.08)
 
@@ -97,7 +97,7 @@ def test_large_lamps_throw_soft_shadows():
     widths = []
     for size in (0.01, 0.2, 0.4):
         maps = renderer.cast_shadows(wall_and_plate(), [], lamp(size=size))
-        lit = renderer.lit_by(maps, 1, place)[:, 0]
+        lit = renderer.light_visibility(maps, 1, place)[:, 0]
         widths.append(((lit > 0) & (lit < 1)).mean())
     assert widths[0] < widths[1] < widths[2]
 
@@ -106,8 +106,11 @@ def test_hairs_throw_shadows():
     one = np.linspace([-1e5, 0, 0.4e5], [1e5, 0, 0.4e5], 8)
     hairs = Strands(np.float32(one + np.arange(-20, 20)[:, None, None] * [0, 800, 0]), np.zeros((40, 3)), 900.0)
     place = np.float32([[0, 0, 2e3], [0, 0.6e5, 2e3]])
-    assert renderer.lit_by(renderer.cast_shadows(wall_and_plate(0, 0), [], lamp()), 1, place).tolist() == [[1], [1]]
-    lit = renderer.lit_by(renderer.cast_shadows(wall_and_plate(0, 0), [hairs], lamp()), 1, place)[:, 0]
+    assert renderer.light_visibility(renderer.cast_shadows(wall_and_plate(0, 0), [], lamp()), 1, place).tolist() == [
+        [1],
+        [1],
+    ]
+    lit = renderer.light_visibility(renderer.cast_shadows(wall_and_plate(0, 0), [hairs], lamp()), 1, place)[:, 0]
     assert lit[0] == 0
     assert lit[1] == 1
 
