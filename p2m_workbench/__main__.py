@@ -1,4 +1,4 @@
-"""`python -m p2m_core` is the command `p2m`."""
+"""`python -m p2m_workbench` is the command `p2m`."""
 
 from __future__ import annotations
 
