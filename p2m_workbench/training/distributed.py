@@ -50,7 +50,8 @@ class Ranks:
         Raises: InputError if they cannot be shared evenly: torchrun and Slurm say how many processes there are.
         """
         if count % (self.world * passes):
-            problem = f"{count} samples a step cannot be shared evenly by {self.world} processes in {passes} passes"
+            each = f" in {passes} passes" if passes > 1 else ""
+            problem = f"{count} samples a step cannot be shared evenly by {self.world} processes{each}"
             raise InputError("launch", "train.batch_size", problem, f"give a multiple of {self.world * passes}")
         return count // self.world
 

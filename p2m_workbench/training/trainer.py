@@ -26,6 +26,7 @@ from p2m_core.config.settings import Config
 from p2m_core.data import Store, open_store
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, explain_full_disk, write_json
+from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
@@ -33,7 +34,7 @@ from p2m_core.network.precision import autocast_type, choose_device
 from p2m_core.network.weights import initialise, save_weights
 from p2m_core.signals import StopSignals
 from p2m_core.targets import Truth
-from p2m_workbench.drawing.mesh_images import save_picture
+from p2m_workbench.drawing.mesh_images import fit, save_picture
 from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
@@ -296,40 +297,29 @@ class Trainer:
             save_weights(self.folder / "weights.safetensors", self.average.tensors, self.model, about)
 
     def preview(self) -> None:
-        """Write the meshes of the first validation samples: as pictures preview/N.png, and for 3D as preview.npz."""
+        """Write the meshes of the first validation samples: preview/N.png, crop and mesh over it; and preview.npz for a
+        3D view, with step, photos, vertices, true vertices where they are known, and faces; px of the input."""
         with self.average.applied(self.model):
             predicted = list(self.predict_validation(PREVIEWS))
-        if predicted:
-            self.keep_meshes(predicted)
-        pictures = (picture for images, vertices, _ in predicted for picture in self.draw(images, vertices))
-        for k, picture in enumerate(pictures):
-            save_picture(self.folder / "preview" / f"{k}.png", picture)
-
-    def keep_meshes(self, predicted: list[tuple[torch.Tensor, torch.Tensor, Truth]]) -> None:
-        """Write step, photos, vertices, true vertices where they are known, and faces; px of the network's input."""
-        side = self.config.model.input_px
+        if not predicted:
+            return
+        side, faces = self.config.model.input_px, self.store.template.faces[-1]
         images, vertices, truth = zip(*predicted, strict=True)
         points = {"vertices": vertices}
         if truth[0].vertices is not None:
             points["truth"] = [part.vertices for part in truth]
         arrays = {name: self.store.on_image(torch.cat(list(x)).cpu().numpy(), side) for name, x in points.items()}
-        photos = torch.cat(images).cpu().numpy().transpose(0, 2, 3, 1).clip(0, 1) * 255
+        photos = np.uint8((torch.cat(images).cpu().numpy().transpose(0, 2, 3, 1).clip(0, 1) * 255).round())
         names = self.store.table["name"][self.store.rows("val")[: len(photos)]]
         with atomic_path(self.folder / "preview.npz") as temporary:
             np.savez(
-                temporary, step=self.step, photos=np.uint8(photos.round()), faces=self.store.template.faces[-1],
-                names=np.array(names, str), **{name: np.float32(array) for name, array in arrays.items()},
+                temporary, step=self.step, photos=photos, faces=faces, names=np.array(names, str),
+                **{name: np.float32(array) for name, array in arrays.items()},
             )  # fmt: skip
-
-    def draw(self, images: torch.Tensor, vertices: torch.Tensor) -> list[np.ndarray]:
-        """The mesh over its crop, side by side with it, for some samples of a batch."""
-        scale, side = 2, self.config.model.input_px * 2
-        pictures = []
-        for image, points in zip(images.cpu().numpy(), vertices.cpu().numpy(), strict=True):
-            photo = (image.transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
-            mesh = draw_mesh(photo, self.store.on_image(points, side), self.store.template.faces[-1])
-            pictures.append(np.concatenate([photo, mesh], 1))
-        return pictures
+        for k, (photo, mesh) in enumerate(zip(photos, arrays["vertices"], strict=True)):
+            large, matrix = fit(photo, 2 * side)
+            over = draw_mesh(large, apply_affine(matrix, mesh), faces)
+            save_picture(self.folder / "preview" / f"{k}.png", np.concatenate([large, over], 1))
 
 
 def train(config: Config) -> Path:

@@ -149,18 +149,20 @@ def test_validation_in_between_changes_nothing(settings):
     assert_same_weights(weights_of(last[1]), weights_of(last[0]), rtol=1e-6, atol=1e-6)
 
 
-def test_interrupted_while_drawing_keeps_the_networks_own_weights(settings, monkeypatch):
-    own = {}
+def test_interrupted_under_averaged_weights_keeps_the_networks_own(settings, monkeypatch):
+    own, sent = {}, []
 
-    def die(self, *args, real=Trainer.draw):
-        signal.raise_signal(signal.SIGINT)
-        return real(self, *args)
+    def interrupted(self, count, real=Trainer.predict_validation):
+        if not sent:
+            sent.append(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return real(self, count)
 
     def watched(self, real=Trainer.preview):
         own.update({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return real(self)
 
-    monkeypatch.setattr(Trainer, "draw", die)
+    monkeypatch.setattr(Trainer, "predict_validation", interrupted)
     monkeypatch.setattr(Trainer, "preview", watched)
     with pytest.raises(KeyboardInterrupt):
         train(settings("run", "train.ema=0.9", "train.validate_minutes=1e-9"))
