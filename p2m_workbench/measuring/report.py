@@ -74,7 +74,8 @@ def write_report(
         "error_decomposition": decomposition_figure,
         "groups": groups_figure,
     }
-    if set(result["slices"].index.get_level_values("attribute")) <= {"landmarks"}:  # the table says it all
+    slices = result.tables.get("slices")  # none where every group is too small
+    if slices is None or set(slices.rows.index.get_level_values("attribute")) <= {"landmarks"}:  # the table says it all
         figures.pop("groups")
         (result.folder / "groups.png").unlink(missing_ok=True)  # of another set under this name
     for name, draw in figures.items():
