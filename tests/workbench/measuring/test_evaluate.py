@@ -27,7 +27,7 @@ from p2m_workbench.measuring.evaluate import (
     predict_store,
 )
 from p2m_workbench.measuring.report import write_tables
-from p2m_workbench.measuring.tables import normal_error_deg
+from p2m_workbench.measuring.tables import LEAST_OF_A_GROUP, normal_error_deg
 from p2m_workbench.photos.predict import predict
 from p2m_workbench.preprocessing import preprocess
 
@@ -231,6 +231,13 @@ def test_tables_and_files_of_a_short_run(settings, store, pictures):
 def test_few_samples_are_listed(settings):
     result = evaluate(settings("evaluate.split=test"))
     assert all(name in str(result) for name in result.samples["name"])
+
+
+def test_groups_of_few_samples_are_left_out(settings, pictures):
+    result = evaluate(settings("evaluate.split=val"))
+    assert len(result.samples) < LEAST_OF_A_GROUP
+    assert "slices" not in result.tables
+    assert not (result.folder / "groups.png").exists()
 
 
 def test_the_metrics_are_json_that_others_read(settings):
