@@ -39,7 +39,8 @@ def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder or zip of images and labels into a store that training reads"""
     from p2m_workbench.preprocessing import preprocess
 
-    if "data.raw" in args.values and "data.store" not in args.values:
+    named = "data.store" in args.values or any(text.startswith("data.store=") for text in args.set)
+    if "data.raw" in args.values and not named:
         # Samples of another folder must not go into the store that the config names.
         folder = Path(json.loads(args.values["data.raw"])).resolve()
         name = folder.stem if folder.suffix.lower() == ".zip" else folder.name
@@ -159,9 +160,9 @@ def doctor(args: argparse.Namespace) -> Any:
     from p2m_workbench.doctor.inventory import report
 
     if args.splits:
-        from p2m_workbench.doctor.overlaps import audit, read_list
+        from p2m_workbench.doctor.overlaps import find_overlaps, read_list
 
-        overlaps = audit({str(path): read_list(path, args.images) for path in args.splits}, args.workers)
+        overlaps = find_overlaps({str(path): read_list(path, args.images) for path in args.splits}, args.workers)
         print(*overlaps or ["no image is in two places"], sep="\n")
         return 1 if overlaps else None
     if args.path is None:

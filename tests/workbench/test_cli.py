@@ -173,6 +173,8 @@ def test_another_folder_gets_a_store_of_its_own(calls, tmp_path, monkeypatch):
         assert config.data.face_model == "fit"
     cli.main(["preprocess", "photos", "--out", "there"])
     assert calls["preprocess"][0].data.store == str(tmp_path / "there")
+    cli.main(["preprocess", "photos", "--set", "data.store=there"])
+    assert calls["preprocess"][0].data.store == "there"
     cli.main(["preprocess"])
     assert calls["preprocess"][0].data.store == Config().data.store
 
