@@ -40,9 +40,11 @@ test-all: $(STAMP) ## all tests
 test-gpu: $(STAMP) ## the tests that need a CUDA device
 	$(PYTEST) -m gpu $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff on code and notebooks, and that the notebooks are stripped
+lint: $(STAMP) ## ruff on code and notebooks, the import rules, the types of p2m_core, and that notebooks are stripped
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/mypy p2m_core
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 docs: $(STAMP) ## API pages from the docstrings, into docs/api/index.html

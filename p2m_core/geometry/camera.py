@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 # --- head pose, as in AFLW2000-3D -----------------------------------------------------------------
 
 
-def rotation_from_angles(
-    angles_rad: Num[np.ndarray, "*batch 3"] | Sequence[float],
-) -> Float[np.ndarray, "*batch 3 3"]:
+def rotation_from_angles(angles_rad: Num[np.ndarray, "*batch 3"] | Sequence[float]) -> Float[np.ndarray, "*batch 3 3"]:
     """Rotation Rx(pitch) Ry(yaw) Rz(roll), with the signs of AFLW2000-3D.
 
     Args:    angles_rad: (..., 3) pitch, yaw, roll in radians.

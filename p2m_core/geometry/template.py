@@ -122,11 +122,7 @@ class Template:
         return Template.without_landmarks(vertices, level_faces, unpool)
 
     @staticmethod
-    def without_landmarks(
-        vertices: Num[np.ndarray, "v 3"],
-        faces: Sequence[Int[np.ndarray, "_ 3"]],
-        unpool: Sequence[Int[np.ndarray, "_ 2"]],
-    ) -> Template:
+    def without_landmarks(vertices: np.ndarray, faces: Sequence[np.ndarray], unpool: Sequence[np.ndarray]) -> Template:
         """A template of its levels that is not registered on a face."""
         none = np.zeros((0, 3))
         mirror = find_mirror(vertices)
@@ -158,10 +154,8 @@ class Template:
 # --- the semi-sphere ------------------------------------------------------------------------------
 
 
-def hexagonal_disc(
-    rings: int,
-) -> tuple[Float[np.ndarray, "1+3*{rings}*({rings}+1) 2"], Int[np.ndarray, "6*{rings}**2 3"]]:
-    """A triangulated disc of radius 1: points in rings about the centre, faces counter-clockwise."""
+def hexagonal_disc(rings: int) -> tuple[Float[np.ndarray, "v 2"], Int[np.ndarray, "f 3"]]:
+    """A triangulated disc of radius 1: 1 + 3 r (r + 1) points in r rings, 6 r^2 faces counter-clockwise."""
     cells = [(q, r) for q in range(-rings, rings + 1) for r in range(-rings, rings + 1) if abs(q + r) <= rings]
     number = {cell: k for k, cell in enumerate(cells)}
     q, r = np.array(cells).T

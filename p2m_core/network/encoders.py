@@ -7,7 +7,7 @@ import logging
 import torch
 import torchvision
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -39,7 +39,7 @@ class ResNet(Encoder):
         width = 64 if name == "resnet18" else 256
         self.channels = (width, 2 * width, 4 * width, 8 * width)
 
-    def forward(self, x: Float[torch.Tensor, "b 3 h w"]) -> list[Float[torch.Tensor, "b _ _ _"]]:
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -92,7 +92,7 @@ class VGG16(Encoder):
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             setattr(self, name, convolution)
 
-    def forward(self, x: Float[torch.Tensor, "b 3 h w"]) -> list[Float[torch.Tensor, "b _ _ _"]]:
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         maps = []
         for name, (_, _, kernel, stride) in self.CONVOLUTIONS.items():
             if self.tensorflow_aligned and stride == 2:
@@ -117,7 +117,7 @@ class Decoder(nn.Module):
         for name, (c_in, c_out, kernel, padding) in self.CONVOLUTIONS.items():
             setattr(self, name, nn.ConvTranspose2d(c_in, c_out, kernel, 2, padding))
 
-    def forward(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b 3 h w"]:
+    def forward(self, maps: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b 3 h w"]:
         x = maps[3]
         for k, name in enumerate(self.CONVOLUTIONS):
             x = F.relu(getattr(self, name)(x if k in (0, 4) else torch.cat([x, maps[3 - k]], 1)))
@@ -127,8 +127,8 @@ class Decoder(nn.Module):
 class Normalise(nn.Module):
     """RGB in [0, 1] to what a backbone was trained on: "imagenet", "vggface2" (BGR of 255, less its mean), "none"."""
 
-    mean: torch.Tensor
-    std: torch.Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, kind: str):
         super().__init__()
@@ -139,7 +139,7 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Float[torch.Tensor, "b 3 h w"]) -> Float[torch.Tensor, "b 3 h w"]:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         if self.kind == "none":
             return images
         images = (images - self.mean) / self.std

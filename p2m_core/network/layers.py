@@ -12,11 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def to_torch(matrix: sp.csr_matrix) -> torch.Tensor:
+def to_torch(matrix: sp.csr_matrix) -> Tensor:
     """A scipy sparse matrix as float32 torch CSR; int32 indices, for which alone MKL's product is used."""
     matrix = matrix.tocsr()
     matrix.sort_indices()
@@ -34,13 +34,13 @@ class _SparseProduct(torch.autograd.Function):
     """matrix @ x, with a gradient for x alone: torch's own backward would transpose the matrix at every step."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, matrix: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
         ctx.transposed = transposed
         with torch.autocast(x.device.type, enabled=False):  # sparse products want float32
             return matrix @ x
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         with torch.autocast(gradient.device.type, enabled=False):
             return ctx.transposed @ gradient.contiguous(), None, None
 
@@ -48,8 +48,8 @@ class _SparseProduct(torch.autograd.Function):
 class SparseMap(nn.Module):
     """A fixed linear map between vertex sets: (V, B, C) -> (W, B, C) by a sparse (W, V) matrix."""
 
-    matrix: torch.Tensor
-    transposed: torch.Tensor
+    matrix: Tensor
+    transposed: Tensor
 
     def __init__(self, matrix: sp.csr_matrix):
         super().__init__()
@@ -57,7 +57,7 @@ class SparseMap(nn.Module):
         self.register_buffer("matrix", to_torch(matrix), persistent=False)
         self.register_buffer("transposed", to_torch(matrix.T.tocsr()), persistent=False)
 
-    def forward(self, x: Float[torch.Tensor, "v b c"]) -> Float[torch.Tensor, "w b c"]:
+    def forward(self, x: Float[Tensor, "v b c"]) -> Float[Tensor, "w b c"]:
         _, b, c = x.shape
         return _SparseProduct.apply(x.reshape(-1, b * c).float(), self.matrix, self.transposed).view(-1, b, c)
 
@@ -71,30 +71,23 @@ class _GraphConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        loop_weight: torch.Tensor,
-        bias: torch.Tensor,
-        matrix: torch.Tensor,
-        transposed: torch.Tensor,
-        relu: bool,
-    ) -> torch.Tensor:
+        ctx: Any, x: Tensor, weight: Tensor, loop_weight: Tensor, bias: Tensor, adjacency: SparseMap, relu: bool
+    ) -> Tensor:
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
         flat, weight, loop_weight = (y.to(dtype) for y in (x.reshape(-1, x.shape[-1]), weight, loop_weight))
         out = (flat @ loop_weight).float()
         with torch.autocast(device, enabled=False):
-            out.view(len(x), -1).addmm_(matrix, (flat @ weight).float().view(len(x), -1))
+            out.view(len(x), -1).addmm_(adjacency.matrix, (flat @ weight).float().view(len(x), -1))
         out.add_(bias)
         if relu:
             out.relu_()
         ctx.save_for_backward(flat, weight, loop_weight, *([out] if relu else []))
-        ctx.transposed, ctx.shape = transposed, x.shape
+        ctx.transposed, ctx.shape = adjacency.transposed, x.shape
         return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, loop_weight, *out = ctx.saved_tensors
         gradient = gradient.contiguous()
         with torch.autocast(gradient.device.type, enabled=False):
@@ -105,7 +98,7 @@ class _GraphConvolution(torch.autograd.Function):
             gradient, to_x = gradient.to(x.dtype), None
             if ctx.needs_input_grad[0]:
                 to_x = (gradient @ loop_weight.T).addmm_(mixed, weight.T).float().view(ctx.shape)
-            return to_x, (x.T @ mixed).float(), (x.T @ gradient).float(), to_bias, None, None, None
+            return to_x, (x.T @ mixed).float(), (x.T @ gradient).float(), to_bias, None, None
 
 
 class GraphConv(nn.Module):
@@ -123,21 +116,20 @@ class GraphConv(nn.Module):
         nn.init.xavier_uniform_(self.loop_weight)
 
     def forward(
-        self, x: Float[torch.Tensor, "v b c_in"], adjacency: SparseMap, relu: bool = False
-    ) -> Float[torch.Tensor, "v b c_out"]:
+        self, x: Float[Tensor, "v b c_in"], adjacency: SparseMap, relu: bool = False
+    ) -> Float[Tensor, "v b c_out"]:
         """relu: whether a ReLU follows."""
         if torch.compiler.is_exporting():
             out = self.mix(x @ self.both_weights(), adjacency)
             return F.relu(out) if relu else out
-        matrices = adjacency.matrix, adjacency.transposed
-        out = _GraphConvolution.apply(x, self.weight, self.loop_weight, self.bias, *matrices, relu)
+        out = _GraphConvolution.apply(x, self.weight, self.loop_weight, self.bias, adjacency, relu)
         return out.view(*x.shape[:2], -1)
 
-    def both_weights(self) -> Float[torch.Tensor, "c_in two_c_out"]:
+    def both_weights(self) -> Float[Tensor, "c_in two_c_out"]:
         """[W, W_loop]: one product for both, where the input is not at hand as one tensor."""
         return torch.cat([self.weight, self.loop_weight], 1)
 
-    def mix(self, both: Float[torch.Tensor, "v b two_c_out"], adjacency: SparseMap) -> Float[torch.Tensor, "v b c_out"]:
+    def mix(self, both: Float[Tensor, "v b two_c_out"], adjacency: SparseMap) -> Float[Tensor, "v b c_out"]:
         """The convolution's output from X [W, W_loop]."""
         mixed, own = both.split(self.weight.shape[1], -1)
         return adjacency(mixed) + own + self.bias
@@ -155,7 +147,7 @@ class GraphBlock(nn.Module):
         self.conv1, self.conv2 = GraphConv(channels, channels), GraphConv(channels, channels)
         self.norm = nn.LayerNorm(channels) if kind == "prenorm" else None
 
-    def forward(self, x: Float[torch.Tensor, "v b c"], adjacency: SparseMap) -> Float[torch.Tensor, "v b c"]:
+    def forward(self, x: Float[Tensor, "v b c"], adjacency: SparseMap) -> Float[Tensor, "v b c"]:
         if self.norm is not None:
             return x + self.conv2(self.conv1(self.norm(x), adjacency, relu=True), adjacency)
         return torch.lerp(x, self.conv2(self.conv1(x, adjacency, relu=True), adjacency, relu=True), 0.5)
@@ -175,8 +167,8 @@ class GraphBottleneck(nn.Module):
         self.conv2 = GraphConv(hidden, channels_out)
 
     def forward(
-        self, product: Float[torch.Tensor, "v b two_c"], adjacency: SparseMap
-    ) -> tuple[Float[torch.Tensor, "v b c_out"], Float[torch.Tensor, "v b c"]]:
+        self, product: Float[Tensor, "v b two_c"], adjacency: SparseMap
+    ) -> tuple[Float[Tensor, "v b c_out"], Float[Tensor, "v b c"]]:
         x = F.relu(self.conv1.mix(product, adjacency))
         for block in self.blocks:
             x = block(x, adjacency)
@@ -189,7 +181,7 @@ class Unpooling(nn.Module):
     "midpoint": (a + b) / 2.   "adaptive": t a + (1 - t) b with a learned t per edge, held in [0, 1].
     """
 
-    pairs: torch.Tensor
+    pairs: Tensor
 
     def __init__(self, pairs: np.ndarray, count: int, adaptive: bool):
         super().__init__()
@@ -203,7 +195,7 @@ class Unpooling(nn.Module):
             values = np.where(rows < count, 1.0, 0.5)
             self.to_all = SparseMap(sp.csr_matrix((values, (rows, columns)), shape=(count + len(pairs), count)))
 
-    def forward(self, x: Float[torch.Tensor, "n b c"]) -> Float[torch.Tensor, "n_and_e b c"]:
+    def forward(self, x: Float[Tensor, "n b c"]) -> Float[Tensor, "n_and_e b c"]:
         if not self.adaptive:
             return self.to_all(x)
         t = self.new_pts_pos.clamp(0, 1)[:, None, None]
@@ -211,7 +203,7 @@ class Unpooling(nn.Module):
         return torch.cat([x, t * x[a] + (1 - t) * x[b]])
 
 
-def added(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+def added(tensors: Iterable[Tensor]) -> Tensor:
     """The sum of one or more tensors of a shape, in their order."""
     return functools.reduce(operator.add, tensors)
 
@@ -220,8 +212,8 @@ def added(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
 
 
 def pool_features(
-    maps: list[Float[torch.Tensor, "b _ _ _"]], grid: Float[torch.Tensor, "v b 2"], padding: str
-) -> Float[torch.Tensor, "v b c"]:
+    maps: list[Float[Tensor, "b _ _ _"]], grid: Float[Tensor, "v b 2"], padding: str
+) -> Float[Tensor, "v b c"]:
     """Image features at the vertices' places, bilinear, as grid_sample(align_corners=False) has them.
 
     On the CPU each vertex is a bag of four rows of a map in channels-last order, weighted and summed: 10 to 50 times
@@ -246,8 +238,8 @@ def pool_features(
 
 
 def weigh_corners(
-    features: Float[torch.Tensor, "b c h w"], place: Float[torch.Tensor, "v b 2"], upper: Float[torch.Tensor, "v b 2"]
-) -> Float[torch.Tensor, "v b c"]:
+    features: Float[Tensor, "b c h w"], place: Float[Tensor, "v b 2"], upper: Float[Tensor, "v b 2"]
+) -> Float[Tensor, "v b c"]:
     """The four pixels about each place, weighted by the distances to the opposite ones; a pixel outside counts 0.
 
     Args: place: x, y in px of the map.   upper: the whole pixel right of and below it.

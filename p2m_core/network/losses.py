@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p2m_core.chamfer import cloud_mean, gather, nearest
@@ -46,12 +46,12 @@ class MeshLoss(nn.Module):
     (['chamfer', 'edge', 'laplace', 'move'], True)
     """
 
-    faces: torch.Tensor  # (F, 3) of the finest level
-    density: torch.Tensor | None  # (F,) of the points that are drawn for the chamfer term
-    landmark_faces: torch.Tensor
-    landmark_bary: torch.Tensor
-    seen_faces: torch.Tensor  # (F_k, 3) of CORRESPONDENCE_LEVEL
-    start: torch.Tensor  # (n_k, 3) of CORRESPONDENCE_LEVEL, on the unit template
+    faces: Tensor  # (F, 3) of the finest level
+    density: Tensor | None  # (F,) of the points that are drawn for the chamfer term
+    landmark_faces: Tensor
+    landmark_bary: Tensor
+    seen_faces: Tensor  # (F_k, 3) of CORRESPONDENCE_LEVEL
+    start: Tensor  # (n_k, 3) of CORRESPONDENCE_LEVEL, on the unit template
 
     def __init__(self, config: LossConfig, template: Template):
         super().__init__()
@@ -74,10 +74,10 @@ class MeshLoss(nn.Module):
         self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
         self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
 
-    def forward(self, prediction: NetworkOutput, truth: Truth) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, prediction: NetworkOutput, truth: Truth) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total, and each term before its weight."""
         config, levels = self.config, range(len(self.counts))
-        terms: dict[str, torch.Tensor] = {}
+        terms: dict[str, Tensor] = {}
         if config.vertex:
             terms["vertex"] = self.vertex(prediction, truth.known_vertices())
         if config.shape:
@@ -107,25 +107,23 @@ class MeshLoss(nn.Module):
 
     # --- with known correspondences ---
 
-    def vertex(self, prediction: NetworkOutput, truth: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, ""]:
+    def vertex(self, prediction: NetworkOutput, truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
         """Smooth L1 to the true place of every vertex, at every level and of the placed template; depth counts half."""
         weight = truth.new_tensor([1.0, 1.0, 0.5])
         total = 0.5 * smooth_l1(prediction.before[0], truth[:, : self.counts[0]], weight)
         return total + sum(smooth_l1(v, truth[:, : v.shape[1]], weight) for v in prediction.levels)
 
-    def landmark(
-        self, vertices: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
-    ) -> Float[torch.Tensor, ""]:
+    def landmark(self, vertices: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
         """Mean distance of the 68 landmarks in the image plane."""
         return (self.landmarks(vertices) - self.landmarks(truth))[..., :2].norm(dim=-1).mean()
 
-    def landmarks(self, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "b l 3"]:
+    def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
         """The landmarks of finest-level vertices."""
         return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
 
     def correspondence(
-        self, correspondence: Float[torch.Tensor, "b 3 h w"], truth: Float[torch.Tensor, "b v 3"]
-    ) -> Float[torch.Tensor, ""]:
+        self, correspondence: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b v 3"]
+    ) -> Float[Tensor, ""]:
         """Mean distance on the unit template between the correspondence map, sampled where the true vertices are seen,
         and these vertices."""
         truth = truth[:, : len(self.start)]
@@ -139,8 +137,8 @@ class MeshLoss(nn.Module):
     # --- Pixel2Mesh's ---
 
     def chamfer_and_normal(
-        self, prediction: NetworkOutput, truth: Truth, edges: list[Float[torch.Tensor, "_ b 3"]]
-    ) -> dict[str, torch.Tensor]:
+        self, prediction: NetworkOutput, truth: Truth, edges: list[Float[Tensor, "_ b 3"]]
+    ) -> dict[str, Tensor]:
         """chamfer: sum over levels of w_k (mean d2(truth -> pred) + o mean d2(pred -> truth)).
 
         normal: sum over levels of mean |cos| between the edges at a vertex and the true normal there: that of the
@@ -174,35 +172,31 @@ class MeshLoss(nn.Module):
             terms["normal"] = normal
         return terms
 
-    def normal(
-        self, level: int, edges: Float[torch.Tensor, "e b 3"], normals: Float[torch.Tensor, "v b 3"]
-    ) -> Float[torch.Tensor, ""]:
+    def normal(self, level: int, edges: Float[Tensor, "e b 3"], normals: Float[Tensor, "v b 3"]) -> Float[Tensor, ""]:
         """Mean |cos| between each edge and the normals at both of its ends."""
         # Divided after the product: one number an edge, where a unit vector would be three.
         along = sum((edges * normals[end]).sum(-1).abs() for end in getattr(self, f"edges{level}").unbind(1))
         return self.mean_over_support(level, along / 2 / edges.square().sum(-1).clamp(min=1e-24).sqrt())
 
-    def edge_vectors(self, level: int, vertices: Float[torch.Tensor, "b v 3"]) -> Float[torch.Tensor, "e b 3"]:
+    def edge_vectors(self, level: int, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "e b 3"]:
         """The difference of the two ends of each undirected edge."""
         return self.along_edges[level](vertices.transpose(0, 1))
 
-    def mean_over_support(self, level: int, values: Float[torch.Tensor, "e b"]) -> Float[torch.Tensor, ""]:
+    def mean_over_support(self, level: int, values: Float[Tensor, "e b"]) -> Float[Tensor, ""]:
         """The reference's mean: over both directions of each edge, and a zero for each vertex's self loop."""
         return 2 * values.sum(0).mean() / (2 * len(values) + self.counts[level])
 
-    def laplace(self, level: int, prediction: NetworkOutput) -> Float[torch.Tensor, ""]:
+    def laplace(self, level: int, prediction: NetworkOutput) -> Float[Tensor, ""]:
         """Mean squared change of the Laplacian coordinates across a stage."""
         change = (prediction.levels[level] - prediction.before[level]).transpose(0, 1)
         return squared_norm(change - self.neighbour_mean[level](change))
 
-    def vertex_normals(self, cross: Float[torch.Tensor, "b f 3"]) -> Float[torch.Tensor, "b v 3"]:
+    def vertex_normals(self, cross: Float[Tensor, "b f 3"]) -> Float[Tensor, "b v 3"]:
         """Unit normals of the finest level's vertices, weighted by area: `face_cross` added up at each."""
         return F.normalize(self.to_vertices(cross.transpose(0, 1)), dim=-1).transpose(0, 1)
 
 
-def shape_error(
-    predicted: Float[torch.Tensor, "b v 3"], truth: Float[torch.Tensor, "b v 3"]
-) -> Float[torch.Tensor, ""]:
+def shape_error(predicted: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
     """Smooth L1 after the best similarity onto the truth; the similarity itself passes no gradient.
 
     In the other terms an error of pose, which moves all vertices together, outweighs errors of shape.

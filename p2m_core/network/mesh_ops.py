@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import torch
 from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
+from torch import Tensor
 from torch.nn import functional as F
 
 from p2m_core.chamfer import gather
@@ -19,33 +20,30 @@ REGION_RADII = (0.1, 0.05)  # of loss.regions about each landmark, in face sizes
 
 
 def smooth_l1(
-    predicted: Float[torch.Tensor, "b v 3"],
-    truth: Float[torch.Tensor, "b v 3"],
-    weight: Float[torch.Tensor, "3"],
-    beta: float = 0.005,
-) -> Float[torch.Tensor, ""]:
+    predicted: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"], weight: Float[Tensor, "3"], beta: float = 0.005
+) -> Float[Tensor, ""]:
     """Mean over vertices of the weighted smooth L1 distance; quadratic within `beta`."""
     return (F.smooth_l1_loss(predicted, truth, beta=beta, reduction="none") * weight).mean()
 
 
-def squared_norm(vectors: Float[torch.Tensor, "*_ 3"]) -> Float[torch.Tensor, ""]:
+def squared_norm(vectors: Float[Tensor, "*_ 3"]) -> Float[Tensor, ""]:
     """Mean squared length."""
     return vectors.square().sum(-1).mean()
 
 
-def face_cross(vertices: Float[torch.Tensor, "b v 3"], faces: Int[torch.Tensor, "f 3"]) -> Float[torch.Tensor, "b f 3"]:
+def face_cross(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b f 3"]:
     """The cross product of two sides of each triangle: along its normal, twice its area long."""
     a, b, c = (vertices[:, faces[:, k]] for k in range(3))
     return torch.linalg.cross(b - a, c - a)
 
 
 def sample_surface(
-    vertices: Float[torch.Tensor, "b v 3"],
-    faces: Int[torch.Tensor, "f 3"],
-    cross: Float[torch.Tensor, "b f 3"],
+    vertices: Float[Tensor, "b v 3"],
+    faces: Int[Tensor, "f 3"],
+    cross: Float[Tensor, "b f 3"],
     count: int,
-    density: Float[torch.Tensor, "f"] | None = None,
-) -> tuple[Float[torch.Tensor, "b m 3"], Float[torch.Tensor, "b m 3"]]:
+    density: Float[Tensor, "f"] | None = None,
+) -> tuple[Float[Tensor, "b m 3"], Float[Tensor, "b m 3"]]:
     """Random points on meshes and the unit normals there.
 
     Args: cross: the meshes' `face_cross`.   density: of each face, relative; None draws points uniformly by area.
@@ -65,7 +63,7 @@ def sample_surface(
 
 def region_density(
     template: Template, shares: tuple[float, float], radii: tuple[float, float] = REGION_RADII
-) -> Float[torch.Tensor, "f"]:
+) -> Float[Tensor, "f"]:
     """The density of points on each face of the finest level, for `sample_surface`: higher near the landmarks.
 
     On a mesh of the template's proportions, shares[k] of the points are drawn within radii[k] face sizes of a landmark

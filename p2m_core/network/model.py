@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from p2m_core.config.settings import ModelConfig
@@ -51,10 +51,10 @@ class NetworkOutput:
                     None without `model.correspondence_map`
     """
 
-    levels: list[Float[torch.Tensor, "b _ 3"]]
-    before: list[Float[torch.Tensor, "b _ 3"]]
-    image: Float[torch.Tensor, "b 3 s s"] | None = None
-    correspondence: Float[torch.Tensor, "b 3 h w"] | None = None
+    levels: list[Float[Tensor, "b _ 3"]]
+    before: list[Float[Tensor, "b _ 3"]]
+    image: Float[Tensor, "b 3 s s"] | None = None
+    correspondence: Float[Tensor, "b 3 h w"] | None = None
 
 
 class Pixel2Mesh(nn.Module):
@@ -68,7 +68,7 @@ class Pixel2Mesh(nn.Module):
     [(2, 162, 3), (2, 642, 3)]
     """
 
-    start: torch.Tensor  # (V, 3) the template before it is placed
+    start: Tensor  # (V, 3) the template before it is placed
 
     def __init__(self, config: ModelConfig, template: Template):
         super().__init__()
@@ -117,7 +117,7 @@ class Pixel2Mesh(nn.Module):
         start = unit_template(template) if config.camera == "crop" else template.vertices.astype(np.float32)
         self.register_buffer("start", torch.from_numpy(start), persistent=False)
 
-    def forward(self, images: Float[torch.Tensor, "b 3 s s"]) -> NetworkOutput:
+    def forward(self, images: Float[Tensor, "b 3 s s"]) -> NetworkOutput:
         """Vertices of every level for crops, RGB in [0, 1]."""
         # Convolutions and the sampling of their maps are fastest where a pixel's channels lie side by side.
         maps = self.encoder(self.normalise(images).contiguous(memory_format=torch.channels_last))
@@ -134,7 +134,7 @@ class Pixel2Mesh(nn.Module):
         levels, before = ([x.transpose(0, 1) for x in stages] for stages in (levels, before))
         return NetworkOutput(levels, before, image, correspondence)
 
-    def merge(self, maps: list[Float[torch.Tensor, "b _ _ _"]]) -> Float[torch.Tensor, "b c h w"]:
+    def merge(self, maps: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, "b c h w"]:
         """All maps reduced to the same channels and added at the finest map's size."""
         assert self.reduce is not None
         maps = [reduce(x) for reduce, x in zip(self.reduce, maps, strict=True)]
@@ -148,12 +148,12 @@ class Pixel2Mesh(nn.Module):
 
     def deform(
         self,
-        maps: list[Float[torch.Tensor, "b _ _ _"]],
-        pooled: Float[torch.Tensor, "b c"],
-        templates: list[Float[torch.Tensor, "_ _ 3"]],
+        maps: list[Float[Tensor, "b _ _ _"]],
+        pooled: Float[Tensor, "b c"],
+        templates: list[Float[Tensor, "_ _ 3"]],
         low: bool = False,
-        correspondence: Float[torch.Tensor, "b 3 h w"] | None = None,
-    ) -> tuple[list[Float[torch.Tensor, "_ b 3"]], list[Float[torch.Tensor, "_ b 3"]]]:
+        correspondence: Float[Tensor, "b 3 h w"] | None = None,
+    ) -> tuple[list[Float[Tensor, "_ b 3"]], list[Float[Tensor, "_ b 3"]]]:
         """The stages, one after another.
 
         Args:    maps: the feature maps.   pooled: the mean of the deepest one.   templates: of each level, from
@@ -207,7 +207,7 @@ class Pixel2Mesh(nn.Module):
             levels.append(vertices)
         return levels, before
 
-    def shaped(self, means: Float[torch.Tensor, "b c"] | None) -> list[Float[torch.Tensor, "v _ 3"]]:
+    def shaped(self, means: Float[Tensor, "b c"] | None) -> list[Float[Tensor, "v _ 3"]]:
         """The template of each level: (V, 1, 3) for all samples, or (V, B, 3) with each sample's own shape."""
         templates = [self.start[:n, None] for n in self.template.counts]
         if means is None or self.shape_head is None:
@@ -236,11 +236,8 @@ class Pixel2Mesh(nn.Module):
         return self.config.correspondence_map and self.template.counts[level] <= (self.config.input_px // 4) ** 2
 
     def pooled_product(
-        self,
-        maps: list[Float[torch.Tensor, "b _ _ _"]],
-        weights: Float[torch.Tensor, "c d"],
-        vertices: Float[torch.Tensor, "v b 3"],
-    ) -> Float[torch.Tensor, "v b d"]:
+        self, maps: list[Float[Tensor, "b _ _ _"]], weights: Float[Tensor, "c d"], vertices: Float[Tensor, "v b 3"]
+    ) -> Float[Tensor, "v b d"]:
         """The image features at the vertices, times their weights.
 
         Sampling and product are linear, so they can be swapped: each map is multiplied where it has fewer rows, at its
@@ -260,7 +257,7 @@ class Pixel2Mesh(nn.Module):
             products.append(pool_features(large, grid, padding) @ torch.cat(large_weights))
         return added(products)
 
-    def project(self, vertices: Float[torch.Tensor, "v b 3"]) -> Float[torch.Tensor, "v b 2"]:
+    def project(self, vertices: Float[Tensor, "v b 3"]) -> Float[Tensor, "v b 2"]:
         """Where vertices fall on the input, x and y in [-1, 1]."""
         config = self.config
         if config.camera == "crop":
@@ -269,9 +266,7 @@ class Pixel2Mesh(nn.Module):
             vertices, config.focal_px, config.centre_px, config.input_px, config.mesh_offset, config.z_threshold
         )
 
-    def placement(
-        self, pooled: Float[torch.Tensor, "b c"]
-    ) -> tuple[Float[torch.Tensor, "b 3 3"], Float[torch.Tensor, "b 3"]]:
+    def placement(self, pooled: Float[Tensor, "b c"]) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
         """The similarity that places the template in the crop, one for each sample: linear part and shift."""
         turn, shift = torch.eye(3, device=pooled.device).expand(len(pooled), -1, -1), pooled.new_zeros(len(pooled), 3)
         if self.config.camera == "crop":
@@ -283,7 +278,7 @@ class Pixel2Mesh(nn.Module):
         return turn, F.pad(values[:, 7:9], (0, 1))
 
 
-def turned(points: Float[torch.Tensor, "v _ 3"], turn: Float[torch.Tensor, "b 3 3"]) -> Float[torch.Tensor, "v b 3"]:
+def turned(points: Float[Tensor, "v _ 3"], turn: Float[Tensor, "b 3 3"]) -> Float[Tensor, "v b 3"]:
     """Points of each sample (V, B, 3), or of all (V, 1, 3), under the linear part of `placement`."""
     return torch.einsum("bij,vbj->vbi", turn, points.expand(-1, len(turn), -1))
 
@@ -297,11 +292,11 @@ class Fusion(nn.Module):
         for parameter in self.conv2.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Float[torch.Tensor, "b c h w"]) -> Float[torch.Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-def rotation_from_6d(values: Float[torch.Tensor, "b 6"]) -> Float[torch.Tensor, "b 3 3"]:
+def rotation_from_6d(values: Float[Tensor, "b 6"]) -> Float[Tensor, "b 3 3"]:
     """Rotations from their first two rows, made orthonormal.   Source: Zhou et al., CVPR 2019."""
     a = F.normalize(values[:, :3], dim=1)
     b = values[:, 3:]

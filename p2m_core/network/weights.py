@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from p2m_core.config.paths import BUNDLED, resolve
 from p2m_core.config.settings import ModelConfig
@@ -42,7 +43,7 @@ def weights_path(source: str | Path) -> Path:
 
 
 def save_weights(
-    path: str | Path, tensors: dict[str, torch.Tensor], model: Pixel2Mesh, about: dict[str, Any], half: bool = False
+    path: str | Path, tensors: dict[str, Tensor], model: Pixel2Mesh, about: dict[str, Any], half: bool = False
 ) -> None:
     """Write weights with the network's settings and template.
 
@@ -60,7 +61,7 @@ def save_weights(
     write_bytes(path, save(content, metadata))
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Template, ModelConfig, dict[str, Any]]:
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Template, ModelConfig, dict[str, Any]]:
     """Network tensors (float32), template, settings and facts of a weights file.
 
     Raises: InputError if it is missing or not one of ours.
