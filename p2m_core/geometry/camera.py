@@ -70,10 +70,10 @@ def model_to_image(
 
 
 def turned_to_image(
-    points: Float[np.ndarray, "*batch v 3"],
+    points: Float[np.ndarray, "*_ v 3"],
     pose_para: Float[np.ndarray, "*batch 7"],
     height: float | Num[np.ndarray, "*batch 1"],
-) -> Float[np.ndarray, "*batch v 3"]:
+) -> Float[np.ndarray, "*_ v 3"]:
     """The part of `model_to_image` after the rotation: points (..., V, 3) turned already -> (..., V, 3) image px."""
     place = points * pose_para[..., 6, None, None].astype(points.dtype) + pose_para[..., None, 3:6].astype(points.dtype)
     # The data set flips by y -> H + 1 - y with pixels from 1; from 0 that is H - y.

@@ -34,8 +34,8 @@ def crop_matrix(box: Num[np.ndarray, "4"], size_px: int, margin: float) -> Float
     Raises:  InputError if the box has no area.
 
     >>> matrix = crop_matrix(np.array([100, 50, 200, 150]), size_px=130, margin=1.3)
-    >>> apply_affine(matrix, np.array([[150.0, 100], [215, 165]])).tolist()  # the box's centre, the crop's outer corner
-    [[64.5, 64.5], [129.5, 129.5]]
+    >>> apply_affine(matrix, np.array([[150.0, 100, 0], [215, 165, 0]])).tolist()  # the box's centre, the crop's corner
+    [[64.5, 64.5, 0.0], [129.5, 129.5, 0.0]]
     """
     x0, y0, x1, y1 = np.asarray(box, np.float64)
     side = max(x1 - x0, y1 - y0) * margin
