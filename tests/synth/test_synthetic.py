@@ -233,26 +233,26 @@ def test_components_are_orthonormal_and_in_order():
     np.testing.assert_allclose(np.sqrt((coefficients**2).mean(0)), sigma, rtol=1e-3)
 
 
-def test_the_face_model_has_the_layout_of_the_basel_model(head, head_model):
-    assert head_model.shape_basis.shape == (len(head_model.mean), 3, 199)
-    assert head_model.expression_basis.shape == (len(head_model.mean), 3, 29)
-    assert (np.diff(head_model.shape_sigma) <= 0).all()
-    x0, y0, x1, y1 = box_of(head_model.mean)
+def test_the_face_model_has_the_layout_of_the_basel_model(head, face_model):
+    assert face_model.shape_basis.shape == (len(face_model.mean), 3, 199)
+    assert face_model.expression_basis.shape == (len(face_model.mean), 3, 29)
+    assert (np.diff(face_model.shape_sigma) <= 0).all()
+    x0, y0, x1, y1 = box_of(face_model.mean)
     assert 1e5 < x1 - x0 < 2e5  # um
     assert 1.5e5 < y1 - y0 < 2.5e5
     rng = np.random.default_rng(7)
     shape, expression_ = (
-        rng.normal(size=199) * head_model.shape_sigma,
-        rng.normal(size=29) * head_model.expression_sigma,
+        rng.normal(size=199) * face_model.shape_sigma,
+        rng.normal(size=29) * face_model.expression_sigma,
     )
     np.testing.assert_allclose(
-        head_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1
+        face_model.vertices(shape, expression_), head.face_map @ head.vertices(shape, expression_), atol=1
     )
 
 
-def test_the_face_models_landmarks(head_model):
-    points = head_model.mean[head_model.landmark_idx]
-    assert len(set(head_model.landmark_idx.tolist())) == 68
+def test_the_face_models_landmarks(face_model):
+    points = face_model.mean[face_model.landmark_idx]
+    assert len(set(face_model.landmark_idx.tolist())) == 68
     assert np.linalg.norm(points[MIRROR_68] * [-1, 1, 1] - points, axis=1).max() < 6000
     x, y, z = points.T
     assert np.argmax(z) == 30  # the tip of the nose
@@ -262,12 +262,12 @@ def test_the_face_models_landmarks(head_model):
     assert y[17:27].min() > y[36:48].max() > y[31:36].max() > y[48:68].max()
 
 
-def test_the_kept_model_is_what_users_of_the_basel_model_read(head, head_model):
+def test_the_kept_model_is_what_users_of_the_basel_model_read(head, face_model):
     read = load_face_model(face_model_folder())
-    np.testing.assert_allclose(read.mean, head_model.mean, atol=0.1)
-    np.testing.assert_array_equal(read.landmark_idx, head_model.landmark_idx)
-    np.testing.assert_array_equal(read.triangles, head_model.triangles)
-    np.testing.assert_allclose(read.shape_basis, head_model.shape_basis, atol=1e-6)
+    np.testing.assert_allclose(read.mean, face_model.mean, atol=0.1)
+    np.testing.assert_array_equal(read.landmark_idx, face_model.landmark_idx)
+    np.testing.assert_array_equal(read.triangles, face_model.triangles)
+    np.testing.assert_allclose(read.shape_basis, face_model.shape_basis, atol=1e-6)
 
 
 def face_model_folder():
@@ -313,9 +313,9 @@ def test_coefficients_describe_people_and_expressions(head):
 # --- the set ---
 
 
-def test_landmarks_of_the_files_are_the_models_under_its_camera(synthetic_set, samples, head_model):
+def test_landmarks_of_the_files_are_the_models_under_its_camera(synthetic_set, samples, face_model):
     for sample in samples:
-        points = model_to_image(head_model.landmarks(sample.shape, sample.expression), sample.pose_para, SET_PX)
+        points = model_to_image(face_model.landmarks(sample.shape, sample.expression), sample.pose_para, SET_PX)
         assert abs(points - sample.landmarks_px).max() < 0.01
         for values, content in ((sample.shape, "Shape_Para"), (sample.expression, "Exp_Para")):
             assert (values == values.astype(np.float32)).all(), content  # no digit is lost in a float32 table
