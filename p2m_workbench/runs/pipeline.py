@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,10 @@ def run_notebooks(
                     if not fresh and is_current(history[file.stem], file, plan[file], loaded):
                         history[file.stem].kept = True
                     else:
-                        for later in (record for name, record in history.items() if name > file.stem):
-                            later.status = "outdated" if later.status == "ok" else later.status
+                        for name, later in history.items():
+                            if name > file.stem:
+                                done = later.status in ("ok", "outdated")
+                                history[name] = replace(later, status="outdated") if done else NotebookResult(name)
                         history[file.stem] = result = NotebookResult(file.stem, code=report["provenance"]["git"])
                         _execute(file, out / file.name, plan[file], loaded, timeout_s, result, bar)
                         _write_report(folder, report, history)  # now, since the run may be killed later

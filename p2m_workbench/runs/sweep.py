@@ -248,7 +248,7 @@ def _status(folder: Path, code: int) -> tuple[str, str]:
         return "ok", ""
     failed = [record for record in read_history(folder).values() if record.status in ("failed", "timeout")]
     if code == 1 and failed:
-        return failed[-1].status, failed[-1].error
+        return failed[0].status, failed[0].error
     lines = (folder / "run.log").read_text(errors="replace").splitlines()
     last = lines[-1].rpartition("\r")[2].strip() if lines else ""
     if code in (1, 2):

@@ -461,6 +461,25 @@ def test_a_failed_notebook_is_executed_again_and_those_before_are_kept(root, exe
     assert run_tiny(executed) == ["02_b"]
 
 
+def test_the_failure_of_an_earlier_call_is_not_reported_again(root, executed, monkeypatch):
+    add(root, "01_a")
+    add(root, "02_b")
+    for failing in ("02_b", "01_a"):
+
+        def fail(source, *_, failing=failing, **__):
+            if Path(source).stem == failing:
+                raise RuntimeError("no")
+
+        monkeypatch.setattr(pipeline.papermill, "execute_notebook", fail)
+        with pytest.raises(NotebookError):
+            run_notebooks("tiny", fresh=True)
+    report = json.loads((root / "outputs" / "tiny" / "run.json").read_text())
+    assert [(entry["status"], bool(entry["error"])) for entry in report["notebooks"]] == [
+        ("failed", True),
+        ("not run", False),
+    ]
+
+
 def test_two_runs_in_one_folder_the_second_refuses(root, no_kernel):
     add(root, "01_a")
     folder = root / "outputs" / "tiny"
