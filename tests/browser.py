@@ -90,7 +90,7 @@ def changed(before: np.ndarray, after: np.ndarray, threshold: int = 12) -> float
     return float((np.abs(before.astype(int) - after).max(-1) > threshold).mean())
 
 
-def settled(page, element, timeout_s: float = 60, pause_ms: int = 120) -> np.ndarray:
+def settled(page, element, timeout_s: float = 60, pause_ms: int = 200) -> np.ndarray:
     """The element's pixels once two screenshots in a row agree."""
     end = time.monotonic() + timeout_s
     last = pixels(element)

@@ -53,14 +53,16 @@ class StoreExplorer(widgets.VBox):
 
         def span(title: str, values: np.ndarray) -> widgets.FloatRangeSlider:
             low, high = float(np.floor(values.min())), float(np.ceil(values.max())) + 1e-3
-            return labelled(widgets.FloatRangeSlider, title, 92, 350, value=(low, high), min=low, max=high)
+            return labelled(
+                widgets.FloatRangeSlider, title, 92, 350, value=(low, high), min=low, max=high, readout_format=".1f"
+            )
 
         self.yaw, self.size = (
             span("|yaw|, deg", np.abs(self.columns["yaw"])),
             span("face, px", self.columns["face size"]),
         )
         self.residual = span("residual, %", self.columns["residual"])
-        self.outliers = checkbox(f"the {self.outlier_table['index'].nunique()} outliers only")
+        self.outliers = checkbox(f"the {self.outlier_table['index'].nunique()} outliers only", margin="0 0 0 100px")
         self.order = widgets.Dropdown(options=ORDERS, description="order", style={"description_width": "92px"})
         self.chosen = np.arange(len(store))
         self.sample = slider("sample", 0, 0, len(store) - 1, 1).add_class("p2m-sample")

@@ -281,9 +281,8 @@ def test_inspect_in_jupyterlab(in_lab):
         note("side", lambda: button("Side"), 0.05)
         save("inspector-side.png", pixels(inspector))
         note("beside", lambda: inspector.locator(".widget-dropdown select").select_option(label="ground truth"), 0.05)
-        button("Front")
-        button("Error")
-        settled(page, inspector)
+        note("front", lambda: button("Front"), 0.05)
+        note("error colours beside", lambda: button("Error"), 0.05)
         save("inspector-beside.png", pixels(inspector))
         note("next sample", lambda: inspector.locator(".p2m-thumb").nth(1).click(), 0.02)
         assert page.problems == []
