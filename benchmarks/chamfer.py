@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -171,16 +172,29 @@ def inner_loop(assembly: str) -> Counter[str]:
     return max((loop for loop in loops if loop.total() > 1), key=Counter.total)
 
 
+def compile_for(kernel: ModuleType, capability: int, dtype: torch.dtype = torch.float32) -> bytes:
+    """The machine code of `p2m_core.chamfer.triton_kernel` for an architecture (80, 90, 100); needs no GPU."""
+    import triton
+
+    real = {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype]
+    pointers = {"clouds": real, "lengths": "*i64", "best_out": real, "idx_out": "*i32"}
+    fixed = {"BLOCK": kernel.BLOCK, "GROUP": kernel.GROUP}
+    signature = pointers | dict.fromkeys(("batch", "padded", "size"), "i32") | dict.fromkeys(fixed, "constexpr")
+    source = triton.compiler.ASTSource(kernel.nearest_kernel, signature, fixed)
+    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options={"num_warps": 1}).asm["cubin"]
+
+
 def kernel_cost(capability: int) -> float:
     """Print registers, spills, shared memory and instructions a pair of an architecture; return the last."""
     import triton
 
-    from p2m_core.chamfer.triton_kernel import compile_for
+    from p2m_core.chamfer import triton_kernel
 
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
-        path.write_bytes(compile_for(capability))
+        path.write_bytes(compile_for(triton_kernel, capability))
         usage, assembly = (
             subprocess.run([tools / tool, option, path], capture_output=True, text=True, check=True).stdout
             for tool, option in (("cuobjdump", "--dump-resource-usage"), ("nvdisasm", "-c"))

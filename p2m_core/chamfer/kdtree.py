@@ -18,10 +18,7 @@ def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> t
     Returns: idx_ab (B, N) into b, idx_ba (B, M) into a, int64.
     """
     clouds_a, clouds_b = (
-        [
-            np.ascontiguousarray(points[:size])
-            for points, size in zip(cloud.cpu().numpy(), lengths.tolist(), strict=True)
-        ]
+        [np.ascontiguousarray(points[:n]) for points, n in zip(cloud.cpu().numpy(), lengths.tolist(), strict=True)]
         for cloud, lengths in ((a, lengths_a), (b, lengths_b))
     )
     idx_ab, idx_ba = (np.zeros(cloud.shape[:2], np.int64) for cloud in (a, b))
@@ -32,8 +29,7 @@ def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> t
         out[: len(points)] = KDTree(others).query(points)[1]
 
     limit = {"limits": max(1, threads // searches), "user_api": "openmp"}
-    with ThreadPoolExecutor(
-        searches, initializer=lambda: threadpool_limits(**limit)
-    ) as pool:  # the search lets go of the GIL
+    # Threads suffice, since the search releases the GIL.
+    with ThreadPoolExecutor(searches, initializer=lambda: threadpool_limits(**limit)) as pool:
         list(pool.map(search, [*idx_ab, *idx_ba], clouds_a + clouds_b, clouds_b + clouds_a))
     return torch.from_numpy(idx_ab).to(a.device), torch.from_numpy(idx_ba).to(a.device)

@@ -101,14 +101,3 @@ def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> t
         nearest_kernel[grid](clouds, lengths, best, idx, batch, padded, size, BLOCK, GROUP, num_warps=1)
     idx = idx.gather(0, best.argmin(0, keepdim=True))[0].long()
     return idx[:batch, : a.shape[1]], idx[batch:, : b.shape[1]]
-
-
-def compile_for(capability: int, dtype: torch.dtype = torch.float32) -> bytes:
-    """The kernel's machine code for an architecture (80, 90, 100); needs no GPU."""
-    real = {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype]
-    pointers = {"clouds": real, "lengths": "*i64", "best_out": real, "idx_out": "*i32"}
-    fixed = {"BLOCK": BLOCK, "GROUP": GROUP}
-    signature = pointers | dict.fromkeys(("batch", "padded", "size"), "i32") | dict.fromkeys(fixed, "constexpr")
-    source = triton.compiler.ASTSource(nearest_kernel, signature, fixed)
-    target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target=target, options={"num_warps": 1}).asm["cubin"]

@@ -112,21 +112,21 @@ class Template:
     @staticmethod
     def from_mesh(vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], levels: int) -> Template:
         """A template of any triangle mesh: its midpoint subdivisions as further levels."""
-        vertices, unpool = np.asarray(vertices, np.float64), []
-        level_faces = [np.asarray(faces, np.int64)]
+        finest, count, unpool = np.asarray(faces, np.int64), len(vertices), []
         for _ in range(levels - 1):
-            pairs = mesh_edges(level_faces[-1])
-            level_faces.append(subdivide(level_faces[-1], pairs, len(vertices)))
-            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
-            unpool.append(pairs)
-        return Template.without_landmarks(vertices, level_faces, unpool)
+            unpool.append(mesh_edges(finest))
+            finest = subdivide(finest, unpool[-1], count)
+            count += len(unpool[-1])
+        return Template.from_unpool(vertices, faces, unpool)
 
     @staticmethod
-    def without_landmarks(vertices: np.ndarray, faces: Sequence[np.ndarray], unpool: Sequence[np.ndarray]) -> Template:
-        """A template of its levels that is not registered on a face."""
-        none = np.zeros((0, 3))
-        mirror = find_mirror(vertices)
-        return Template(vertices.astype(np.float32), tuple(faces), tuple(unpool), none.astype(int), none, mirror)
+    def from_unpool(vertices: np.ndarray, faces: np.ndarray, unpool: Sequence[np.ndarray]) -> Template:
+        """A template of its first level's mesh (n1, 3), (F1, 3) and `unpool`; new vertices are the edges' midpoints."""
+        vertices, none = np.asarray(vertices, np.float64), np.zeros((0, 3))
+        for pairs in unpool:
+            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        levels, mirror = subdivided_faces(faces, unpool, len(vertices)), find_mirror(vertices)
+        return Template(vertices.astype(np.float32), levels, tuple(unpool), none.astype(int), none, mirror)
 
     def report(self) -> list[dict[str, Any]]:
         """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
@@ -178,9 +178,6 @@ def ellipsoid(levels: int) -> Template:
 
 
 def semi_sphere(rings: int, levels: int) -> Template:
-    """The left-right symmetric template of faces, as a flat disc: x, y in the unit circle, z = 0.
-
-    Registration on a face model (morphable/registration.py) gives it its shape.
-    """
+    """The left-right symmetric template of faces, a disc in the unit circle, z = 0, until morphable/registration.py."""
     points, faces = hexagonal_disc(rings)
     return Template.from_mesh(np.concatenate([points, np.zeros((len(points), 1))], 1), faces, levels)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from p2m_core.errors import InputError
 from p2m_core.files import read_npz, write_text
-from p2m_core.geometry.mesh import adjacency_matrix, subdivided_faces
+from p2m_core.geometry.mesh import adjacency_matrix
 from p2m_core.geometry.template import Template
 from p2m_core.safe_pickle import load_arrays
 
@@ -65,16 +65,11 @@ def _load_npz(path: Path) -> Template:
     content = read_npz(path, remedy)
     try:
         vertices, faces = np.asarray(content["coord"], np.float64), np.asarray(content["faces1"], np.int64)
-        unpool = [
-            np.asarray(content[f"unpool{k}"], np.int64)
-            for k in range(1, 1 + sum(name.startswith("unpool") for name in content))
-        ]
-        for pairs in unpool:
-            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
+        count = sum(name.startswith("unpool") for name in content)
+        unpool = [np.asarray(content[f"unpool{k}"], np.int64) for k in range(1, 1 + count)]
         if not np.isfinite(vertices).all():
             raise ValueError("coordinates are not finite")
-        levels = subdivided_faces(faces, unpool, len(vertices))
-        return Template.without_landmarks(vertices, levels, unpool)
+        return Template.from_unpool(vertices, faces, unpool)
     except (LookupError, ValueError, TypeError) as error:
         raise InputError(path, "", f"is not a template: {error}", remedy) from error
 
@@ -90,12 +85,9 @@ def _load_dat(path: Path) -> Template:
         if len(unpool) != levels - 1 or vertices.shape[1] != 3:
             raise ValueError(f"{levels} levels but {len(unpool)} unpoolings")
         first = _triangles_of_graph(edges[edges[:, 0] < edges[:, 1]], len(vertices))
-        for pairs in unpool:
-            vertices = np.concatenate([vertices, vertices[pairs].mean(1)])
-        faces = subdivided_faces(first, list(unpool), len(vertices))
+        return Template.from_unpool(vertices, first, unpool)
     except (TypeError, IndexError, ValueError, KeyError) as error:
         raise InputError(path, "", f"is not a template: {error}", "give a .dat of a Pixel2Mesh port") from error
-    return Template.without_landmarks(vertices, faces, unpool)
 
 
 def _triangles_of_graph(edges: Int[np.ndarray, "e 2"], count: int) -> Int[np.ndarray, "f 3"]:

@@ -57,8 +57,7 @@ class MeshLoss(nn.Module):
         super().__init__()
         self.config, self.counts = config, template.counts
         self.neighbour_mean = nn.ModuleList(SparseMap(matrix) for matrix in template.neighbour_mean)
-        differences = map(edge_differences, template.edges, template.counts)
-        self.along_edges = nn.ModuleList(SparseMap(matrix) for matrix in differences)
+        self.along_edges = nn.ModuleList(map(SparseMap, map(edge_differences, template.edges, template.counts)))
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
         if config.correspondence:

@@ -24,11 +24,7 @@ from p2m_core.network.model import Pixel2Mesh
 
 # Names in weights files of earlier versions, and what they are now: settings of the model, and tensors.
 OLD_SETTINGS = {"surface": "correspondence_map", "shape_modes": "shape_basis"}
-OLD_TENSORS = {
-    "to_surface.weight": "to_correspondence.weight",
-    "to_surface.bias": "to_correspondence.bias",
-    "modes": "shape_basis",
-}
+OLD_TENSORS = {"to_surface": "to_correspondence", "modes": "shape_basis"}  # by the first part of their names
 _log = logging.getLogger(__name__)
 
 
@@ -71,8 +67,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Template, ModelCo
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        settings = json.loads(metadata["model"])
-        settings = {OLD_SETTINGS.get(name, name): value for name, value in settings.items()}
+        settings = {OLD_SETTINGS.get(name, name): value for name, value in json.loads(metadata["model"]).items()}
         config = ModelConfig.model_validate_json(json.dumps(settings))
     except (SafetensorError, KeyError, ValueError, AttributeError) as error:
         problem = f"is not a weights file of this project: {' '.join(str(error).split())}"
@@ -85,8 +80,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Template, ModelCo
     network = {}
     for name, tensor in tensors.items():
         if name.startswith("network."):
-            name = name.removeprefix("network.")
-            network[OLD_TENSORS.get(name, name)] = tensor.float() if tensor.is_floating_point() else tensor
+            old, dot, rest = name.removeprefix("network.").partition(".")
+            network[OLD_TENSORS.get(old, old) + dot + rest] = tensor.float() if tensor.is_floating_point() else tensor
     try:
         return network, Template.from_arrays(arrays), config, json.loads(metadata.get("about", "{}"))
     except (LookupError, ValueError) as error:

@@ -10,10 +10,11 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from chamfer import compile_for
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2m_core import chamfer
+import p2m_core.chamfer
 from p2m_core.chamfer import BACKENDS, chamfer_distance, chosen_backend, gather, nearest, squared_to, use_backend
 
 try:
@@ -37,7 +38,7 @@ ALL = [*QUICK, on("triton", "cpu")]  # the last runs in Triton's interpreter, so
 
 def load_kernel():
     """A fresh copy of the kernel's module: Triton reads TRITON_INTERPRET when it decorates."""
-    spec = spec_from_file_location(KERNEL, Path(chamfer.__file__).with_name("triton_kernel.py"))
+    spec = spec_from_file_location(KERNEL, Path(p2m_core.chamfer.__file__).with_name("triton_kernel.py"))
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -311,7 +312,7 @@ def test_the_device_chooses_the_back_end(monkeypatch):
     monkeypatch.delenv("P2M_CHAMFER", raising=False)
     assert chosen_backend("cpu") == chosen_backend(torch.device("cpu")) == "kdtree"
     for installed, name in ((object(), "triton"), (None, "torch")):
-        monkeypatch.setattr(chamfer, "find_spec", lambda _, spec=installed: spec)
+        monkeypatch.setattr(p2m_core.chamfer, "find_spec", lambda _, spec=installed: spec)
         assert chosen_backend("cuda:1") == name
 
 
@@ -377,7 +378,7 @@ def test_the_kernel_compiles_without_spills(capability, dtype, tmp_path, monkeyp
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     cubin = tmp_path / "kernel.cubin"
-    cubin.write_bytes(load_kernel().compile_for(capability, dtype))
+    cubin.write_bytes(compile_for(load_kernel(), capability, dtype))
     assert cubin.read_bytes()[:4] == b"\x7fELF"
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     run = subprocess.run([tool, "--dump-resource-usage", cubin], capture_output=True, text=True, check=True)

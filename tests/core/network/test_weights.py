@@ -173,7 +173,7 @@ def test_names_of_earlier_versions_are_read(small_template, tmp_path):
     for old, new in checkpoint.OLD_SETTINGS.items():
         metadata["model"] = metadata["model"].replace(f'"{new}"', f'"{old}"')
     for old, new in checkpoint.OLD_TENSORS.items():
-        content[f"network.{old}"] = content.pop(f"network.{new}")
+        content = {name.replace(f"network.{new}", f"network.{old}"): tensor for name, tensor in content.items()}
     save_file(content, tmp_path / "old.safetensors", metadata)
     again, _ = load_model(tmp_path / "old.safetensors")
     assert again.config == model.config
