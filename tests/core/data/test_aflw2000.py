@@ -260,7 +260,7 @@ def basel_landmarks(aflw_samples):
     folder = aflw_samples.parent / "bfm-keypoints"
     if not folder.is_dir():
         pytest.skip("needs ../shared/bfm-keypoints (the Basel model's landmarks, not in the repository)")
-    mean, *bases = (np.loadtxt(folder / f"{name}.txt") for name in ("u_base", "w_shp_base", "w_exp_base"))
+    mean, *bases = (np.loadtxt(folder / f"{name}.txt", np.float32) for name in ("u_base", "w_shp_base", "w_exp_base"))
     return LinearPoints(mean.reshape(68, 3), *(basis.reshape(68, 3, -1) for basis in bases))
 
 
