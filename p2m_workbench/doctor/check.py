@@ -14,7 +14,6 @@ from p2m_core.config.paths import resolve
 from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, find_samples, origin, read_image, read_sample, unpaired
 from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
-from p2m_core.data.preprocess import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import apply_affine, box_of, crop_image, crop_matrix
 from p2m_core.geometry.rasterizer import draw_mesh, rasterize
@@ -22,8 +21,8 @@ from p2m_core.metrics import nme68_3d
 from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
 from p2m_core.morphable.registration import registration_report, report_lines
-from p2m_synth.head.head_model import own_face_model
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture
+from p2m_workbench.preprocessing.faces import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
 ORIGIN_PX = (0.5, 2.5)  # mean offset of rebuilt landmarks where pixels count from another number: 1, or 2 for both
@@ -121,7 +120,7 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     lines.append(
         f"photos of {sizes[0][1]} x {sizes[0][0]} px" + (f" to {sizes[-1][1]} x {sizes[-1][0]} px" * (len(sizes) > 1))
     )
-    model, fit, name = choose_face_model(face_model, zip_files.top(folder), own_face_model)
+    model, fit, name = choose_face_model(face_model, zip_files.top(folder))
     return lines + (_fitted(samples, model) if fit else check_pose_convention(samples, model, name))
 
 

@@ -11,7 +11,7 @@ from p2m_core import zip_files
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.errors import InputError
 from p2m_workbench.cli import main
-from p2m_workbench.preprocessing import preprocess
+from p2m_workbench.preprocessing import preprocess, store_writer
 
 
 def made(path, content):
@@ -138,9 +138,8 @@ def test_the_commands_read_a_zip(synthetic_set, tiny_settings, tmp_path, capsys)
 
 def test_two_processes_read_one_zip(synthetic_set, tiny_settings, tmp_path, monkeypatch):
     from p2m_core.config.loading import load_config
-    from p2m_core.data import store_files
 
-    monkeypatch.setattr(store_files, "PART_SIZE", 8)
+    monkeypatch.setattr(store_writer, "PART_SIZE", 8)
     path = zipped(synthetic_set, tmp_path / "set.zip")
     one, two = (load_config(None, ["name=a", *tiny_settings, f"data.workers={n}"]) for n in (1, 2))
     a, b = preprocess(one, path, tmp_path / "a"), preprocess(two, path, tmp_path / "b")

@@ -8,7 +8,6 @@ from conftest import LP_PHOTOS, LP_POSES, SET_PX, zipped
 
 from p2m_core.config.loading import load_config
 from p2m_core.data.aflw2000 import SUBSETS, find_samples, origin, read_image, read_sample, unpaired
-from p2m_core.data.preprocess import sample_columns
 from p2m_core.data.splits import SPLITS
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import model_to_image
@@ -18,6 +17,7 @@ from p2m_core.morphable.formats import read_mat
 from p2m_synth.statistics import pose_and_expression, set_landmarks
 from p2m_workbench.drawing.dataset_figures import raw_samples
 from p2m_workbench.preprocessing import preprocess
+from p2m_workbench.preprocessing.faces import sample_columns
 
 
 def built(tiny_settings, raw, out, *more):

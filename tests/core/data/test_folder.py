@@ -12,7 +12,7 @@ from conftest import ROOT, zipped
 from folder_sets import PAPER, SIZE, blob, write_sample, write_set
 
 from p2m_core.config.loading import load_config
-from p2m_core.data import open_store, preprocess_folder, store_files
+from p2m_core.data import open_store
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.face_store import FaceStore
 from p2m_core.data.folder import (
@@ -25,14 +25,14 @@ from p2m_core.data.folder import (
     scan,
 )
 from p2m_core.data.folder_store import FolderStore
-from p2m_core.data.store_files import write_part
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import project_perspective
 from p2m_core.geometry.crop import ndc_to_px
 from p2m_workbench.cli import main
 from p2m_workbench.doctor import check
 from p2m_workbench.doctor.check import facing_share
-from p2m_workbench.preprocessing import preprocess
+from p2m_workbench.preprocessing import preprocess, store_writer
+from p2m_workbench.preprocessing.store_writer import write_part
 
 KINDS = ("image", "orthographic", "perspective", "opencv")
 SUFFIXES = (".obj", ".ply", ".npz", ".xyz", ".glb", ".off", ".stl")
@@ -279,7 +279,7 @@ def test_normals_turn_with_the_points(stores):
 
 
 def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_files, "PART_SIZE", 2)
+    monkeypatch.setattr(store_writer, "PART_SIZE", 2)
     config, folder = config_of("image"), sets["image"][0]
     real, written = write_part, []
 
@@ -289,14 +289,14 @@ def test_a_stopped_run_goes_on_and_a_whole_store_is_kept(sets, tmp_path, monkeyp
         written.append(part.out)
         return real(part)
 
-    monkeypatch.setattr(store_files, "write_part", dying)
+    monkeypatch.setattr(store_writer, "write_part", dying)
     with pytest.raises(KeyboardInterrupt):
         preprocess(config, folder, tmp_path / "out")
     with pytest.raises(InputError, match="is no finished store"):
         FolderStore(tmp_path / "out", config)
     reads = []
-    monkeypatch.setattr(store_files, "write_part", real)
-    monkeypatch.setattr(preprocess_folder, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
+    monkeypatch.setattr(store_writer, "write_part", real)
+    monkeypatch.setattr(folders, "read_sample", lambda entry: reads.append(entry) or read_sample(entry))
     preprocess(config, folder, tmp_path / "out")
     assert len(reads) == 3
     first = FolderStore(tmp_path / "out", config).manifest["sha256"]

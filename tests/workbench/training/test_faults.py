@@ -23,11 +23,10 @@ from conftest import quick
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.paths import project_root, run_folder
-from p2m_core.data import store_files
 from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError, Preempted
 from p2m_core.files import atomic_path
-from p2m_workbench.preprocessing import preprocess
+from p2m_workbench.preprocessing import preprocess, store_writer
 from p2m_workbench.training import trainer as train_module
 from p2m_workbench.training.checkpoints import list_checkpoints
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, train
@@ -100,7 +99,7 @@ ROOT = project_root()
 
 def in_pairs():
     """Before preprocessing in a child: many parts, and the face model that is there."""
-    store_files.PART_SIZE, os.environ["P2M_HOME"] = 2, str(ROOT)
+    store_writer.PART_SIZE, os.environ["P2M_HOME"] = 2, str(ROOT)
 
 
 def stop_preprocessing(tiny_settings, tmp_path, times, number):

@@ -14,14 +14,14 @@ from p2m_core.config.paths import resolve
 from p2m_core.config.settings import Config, DataConfig, ModelConfig
 from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
 from p2m_core.data.folder_store import FolderStore
-from p2m_core.data.preprocess import OwnModel
 from p2m_core.data.splits import by_shares
-from p2m_core.data.store_files import Columns, encode_jpeg, read_each, write_store
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import apply_affine, crop_image, crop_matrix
 from p2m_core.geometry.template import Template, ellipsoid
 from p2m_core.geometry.template_files import load_template
 from p2m_core.morphable.registration import face_template
+from p2m_synth.head.head_model import own_face_model
+from p2m_workbench.preprocessing.store_writer import Columns, encode_jpeg, read_each, write_store
 
 
 def network_camera(camera: Camera, model: ModelConfig, side_px: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def to_store_frame(
 def read_entries(
     entries: Sequence[Entry], first: int, data: DataConfig, model: ModelConfig
 ) -> tuple[Columns, list[str]]:
-    """Read samples, cut their pictures and draw their clouds: `store_files.ReadSamples` of folder sets."""
+    """Read samples, cut their pictures and draw their clouds: `store_writer.ReadSamples` of folder sets."""
 
     def read(entry: Entry, number: int) -> tuple[Entry, np.ndarray, np.ndarray, np.ndarray, bool]:
         sample = read_sample(entry)
@@ -80,23 +80,20 @@ def read_entries(
     return columns, skipped
 
 
-def build_template(config: Config, own_model: OwnModel) -> Template:
+def build_template(config: Config) -> Template:
     """The template of a config: its file, the ellipsoid, or the semi-sphere registered on our mean face."""
     kind = config.template
     if kind.file:
         return load_template(resolve(kind.file), kind.levels)
     if kind.kind == "ellipsoid":
         return ellipsoid(kind.levels)
-    return face_template(own_model(), kind.rings, kind.levels)[0]
+    return face_template(own_face_model(), kind.rings, kind.levels)[0]
 
 
-def build_folder_store(
-    config: Config, own_model: OwnModel, raw: str | Path | None = None, out: str | Path | None = None
-) -> Path:
-    """Make the store of a folder set, stopped and kept as `preprocess.build_store` says.
+def build_folder_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
+    """Make the store of a folder set, stopped and kept as `faces.build_face_store` says.
 
-    Args:    own_model: gives the project's own face model, for a template that is registered on it.
-             raw, out: folders, data.raw and data.store where None.
+    Args:    raw, out: folders, data.raw and data.store where None.
     Returns: the store's folder, for `FolderStore`.
     Raises:  InputError if there is no good sample.
     """
@@ -116,7 +113,7 @@ def build_folder_store(
     def finish(table: Columns) -> tuple[Columns, dict[str, Any]]:
         table["split"] = by_shares(np.char.add(np.char.add(table["category"], "/"), table["name"]), data)
         facts = {"normals estimated": table["name"][table["estimated"] > 0].tolist()}
-        return build_template(config, own_model).arrays(), facts
+        return build_template(config).arrays(), facts
 
     return write_store(
         out,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from p2m_core.config.settings import Config, DataConfig
 from p2m_core.data.aflw2000 import Sample, find_samples, origin, read_image, read_sample, scan, unpaired
 from p2m_core.data.face_store import FaceStore
 from p2m_core.data.splits import assign_splits
-from p2m_core.data.store_files import Columns, encode_jpeg, read_each, write_store
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import model_to_image
 from p2m_core.geometry.crop import box_of, crop_image, crop_matrix
@@ -26,36 +25,33 @@ from p2m_core.morphable import registration
 from p2m_core.morphable.fitting import fit_landmarks, guess_depth, mean_face_residual
 from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
+from p2m_synth.head.head_model import own_face_model
+from p2m_workbench.preprocessing.store_writer import Columns, encode_jpeg, read_each, write_store
 
-# Picklable, so a module-level function: workers load the model, which is too large to be sent with every part.
-OwnModel = Callable[[], FaceModel]
 # Settings of data without which the same raw files give another store.
 DECISIVE = {"store_px", "store_margin", "split", "val_share", "test_share", "split_seed", "subsets", "flipped"}
 
 
-def choose_face_model(face_model: str, raw: Path, own_model: OwnModel) -> tuple[FaceModel, bool, str]:
+def choose_face_model(face_model: str, raw: Path) -> tuple[FaceModel, bool, str]:
     """The face model that `data.face_model` means for a raw set: model, whether to fit it, and its name.
 
-    Args:    own_model: gives the project's own face model.
-    Raises:  InputError if the folder it names has no model.
+    Raises: InputError if the folder it names has no model.
     """
     bfm = resolve("data/raw/BFM")
     if face_model == "auto":
         own = zip_files.is_file(raw / "recipe.json")
         face_model = "synthetic" if own else str(bfm) if find_face_model(bfm) else "fit"
     if face_model in ("synthetic", "fit"):
-        return own_model(), face_model == "fit", face_model
+        return own_face_model(), face_model == "fit", face_model
     return load_face_model(resolve(face_model)), False, face_model
 
 
-def read_faces(
-    mats: Sequence[Path], first: int, raw: Path, data: DataConfig, own_model: OwnModel
-) -> tuple[Columns, list[str]]:
-    """Read and crop samples, and fit the face model where it is to be fitted: `store_files.ReadSamples` of faces.
+def read_faces(mats: Sequence[Path], first: int, raw: Path, data: DataConfig) -> tuple[Columns, list[str]]:
+    """Read and crop samples, and fit the face model where it is to be fitted: `store_writer.ReadSamples` of faces.
 
     Args: mats: the samples' .mat files.   first: number of the first one, not used.   raw: the set's folder.
     """
-    model, fit, _ = choose_face_model(data.face_model, raw, own_model)
+    model, fit, _ = choose_face_model(data.face_model, raw)
 
     def read(path: Path, _: int) -> tuple[Sample, np.ndarray, np.ndarray, np.ndarray]:
         sample = read_sample(path)
@@ -132,15 +128,13 @@ def sample_columns(samples: Sequence[Sample], model: FaceModel, fit: bool) -> di
     }
 
 
-def build_store(
-    config: Config, own_model: OwnModel, raw: str | Path | None = None, out: str | Path | None = None
-) -> Path:
+def build_face_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:
     """Make the store of a folder or a zip in AFLW2000-3D's or 300W-LP's format.
 
     Bad samples are listed in the manifest and skipped. A stopped run goes on from its last part; a store that is
     there already and made of the same files with the same settings is kept.
 
-    Args:    own_model: gives the project's own face model.   raw, out: folders, data.raw and data.store where None.
+    Args:    raw, out: folders, data.raw and data.store where None.
     Returns: the store's folder, for `FaceStore`.
     Raises:  InputError if there is no good sample, or no face model.
     """
@@ -150,7 +144,7 @@ def build_store(
     if not mats:
         problem = f"has no sample in {', '.join(data.subsets)} with flipped={data.flipped}"
         raise InputError(raw, "data.subsets", problem, "choose others")
-    model, _, model_name = choose_face_model(data.face_model, raw, own_model)
+    model, _, model_name = choose_face_model(data.face_model, raw)
     arrays = (model.mean, model.shape_basis, model.expression_basis, model.triangles, model.landmark_idx)
     settings = {
         "version": FaceStore.version,
@@ -172,7 +166,7 @@ def build_store(
         mats,
         files=[path for pair in scan(raw) for path in pair if path],
         settings=settings,
-        read=partial(read_faces, raw=raw, data=data, own_model=own_model),
+        read=partial(read_faces, raw=raw, data=data),
         finish=finish,
         template_name=FaceStore.template_name,
         unpaired=unpaired(raw),

@@ -1,6 +1,6 @@
 """From a data set to the store that training reads, as `p2m preprocess` does it.
 
-The module is not named like its function: `from p2m_workbench import preprocess` would then give the module.
+The package is not named like its function: `from p2m_workbench import preprocess` would then give the package.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from pathlib import Path
 from p2m_core.config.settings import Config
 from p2m_core.data.face_store import FaceStore
 from p2m_core.data.folder_store import FolderStore
-from p2m_core.data.preprocess import build_store
-from p2m_core.data.preprocess_folder import build_folder_store
 from p2m_core.errors import InputError
-from p2m_synth.head.head_model import own_face_model
+from p2m_workbench.preprocessing.faces import build_face_store
+from p2m_workbench.preprocessing.folders import build_folder_store
 
 
 def preprocess(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> FaceStore | FolderStore:
@@ -29,5 +28,5 @@ def preprocess(config: Config, raw: str | Path | None = None, out: str | Path | 
         problem = "is objects, which are read as they are"
         raise InputError(raw or config.data.raw, "data.kind", problem, "go on with p2m train")
     if config.data.kind == "folder":
-        return FolderStore(build_folder_store(config, own_face_model, raw, out), config)
-    return FaceStore(build_store(config, own_face_model, raw, out))
+        return FolderStore(build_folder_store(config, raw, out), config)
+    return FaceStore(build_face_store(config, raw, out))
