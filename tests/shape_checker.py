@@ -1,5 +1,7 @@
-"""The checker of annotations in tests: beartype, for which an int will do where a float is annotated (PEP 484)."""
+"""The checker of annotations in tests: beartype, for which a number of NumPy's, or an int for a float, will do."""
 
-from beartype import BeartypeConf, beartype
+import numpy as np
+from beartype import BeartypeConf, FrozenDict, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+NUMBERS = {int: int | np.integer, float: float | int | np.floating | np.integer}
+check = beartype(conf=BeartypeConf(hint_overrides=FrozenDict(NUMBERS)))
