@@ -101,12 +101,16 @@ OPTIONS: dict[str, list[Option]] = {
 }
 
 
+def one_line(text: str | None) -> str:
+    """A docstring without its line breaks."""
+    return " ".join((text or "").split())
+
+
 def _help(field: str) -> str:
     """A setting's text, its name and its default."""
     section, _, name = field.partition(".")
-    info = Config.model_fields[section].annotation.model_fields[name]
-    text = " ".join(info.description.split()).rstrip(".")
-    return f"{text} (setting {field}, default: {info.default})".replace("%", "%%")
+    info = type(getattr(Config(), section)).model_fields[name]
+    return f"{one_line(info.description).rstrip('.')} (setting {field}, default: {info.default})".replace("%", "%%")
 
 
 def settings_page(only: str = "") -> str:
@@ -125,10 +129,10 @@ def settings_page(only: str = "") -> str:
         rows = ["| setting | default | meaning |", "|---|---|---|"]
         for name, info in settings.model_fields.items():
             if not isinstance(info.default, BaseModel):
-                field, text = f"{group}.{name}".strip("."), " ".join(info.description.split())
-                rows.append(f"| `{field}` | `{json.dumps(info.default)}` | {text} |")
-        title = f"## {group}\n\n" if group else ""
-        parts.append(f"{title}{' '.join(settings.__doc__.split())}\n\n" + "\n".join(rows))
+                field = f"{group}.{name}".strip(".")
+                rows.append(f"| `{field}` | `{json.dumps(info.default)}` | {one_line(info.description)} |")
+        title = f"## {group}" if group else "# Settings"
+        parts.append(f"{title}\n\n{one_line(settings.__doc__)}\n\n" + "\n".join(rows))
     return "\n\n".join(parts)
 
 
@@ -166,7 +170,7 @@ def build_parser(commands: Sequence[Callable[[argparse.Namespace], Any]]) -> arg
 def _add_setting(sub: argparse.ArgumentParser, option: Option) -> None:
     text = _help(option.field) + (" (repeatable)" if option.again else "")
     name = option.flag.lstrip("-").upper().replace("-", "_")
-    more = {} if option.flag.startswith("-") else {"nargs": "?"}
+    more: dict[str, Any] = {} if option.flag.startswith("-") else {"nargs": "?"}
     sub.add_argument(option.flag, metavar=name, action=_Setting, option=option, help=text, **more)
 
 

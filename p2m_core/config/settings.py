@@ -332,8 +332,8 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.batch_size % (self.processes * self.accumulate):
-            shares = f"{self.processes} processes in {self.accumulate} passes"
-            problem = f"{self.batch_size} samples a step cannot be shared evenly by {shares}"
+            each = f" in {self.accumulate} passes" if self.accumulate > 1 else ""
+            problem = f"{self.batch_size} samples a step cannot be shared evenly by {self.processes} processes{each}"
             refuse(
                 "train.batch_size train.processes train.accumulate",
                 problem,
@@ -430,7 +430,8 @@ class SweepConfig(Section):
 
 
 class Config(Section):
-    """All settings of one run."""
+    """All settings of one run. A YAML file in configs/ and `--set a.b=value` change them; `p2m settings` makes this
+    list from their texts in p2m_core/config/settings.py."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")] = "base"
     """Name of the run, and its folder in outputs/; a YAML file's own name where it says none."""
