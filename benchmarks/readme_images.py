@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from p2m_core.config.paths import project_root
-from p2m_core.face_mesh import FacePrediction
 from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench.drawing.mesh_images import contact_sheet, save_picture, static_picture
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.predict import predict
 from p2m_workbench.photos.read import read_photo, sample_photo
 

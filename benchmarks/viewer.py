@@ -20,8 +20,8 @@ import ipywidgets
 import numpy as np
 
 from p2m_core.data.aflw2000 import read_image
-from p2m_core.face_mesh import FacePrediction
 from p2m_workbench.drawing.html_page import write_html
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.predict import predict
 from p2m_workbench.photos.read import sample_photo
 from p2m_workbench.viewing.inspector import UNIT, inspect

@@ -143,7 +143,7 @@ def diff(args: argparse.Namespace) -> Any:
 def convert(args: argparse.Namespace) -> Any:
     """turn weights of older ports or of the official network, or a face model, into files of this project"""
     if args.new.suffix == ".npz":
-        from p2m_core.morphable.formats import convert_face_model
+        from p2m_workbench.interop.face_models import convert_face_model
 
         if args.template or args.set or args.incomplete:
             raise InputError(args.new, "", "is a face model's name, which takes no options", "leave them away")

@@ -11,10 +11,11 @@ import numpy as np
 import scipy.io
 import scipy.sparse as sp
 
-from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.mesh import mesh_edges
 from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
+from p2m_workbench.face_prediction import FacePrediction
 
 
 def hexagonal_disc(rings: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,9 +32,8 @@ from PIL import Image
 from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import box_of
-from p2m_core.morphable.formats import read_mat, write_mat
+from p2m_core.morphable.formats import read_mat
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +47,6 @@ LARGEST_PX = 89_000_000  # of a picture; more would take a gigabyte on the way t
 _SOURCE = re.compile(r"(LFPW_.+?)_\d+|((?:AFW|HELEN|IBUG)_.+?)_\d+_\d+")
 _FIELDS = ("Pose_Para", "Shape_Para", "Exp_Para")
 _REMEDY = "take the original file again, or remove the sample"
-_INVISIBLE = -1
-
-# AFLW's 21 points as midpoints of two of the 68; the ears have none.
-_AFLW21_FROM_68 = np.array(
-    [[17, 17], [19, 19], [21, 21], [22, 22], [24, 24], [26, 26]]  # brows: outer, middle, inner, ...
-    + [[36, 36], [36, 39], [39, 39], [42, 42], [42, 45], [45, 45]]  # eyes: corner, centre, corner
-    + [[-1, -1], [31, 31], [30, 30], [35, 35], [-1, -1]]  # ear, nose, ear
-    + [[48, 48], [62, 66], [54, 54], [8, 8]]  # mouth: corner, centre, corner; chin
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,62 +252,6 @@ def read_image(path: str | Path) -> np.ndarray:
     # Pillow refuses files that end too early, which OpenCV fills with grey.
     with _opened(Path(path), "take the original file again") as image:
         return np.array(image.convert("RGB"))
-
-
-def write_sample(
-    folder: str | Path,
-    name: str,
-    image_rgb: np.ndarray,
-    jpeg_quality: int,
-    pose_para: np.ndarray,
-    shape: np.ndarray,
-    expression: np.ndarray,
-    landmarks_px: np.ndarray,
-    roi_px: np.ndarray,
-    mask: np.ndarray | None = None,
-    hidden: np.ndarray | None = None,
-    attributes: dict[str, object] | None = None,
-) -> Path:
-    """Write NAME.jpg, NAME_mask.png and last NAME.mat, each whole or not at all: a sample is there when its .mat is.
-
-    Args:    image_rgb: (H, W, 3) uint8.   jpeg_quality: 1 to 95.
-             pose_para: (7,) AFLW2000-3D's Pose_Para.   shape: (K,).   expression: (M,), raw units.
-             landmarks_px: (68, 3) px of p2m_core.   roi_px: (4,) x0 y0 x1 y1 of the crop, px of p2m_core.
-             mask: (H, W) uint8, 255 where the face is seen, 128 where something hides it, or None for no such file.
-             hidden: (68,) bool, which landmarks something hides; attributes: whatever else is known of the
-             sample; None for no such field.
-    Returns: the path of the .mat.
-    """
-    folder = Path(folder)
-    height = image_rgb.shape[0]
-    from_one = np.asarray(landmarks_px, np.float64) + [1, 1, 0]
-    points21 = from_one[_AFLW21_FROM_68].mean(1)[:, :2]
-    points21[_AFLW21_FROM_68[:, 0] < 0] = [_INVISIBLE, height + 1 - _INVISIBLE]  # as AFLW2000-3D has it
-    with atomic_path(folder / f"{name}.jpg") as temporary:
-        Image.fromarray(image_rgb).save(temporary, quality=jpeg_quality)
-    if mask is not None:
-        with atomic_path(folder / f"{name}{MASK_SUFFIX}") as temporary:
-            Image.fromarray(mask).save(temporary)
-    mat_path = folder / f"{name}.mat"
-    extra = {} if hidden is None else {"hidden_68": np.reshape(hidden, (1, 68)).astype(np.uint8)}
-    if attributes is not None:
-        extra["attributes_json"] = np.frombuffer(json.dumps(attributes).encode(), np.uint8)
-    write_mat(
-        mat_path,
-        {
-            "pt2d": points21.T,
-            "Illum_Para": np.array([[1, 1, 1, 0, 0, 0, 0, 0, 0, 20]], np.float64),
-            "Color_Para": np.array([[1, 1, 1, 0, 0, 0, 1]], np.float32),
-            "Tex_Para": np.zeros((199, 1)),
-            "Shape_Para": np.reshape(shape, (-1, 1)).astype(np.float64),
-            "Exp_Para": np.reshape(expression, (-1, 1)).astype(np.float64),
-            "Pose_Para": np.reshape(pose_para, (1, 7)).astype(np.float32),
-            "roi": (np.rint(np.reshape(roi_px, (1, 4))) + 1).astype(np.int16),
-            "pt3d_68": from_one.T.astype(np.float32),
-            **extra,
-        },
-    )
-    return mat_path
 
 
 # Where AFLW2000-3D's landmark arrays (3DDFA's test lists) may lie; they are research-only and so not in the repository.

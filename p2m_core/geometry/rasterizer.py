@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import no_type_check
 
-import cv2
 import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Num, UInt8
@@ -262,34 +261,3 @@ def window(points_px: Num[np.ndarray, "n _"], height: int, width: int, rim_px: i
     low = np.clip(np.floor(xy.min(0)) - rim_px, 0, [width, height]).astype(int)
     high = np.clip(np.ceil(xy.max(0)) + 1 + rim_px, 0, [width, height]).astype(int)
     return slice(low[1], high[1]), slice(low[0], high[0])
-
-
-def depth_and_normals(
-    vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int
-) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
-    """What each pixel's centre sees of a mesh.
-
-    Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), outward in a y-up frame.
-    Returns: depth (H, W) float32, z in px, -inf where there is none; normals (H, W, 3) float32, unit vectors in the
-             y-up frame, outward, 0 where there is none.
-    """
-    vertices_px = np.asarray(vertices_px, np.float32)
-    rows, columns = window(vertices_px, height, width)
-    depth, normals = np.full((height, width), -np.inf, np.float32), np.zeros((height, width, 3), np.float32)
-    moved = vertices_px - np.array([columns.start, rows.start, 0], np.float32)
-    triangle, bary, near = rasterize(moved, faces, rows.stop - rows.start, columns.stop - columns.start)
-    hit = triangle >= 0
-    depth[rows, columns] = near
-    of_vertices = vertex_normals(to_world(vertices_px), np.asarray(faces))
-    normals[rows, columns][hit] = normalized(interpolate(of_vertices, faces, triangle[hit], bary[hit]))
-    return depth, normals
-
-
-def photo_colors(photo: UInt8[np.ndarray, "h w 3"], vertices_px: Num[np.ndarray, "v _"]) -> UInt8[np.ndarray, "v 3"]:
-    """The photo's colour under each vertex, bilinear; for a vertex outside it, that of the nearest edge pixel."""
-    x, y = np.ascontiguousarray(vertices_px[:, :2].T, np.float32)
-    colors = [  # OpenCV's maps end at 32767 entries
-        cv2.remap(photo, a[None], b[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-        for a, b in zip(np.array_split(x, len(x) // 30_000 + 1), np.array_split(y, len(y) // 30_000 + 1), strict=True)
-    ]
-    return np.concatenate(colors)

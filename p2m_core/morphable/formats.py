@@ -30,7 +30,7 @@ import scipy.io
 
 from p2m_core import zip_files
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, read_npz, write_bytes, write_json
+from p2m_core.files import read_npz, write_bytes
 from p2m_core.morphable.model import FaceModel
 from p2m_core.safe_pickle import load_arrays
 
@@ -286,24 +286,6 @@ def save_face_model(folder: str | Path, model: FaceModel) -> None:
             "keypoints": (model.landmark_idx[None] + 1).astype(np.float64),
         },
     )
-
-
-def convert_face_model(old: str | Path, new: str | Path) -> list[str]:
-    """Turn a face model of any format into one .npz, with the report on the template's registration as .json beside it.
-
-    Returns: lines to read: what was converted, and the report.
-    Raises:  InputError if the model cannot be read, or the template cannot be laid on it; then nothing is written.
-    """
-    from p2m_core.morphable.registration import registration_report, report_lines
-
-    new = Path(new)
-    model = load_face_model(old)
-    report = {"made_of": Path(old).name} | registration_report(model)
-    with atomic_path(new) as temporary:
-        np.savez(temporary, **{name: getattr(model, name) for name in _NPZ_FIELDS})
-    beside = new.with_suffix(".json")
-    write_json(beside, report)
-    return [*report_lines(report), f"written: {new}, {beside}", "the licence of the original goes on to hold"]
 
 
 def _directions(basis: _Field, sigma: _Field, vertices: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,8 +20,8 @@ from p2m_core.geometry.rasterizer import draw_mesh, rasterize
 from p2m_core.metrics import nme68_3d
 from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
-from p2m_core.morphable.registration import registration_report, report_lines
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture
+from p2m_workbench.interop.face_models import registration_report, report_lines
 from p2m_workbench.preprocessing.faces import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns
 
 LOOKED_AT = 50  # samples of a set, evenly spaced

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FacePrediction, to_world
+from p2m_core.face_mesh import to_world
 from p2m_core.files import write_bytes, write_text
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, data_uri, encode_picture, error_scale
+from p2m_workbench.face_prediction import FacePrediction
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
 PHOTO_PX, GALLERY_PHOTO_PX = 640, 512  # longer side of a photo in a page of its own, and in a gallery

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import draw_mesh
+from p2m_workbench.face_prediction import FacePrediction
 
 PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone
 INK = (58, 62, 70)

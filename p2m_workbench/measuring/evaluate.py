@@ -15,13 +15,14 @@ from p2m_core.config.paths import BUNDLED, run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of, compose
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.inference import face_mesh, open_network, predict_crops
 from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import weights_path
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.evaluation import Evaluation, System
 from p2m_workbench.measuring.external import read_predictions
 from p2m_workbench.measuring.reannotation import reannotated_px

@@ -17,11 +17,12 @@ from p2m_core.config.settings import Config
 from p2m_core.data import open_store
 from p2m_core.data.shapenet import ObjectStore
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of
 from p2m_core.metrics import cd_f1
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh, unit_template
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture, static_picture
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.interop.reference_network import load_network
 from p2m_workbench.measuring.evaluate import find_weights, machine
 from p2m_workbench.measuring.evaluation import Evaluation, Table

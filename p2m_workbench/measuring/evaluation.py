@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from p2m_core.face_mesh import FacePrediction
+from p2m_workbench.face_prediction import FacePrediction
 
 Kind = Literal["network", "peer", "baseline"]
 LISTED_SAMPLES = 20  # up to so many, each sample's errors are printed

@@ -14,7 +14,6 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from p2m_core.data.face_store import FaceStore
-from p2m_core.face_mesh import FacePrediction
 from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.geometry.template import Template
 from p2m_core.metrics import bootstrap_interval, cumulative_error
@@ -26,6 +25,7 @@ from p2m_workbench.drawing.mesh_images import (
     error_colors,
     error_scale,
 )
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.evaluation import LISTED_SAMPLES, Evaluation
 
 CED_LIMIT_PERCENT, CASE_PX = 10, 260

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from p2m_core.data.face_store import FaceStore
-from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_json, write_text
 from p2m_core.metrics import YAW_BINS
 from p2m_workbench.drawing.dataset_figures import save_figure
 from p2m_workbench.drawing.mesh_images import save_picture, static_picture
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.figures import (
     case_row,

@@ -16,12 +16,12 @@ import numpy as np
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_text
 from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.network.weights import weights_path
 from p2m_core.parallel import map_jobs
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.export import POSE_FIELDS, save_prediction
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes
 from p2m_workbench.photos.read import find_photos, read_photo

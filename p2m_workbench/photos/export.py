@@ -8,20 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import trimesh
+from jaxtyping import Float32, Int, Num, UInt8
 from PIL import Image
 from trimesh.exchange.obj import export_obj
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
+from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.geometry.crop import apply_affine
-from p2m_core.geometry.rasterizer import depth_and_normals, photo_colors, window
+from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
 from p2m_workbench.drawing.html_page import write_html
 from p2m_workbench.drawing.mesh_images import draw_levels, draw_overlay, draw_turned, fit, save_picture, swing
+from p2m_workbench.face_prediction import FacePrediction
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most
@@ -226,3 +229,34 @@ def save_prediction(folder: Path, prediction: FacePrediction, kinds: Sequence[st
                 save(Path(temporary) / f"{prediction.name}{suffix}", prediction)
         for path in sorted(Path(temporary).iterdir()):
             os.replace(path, folder / path.name)
+
+
+def depth_and_normals(
+    vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int
+) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"]]:
+    """What each pixel's centre sees of a mesh.
+
+    Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), outward in a y-up frame.
+    Returns: depth (H, W) float32, z in px, -inf where there is none; normals (H, W, 3) float32, unit vectors in the
+             y-up frame, outward, 0 where there is none.
+    """
+    vertices_px = np.asarray(vertices_px, np.float32)
+    rows, columns = window(vertices_px, height, width)
+    depth, normals = np.full((height, width), -np.inf, np.float32), np.zeros((height, width, 3), np.float32)
+    moved = vertices_px - np.array([columns.start, rows.start, 0], np.float32)
+    triangle, bary, near = rasterize(moved, faces, rows.stop - rows.start, columns.stop - columns.start)
+    hit = triangle >= 0
+    depth[rows, columns] = near
+    of_vertices = vertex_normals(to_world(vertices_px), np.asarray(faces))
+    normals[rows, columns][hit] = normalized(interpolate(of_vertices, faces, triangle[hit], bary[hit]))
+    return depth, normals
+
+
+def photo_colors(photo: UInt8[np.ndarray, "h w 3"], vertices_px: Num[np.ndarray, "v _"]) -> UInt8[np.ndarray, "v 3"]:
+    """The photo's colour under each vertex, bilinear; for a vertex outside it, that of the nearest edge pixel."""
+    x, y = np.ascontiguousarray(vertices_px[:, :2].T, np.float32)
+    colors = [  # OpenCV's maps end at 32767 entries
+        cv2.remap(photo, a[None], b[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        for a, b in zip(np.array_split(x, len(x) // 30_000 + 1), np.array_split(y, len(y) // 30_000 + 1), strict=True)
+    ]
+    return np.concatenate(colors)

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 import numpy as np
 
-from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.face_mesh import FaceMesh
 from p2m_workbench.drawing.html_page import PROTOCOL, sort_by_error, thumbnail
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, error_scale
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.viewing.controls import checkbox, choice, css
 from p2m_workbench.viewing.scene import STYLES, SURFACES, FaceScene, ViewOptions
 

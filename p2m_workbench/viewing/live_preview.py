@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from p2m_core.face_mesh import FacePrediction
 from p2m_workbench.drawing.mesh_images import error_scale
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.viewing.controls import checkbox, css
 from p2m_workbench.viewing.inspector import truth_of
 from p2m_workbench.viewing.scene import FaceScene, OrbitCamera, ViewOptions

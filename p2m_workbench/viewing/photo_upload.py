@@ -11,11 +11,11 @@ import numpy as np
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FacePrediction
 from p2m_core.files import write_bytes
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.inference import open_network
 from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.predict import find_meshes
 from p2m_workbench.photos.read import decode_photo

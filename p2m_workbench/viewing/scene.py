@@ -8,11 +8,12 @@ from functools import cache, cached_property
 import numpy as np
 import pythreejs as three
 
-from p2m_core.face_mesh import FacePrediction, Stages, to_world
+from p2m_core.face_mesh import to_world
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.html_page import photo_uri
 from p2m_workbench.drawing.mesh_images import data_uri, draw_landmarks, error_colors
+from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far

@@ -15,8 +15,9 @@ from IPython.display import display
 from p2m_core.config.loading import save_config
 from p2m_core.config.paths import project_root, run_folder
 from p2m_core.config.settings import Config
-from p2m_core.face_mesh import FaceMesh, FacePrediction
+from p2m_core.face_mesh import FaceMesh
 from p2m_core.files import read_npz
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.distributed import is_training
 from p2m_workbench.training.metrics_log import read_curves
 from p2m_workbench.training.trainer import train

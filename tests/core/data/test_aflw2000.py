@@ -11,6 +11,7 @@ from p2m_core.data import aflw2000
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import model_to_image
 from p2m_core.morphable.model import LinearPoints
+from p2m_synth import sample_files
 
 POSE = np.array([0.1, -0.4, 0.2, 60, 50, -8, 4e-4])
 
@@ -29,7 +30,7 @@ def truth(seed=0):
 @pytest.fixture
 def mat(tmp_path):
     shape, expression, landmarks_px = truth()
-    return aflw2000.write_sample(
+    return sample_files.write_sample(
         tmp_path / "set", "image00001", photo(), 95, POSE, shape, expression, landmarks_px, np.array([0, 0, 99, 79])
     )
 
@@ -74,7 +75,7 @@ def test_mask_and_hidden_landmarks_lie_beside_a_sample(tmp_path):
     shape, expression, landmarks_px = truth()
     mask, hidden = np.zeros((80, 100), np.uint8), np.arange(68) % 3 == 0
     mask[10:40, 20:70], mask[20:30, 30:50] = 255, 128
-    path = aflw2000.write_sample(
+    path = sample_files.write_sample(
         tmp_path, "a", photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4), mask, hidden
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "a.mat", "a_mask.png"]
@@ -96,7 +97,7 @@ def test_attributes_lie_in_the_mat(tmp_path):
     told = {"name": "a", "age": 0.25, "cut": "bob", "distance_m": None, "hidden": "", "note": 'é 顔 "quoted"'}
     shape, expression, landmarks_px = truth()
     args = (photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4))
-    path = aflw2000.write_sample(tmp_path, "a", *args, attributes=told)
+    path = sample_files.write_sample(tmp_path, "a", *args, attributes=told)
     assert aflw2000.read_attributes(path) == told
     assert list(aflw2000.read_attributes(path)) == list(told)
     np.testing.assert_array_equal(aflw2000.read_sample(path).shape, shape)
@@ -119,7 +120,7 @@ def test_the_mat_is_written_last(tmp_path, monkeypatch):
     monkeypatch.setattr(aflw2000, "write_mat", die)
     shape, expression, landmarks_px = truth()
     with pytest.raises(KeyboardInterrupt):
-        aflw2000.write_sample(
+        sample_files.write_sample(
             tmp_path, "a", photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4), np.zeros((9, 9), np.uint8)
         )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg", "a_mask.png"]

@@ -130,10 +130,3 @@ def test_a_face_in_a_large_photo_is_drawn_as_in_a_small_one(prediction):
     np.testing.assert_array_equal(rasterizer.draw_mesh(photo, far, mesh.faces), photo)
     rows, columns = rasterizer.window(np.array([[3.2, 5.0, 0], [np.nan, 0, 0], [90, 8.5, 0]]), 40, 60, 1)
     assert (rows, columns) == (slice(4, 11), slice(2, 60))
-
-
-def test_photo_colors_are_bilinear():
-    photo = np.zeros((4, 5, 3), np.uint8)
-    photo[..., 0] = 10 * np.arange(5)
-    points = np.array([[1.5, 2, 0], [0, 0, 9], [-8, 1, 0], [40, 3, 0]])
-    assert rasterizer.photo_colors(photo, points)[:, 0].tolist() == [15, 0, 0, 40]

@@ -10,9 +10,10 @@ from example_predictions import made_up
 from PIL import Image
 
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
+from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_workbench.drawing import html_page, matcap
 from p2m_workbench.drawing.mesh_images import error_scale
+from p2m_workbench.face_prediction import FacePrediction
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from PIL import Image
 
 from p2m_core.config.settings import SAVED
 from p2m_core.errors import InputError
-from p2m_core.face_mesh import FaceMesh, FacePrediction, to_world
+from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_workbench.drawing.mesh_images import draw_overlay
+from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos import export
 
 
@@ -190,3 +191,10 @@ def test_turntables_turn_and_close(tmp_path, prediction):
     # From the last frame to the first is no jump; left and right are the mirrored angles.
     assert steps[-1] < 2 * np.mean(steps)
     assert np.abs(frames[2] - frames[6]).mean() > max(steps) / 2
+
+
+def test_photo_colors_are_bilinear():
+    photo = np.zeros((4, 5, 3), np.uint8)
+    photo[..., 0] = 10 * np.arange(5)
+    points = np.array([[1.5, 2, 0], [0, 0, 9], [-8, 1, 0], [40, 3, 0]])
+    assert export.photo_colors(photo, points)[:, 0].tolist() == [15, 0, 0, 40]

@@ -10,8 +10,9 @@ import pythreejs as three
 from example_predictions import made_up
 from PIL import Image
 
-from p2m_core.face_mesh import FacePrediction, Stages, to_world, unpooled
+from p2m_core.face_mesh import to_world
 from p2m_workbench.drawing.mesh_images import error_scale
+from p2m_workbench.face_prediction import FacePrediction, Stages, unpooled
 from p2m_workbench.viewing import (
     FaceScene,
     MeshPreview,
