@@ -1,4 +1,4 @@
-"""One photo of a face in, a triangle mesh of that face out.
+"""The science: geometry, network, chamfer, face models, data sets, metrics, inference. See also p2m_workbench.
 
 Public names are loaded when they are first used, so that `import p2m_core` costs nothing.
 """

@@ -25,7 +25,7 @@ from p2m_core.network.weights import load_model, weights_path
 
 @lru_cache(maxsize=4)
 def _network(path: Path, modified: int, device: str, low: torch.dtype | None) -> Pixel2Mesh:
-    """`modified`, the file's time, makes a file that was written again a new entry of the cache."""
+    """The network, read once: the cache's key holds `modified`, the file's time, so a changed file is read anew."""
     model, _ = load_model(path, device)
     fold_batch_norms(model.encoder)
     model.encoder.to(low)  # once; autocast alone would convert the weights again for each photo

@@ -65,7 +65,7 @@ def open_archive(path: Path) -> Archive:
     return _opened(path, state.st_size, state.st_mtime_ns, os.getpid())
 
 
-def split(path: Path) -> tuple[Path, str] | None:
+def archive_and_member(path: Path) -> tuple[Path, str] | None:
     """The zip that a path leads through and the name in it; None for a path of plain files."""
     parts = path.parts
     for k, part in enumerate(parts):
@@ -76,20 +76,20 @@ def split(path: Path) -> tuple[Path, str] | None:
 
 def is_set(path: Path) -> bool:
     """Whether a path is a folder, or a zip or a folder in one."""
-    inside = split(path)
+    inside = archive_and_member(path)
     return path.is_dir() if inside is None else not inside[1] or inside[1] in open_archive(inside[0]).folders
 
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file."""
-    inside = split(path)
+    inside = archive_and_member(path)
     return path.is_file() if inside is None else inside[1] in open_archive(inside[0]).members
 
 
 def read_bytes(path: str | Path, remedy: str = "check the name") -> bytes:
     """A file's content.   Raises InputError, with this remedy if it is missing."""
     path = Path(path)
-    if inside := split(path):
+    if inside := archive_and_member(path):
         return open_archive(inside[0]).read(inside[1])
     if not path.is_file():
         raise InputError(path, "", "is missing", remedy)
@@ -98,7 +98,7 @@ def read_bytes(path: str | Path, remedy: str = "check the name") -> bytes:
 
 def state(path: Path) -> tuple[int, int]:
     """Size and what changes with the content: the time of writing, or a zip's checksum."""
-    if inside := split(path):
+    if inside := archive_and_member(path):
         info = open_archive(inside[0]).members[inside[1]]
         return info.file_size, info.CRC
     found = path.stat()
@@ -108,7 +108,7 @@ def state(path: Path) -> tuple[int, int]:
 def folders(root: str | Path) -> Iterator[tuple[Path, set[str]]]:
     """`root` and the folders in it by name, each with the names of its files; hidden ones are left out."""
     root = Path(root)
-    if inside := split(root):
+    if inside := archive_and_member(root):
         archive, top = open_archive(inside[0]), inside[1]
         below = [name for name in archive.folders if name != top and (not top or name.startswith(f"{top}/"))]
         children = {name[len(top) :].strip("/").split("/")[0] for name in below}

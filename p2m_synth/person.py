@@ -16,8 +16,8 @@ from p2m_synth.head.identity import Identity, draw_identity
 
 @dataclass(frozen=True)
 class Overrides:
-    """What to take in place of what is drawn: a preset of expression.PRESETS, a cut of hair.CUTS, yaw in degrees, a
-    place of light.PLACES; None leaves it to chance."""
+    """What to take in place of what is drawn: a preset of expression.PRESETS, a cut of hair.style.CUTS, yaw in
+    degrees, a place of light.PLACES; None leaves it to chance."""
 
     preset: str | None = None
     cut: str | None = None

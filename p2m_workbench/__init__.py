@@ -1,4 +1,4 @@
-"""What one works with: training, measuring, photos, drawing, viewing, runs, and the command `p2m`.
+"""What one works with: preprocessing, training, measuring, photos, drawing, viewing, runs, doctor, interop, `p2m`.
 
 Public names are loaded when they are first used, so that `import p2m_workbench` costs nothing.
 """

@@ -24,8 +24,8 @@ from p2m_core.errors import InputError
 class Option:
     """An option that stands for a setting.
 
-    words: what may stand there in place of a path, None if it is no path.   again: the setting, a list, that what is
-    given when the option is repeated goes to.
+    words: the values that are no paths, such as "bundled"; None if the value is no path at all.
+    again: the setting, a list, that gets the further values of a repeated option.
     """
 
     flag: str

@@ -151,7 +151,7 @@ def chamfer_distance(
 ) -> Float[Tensor, ""]:
     """mean d(b -> a) + opposite * mean d(a -> b), d squared, each over a cloud's own points, then over the batch.
 
-    Args:   a: predicted (B, N, 3).   b: ground truth (B, M, 3).   opposite: weight of the way back.   The others, and
+    Args:   a: predicted (B, N, 3).   b: ground truth (B, M, 3).   opposite: weight of d(a -> b).   The others, and
             the errors raised: see `nearest`.
     Source: Pixel2Mesh, the chamfer loss.
 

@@ -1,9 +1,9 @@
 """Nearest neighbours on CUDA by one Triton kernel, both ways in one launch; no distance table, no atomics.
 
 A program is one warp. It holds BLOCK points of a cloud in registers, ROWS a thread, and meets a slice of the other
-cloud's points one after another. Of each GROUP of those it keeps only the least distance, one instruction a pair; where
-in the nearest group that was is found at the end. Torch then compares the slices. TRITON_INTERPRET=1, set before this
-module is imported, runs it on the CPU.
+cloud's points one after another. Of each GROUP of those it keeps only the least distance, one instruction a pair; at the
+end it finds which point of the nearest group it was. Torch then compares the slices. TRITON_INTERPRET=1, set before
+this module is imported, runs it on the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLICE, MAX_SLICES = 2048, 16  # programs enough to fill a GPU, of equal work; bo
 @triton.jit
 @no_type_check
 def squared(x, y, z, q):
-    """Squared distance from the points x, y, z to the one at q, or each to its own."""
+    """Squared distance from the points x, y, z to the points at the pointers q: one for all, or one for each."""
     dx = x - tl.load(q)
     dy = y - tl.load(q + 1)
     dz = z - tl.load(q + 2)

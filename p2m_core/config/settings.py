@@ -26,8 +26,8 @@ LOSS_TERMS = (*BY_CORRESPONDENCE, "chamfer", "normal", "edge", "laplace", "move"
 def refuse(fields: str, problem: str, remedy: str) -> None:
     """Raise the error of a validator.
 
-    Args: fields: the setting, or several that do not fit each other, with spaces between: `load_config` names the
-          first of them that was set, and in the place of "config" the file that set it.
+    Args: fields: the setting, or several that do not fit each other, with spaces between: `load_config` then
+          names the first of them that somebody set, and the file or the --set that did it.
     """
     raise InputError("config", fields, problem, remedy)
 

@@ -1,10 +1,11 @@
 """Data sets as they lie in folders and zips, and the stores that training reads.
 
-    aflw2000  a set of faces      ->  preprocess         ->  face_store
-    folder    pictures and meshes ->  preprocess_folder  ->  folder_store
+    aflw2000  a set of faces       ->  p2m_workbench.preprocessing.faces    ->  face_store
+    folder    pictures and meshes  ->  p2m_workbench.preprocessing.folders  ->  folder_store
     shapenet  packed objects, read as they are
 
-`store_files` writes and opens the files of a store, `splits` divides samples, `augment` changes crops for training.
+`packed_store` opens the files that both kinds of store share, `splits` divides samples, `augment` changes crops for
+training.
 """
 
 from __future__ import annotations

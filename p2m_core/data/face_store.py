@@ -1,6 +1,6 @@
 """The store of a set of faces: crops as JPEG, coefficients of a face model instead of vertices.
 
-    STORE/  see `store_files`; model.npz holds the template, and its vertices as linear points of the face model
+    STORE/  see `packed_store`; model.npz holds the template, and its vertices as linear points of the face model
 
 `preprocess` makes it.
 """
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from p2m_core.config.settings import AugmentConfig, Config
 from p2m_core.data.aflw2000 import FLIPPED
 from p2m_core.data.augment import change_look, draw_matrix
-from p2m_core.data.store_files import PackedStore
+from p2m_core.data.packed_store import PackedStore
 from p2m_core.geometry.camera import model_to_image
 from p2m_core.geometry.crop import (
     apply_affine,
@@ -34,15 +34,17 @@ from p2m_core.morphable.model import LinearPoints
 from p2m_core.targets import Truth
 
 LISTED_SAMPLES = 20
-REBUILT_LIMIT_PERCENT = 1.5  # of the face size; half of the mean face's residual, which a wrong model exceeds
+REBUILT_LIMIT_PERCENT = (
+    1.5  # of the face size: a wrong face model leaves more, the unfitted mean face about twice as much
+)
 
 
 class FaceStore(PackedStore):
     """A store of faces, opened.
 
-    metric: the name of `error`.
-    table: besides the columns of every store those of `preprocess.sample_columns`; box_px (N, 4), the landmarks' box
-    that was cut around; crc32 of the crops.
+    metric: the name of what `error` gives.
+    table: the columns of every store, and those of `sample_columns` in p2m_workbench/preprocessing/faces.py;
+    box_px (N, 4), the landmarks' box that was cut around; crc32 of the crops.
     template: Template.   points: LinearPoints of the template's finest vertices.
     """
 

@@ -1,9 +1,9 @@
-"""The store of a folder set: that of `store_files`, with a cloud of surface points a sample.
+"""The store of a folder set: that of `packed_store`, with a cloud of surface points a sample.
 
     STORE/ manifest.json  images.bin  samples.npz  template.npz       clouds.bin   (N, 6) float32 a sample
 
 Pictures seen by a perspective camera are warped to the network's, which has one focal length and centre for all; the
-others are cut around their box. `preprocess_folder` makes it.
+others are cut around their box. p2m_workbench/preprocessing/folders.py makes it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from p2m_core.config.settings import Config
 from p2m_core.data.augment import change_look, draw_matrix
 from p2m_core.data.clouds import CloudDataset, CloudStore
-from p2m_core.data.store_files import REMAKE, PackedStore
+from p2m_core.data.packed_store import REMAKE, PackedStore
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import apply_affine, compose, crop_image, ndc_to_px, px_to_ndc
 

@@ -19,7 +19,7 @@ from p2m_core.errors import InputError
 from p2m_core.files import write_text
 
 SPLITS = ("train", "val", "test")
-LANDMARKS = {28: "image00050", 1636: "image03614"}  # by which the set of 2000 is known; synthetic names have no gaps
+NAME_AT_ROW = {28: "image00050", 1636: "image03614"}  # of the whole set of 2000; names of synthetic sets have no gaps
 AFLW2000_COUNT, FOLDS, VAL_COUNT, SEED = 2000, 5, 100, 2000
 
 
@@ -32,7 +32,7 @@ def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | Non
     Raises: InputError if a tracked split is asked for another set.
     """
     ascending = np.argsort(names)
-    whole = len(names) == AFLW2000_COUNT and all(names[ascending[row]] == name for row, name in LANDMARKS.items())
+    whole = len(names) == AFLW2000_COUNT and all(names[ascending[row]] == name for row, name in NAME_AT_ROW.items())
     if data.split == "shares" or (data.split == "auto" and not whole):
         return by_shares(names if sources is None else sources, data), "shares of a hash of the names"
     if not whole:

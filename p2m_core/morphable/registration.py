@@ -121,7 +121,7 @@ def nearest_points(
 
 @cache
 def face_template(model: FaceModel, rings: int = 6, levels: int = 4) -> tuple[Template, sp.csr_matrix]:
-    """The semi-sphere of some rings and levels, registered on a face model: template and map, see `register`.
+    """The template of faces, a semi-sphere registered on a face model: template and map, see `register`.
 
     >>> template, operator = face_template(face_model, rings=2, levels=2)  # any FaceModel
     >>> template.counts, operator.shape == (61, len(face_model.mean))

@@ -32,7 +32,7 @@ CORRESPONDENCE_LEVEL = 2  # whose vertices supervise the correspondence map: abo
 
 
 class MeshLoss(nn.Module):
-    """The weighted sum of all terms with a weight above 0: one method a term, named like its setting.
+    """The weighted sum of all terms with a weight above 0, see LossConfig; `forward` computes them one after another.
 
     Args of forward: prediction, truth.   Returns: the total, and each term before its weight.
 
@@ -114,9 +114,9 @@ class MeshLoss(nn.Module):
 
     def landmark(self, vertices: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
         """Mean distance of the 68 landmarks in the image plane."""
-        return (self.landmarks(vertices) - self.landmarks(truth))[..., :2].norm(dim=-1).mean()
+        return (self.landmark_places(vertices) - self.landmark_places(truth))[..., :2].norm(dim=-1).mean()
 
-    def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
+    def landmark_places(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
         """The landmarks of finest-level vertices."""
         return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
 

@@ -67,8 +67,8 @@ def region_density(
     """The density of points on each face of the finest level, for `sample_surface`: higher near the landmarks.
 
     On a mesh of the template's proportions, shares[k] of the points are drawn within radii[k] face sizes of a landmark
-    and the rest on the whole mesh, each uniformly by area. The regions are nested, so an inner one gets its part of the
-    points of those around it as well.
+    and the rest on the whole mesh, each uniformly by area. The regions are nested: of the points of an outer one some
+    fall into those inside it.
 
     Raises: InputError if the template has no landmarks, or a region holds no triangle.
     """

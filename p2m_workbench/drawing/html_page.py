@@ -119,7 +119,7 @@ def _three_js() -> str:
 
 
 def _script(content: object) -> str:
-    """JSON for inside <script>: "<", with which alone a tag could end it, is written as an escape."""
+    """JSON to stand inside <script>: every "<" is escaped, so that no text can end the tag."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 

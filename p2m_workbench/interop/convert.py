@@ -75,7 +75,7 @@ def convert(
              incomplete: go on although tensors are missing or unexpected.
     Raises:  InputError if the file is none of these, holds code, or does not fit the network.
     """
-    source, tensors = Path(source), read_checkpoint(source)
+    source, tensors = Path(source), read_old_weights(source)
     tensorflow = any(name.startswith("gcn/") for name in tensors)
     if tensorflow:
         tensors = from_tensorflow(source, tensors)
@@ -123,7 +123,7 @@ def convert(
     return report
 
 
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name of a PyTorch checkpoint or of a pickle of arrays; nothing in it is run."""
     if not path.is_file():
         raise InputError(path, "", "there is no such file", "give a checkpoint")

@@ -23,10 +23,10 @@ from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import weights_path
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.measuring.evaluation import Evaluation, System
 from p2m_workbench.measuring.external import read_predictions
 from p2m_workbench.measuring.reannotation import reannotated_px
 from p2m_workbench.measuring.report import write_report
+from p2m_workbench.measuring.results import Evaluation, System
 from p2m_workbench.measuring.tables import (
     FLIP_Y,
     decomposition_table,

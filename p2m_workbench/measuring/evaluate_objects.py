@@ -25,8 +25,8 @@ from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, sav
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.interop.reference_network import load_network
 from p2m_workbench.measuring.evaluate import find_weights, machine
-from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.report import write_tables
+from p2m_workbench.measuring.results import Evaluation, Table
 
 TEMPLATE = "template as it is"  # the baseline: not deformed
 COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}

@@ -23,7 +23,7 @@ from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
 from p2m_core.files import read_npz
 from p2m_core.geometry.template import Template
-from p2m_workbench.measuring.evaluation import System
+from p2m_workbench.measuring.results import System
 
 LANDMARKS = 68
 SUFFIXES = (".npz", ".npy", ".txt", ".obj")

@@ -26,7 +26,7 @@ from p2m_workbench.drawing.mesh_images import (
     error_scale,
 )
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.measuring.evaluation import LISTED_SAMPLES, Evaluation
+from p2m_workbench.measuring.results import LISTED_SAMPLES, Evaluation
 
 CED_LIMIT_PERCENT, CASE_PX = 10, 260
 # Okabe and Ito's colours, which the colour-blind can tell apart; baselines are grey.

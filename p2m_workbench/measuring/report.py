@@ -12,7 +12,6 @@ from p2m_core.metrics import YAW_BINS
 from p2m_workbench.drawing.dataset_figures import save_figure
 from p2m_workbench.drawing.mesh_images import save_picture, static_picture
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.measuring.evaluation import Evaluation, Table
 from p2m_workbench.measuring.figures import (
     case_row,
     ced_figure,
@@ -21,6 +20,7 @@ from p2m_workbench.measuring.figures import (
     groups_figure,
     yaw_figure,
 )
+from p2m_workbench.measuring.results import Evaluation, Table
 
 WORST = 4  # cases that are drawn
 SMALLER_IS_BETTER = {"balanced", "plain", "mae", "geodesic", *YAW_BINS}  # and the protocols nme-... and rec-...

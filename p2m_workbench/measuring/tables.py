@@ -27,7 +27,7 @@ from p2m_core.metrics import (
     yaw_bins,
 )
 from p2m_synth.statistics import attribute_table
-from p2m_workbench.measuring.evaluation import System, Table
+from p2m_workbench.measuring.results import System, Table
 
 FLIP_Y = np.array([1, -1, 1])  # between y up (template, right-handed) and y down (photo, left-handed)
 LEAST_OF_A_GROUP = 5  # samples; smaller groups are left out
@@ -47,7 +47,7 @@ LABELS = {"woman": "sex", "melanin": "skin", "visible": "visibility"}
 
 
 def by_system(lines: dict[str, dict[str, object]], name: str = "system") -> pd.DataFrame:
-    """Rows by the name of their system; counts as integers."""
+    """One row a system, with its name as the index; columns that count are integers."""
     rows = pd.DataFrame.from_dict(lines, orient="index").rename_axis(name)
     return rows.astype({column: int for column in ("samples", "surfaces") if column in rows})
 
@@ -69,9 +69,9 @@ def nme_table(errors: dict[str, np.ndarray], yaw_deg: np.ndarray, protocol: str,
 
 
 def paired_table(errors: dict[str, np.ndarray]) -> Table:
-    """The first system less each of the others, on the samples that both have."""
+    """The error of the first system minus that of each other one, on the samples that both have."""
     first, *others = errors
-    title = "The first system less each other one, nme68-2d on the same samples, points (below 0: it is better)"
+    title = "The first system minus each other one, nme68-2d on the same samples, points (below 0: it is better)"
     rows = {f"{first} - {other}": paired_difference(errors[first], errors[other], seed=0) for other in others}
     interval = f"95% of the difference, both drawn together: {BOOTSTRAP}"
     return Table(title, "nme68-2d", PERCENT, len(errors[first]), by_system(rows, "pair"), interval)
@@ -92,7 +92,8 @@ def pose_table(systems: list[System], store: FaceStore, rows: np.ndarray) -> Tab
 
 
 def decomposition_table(systems: list[System], truth: np.ndarray) -> Table:
-    """Two rows a system with depth: its nme68-2d with each part of the truth alone, and with all up to it."""
+    """Two rows for each system with depth: what is left of its nme68-2d when one part of its prediction (pose, scale,
+    ...) is replaced by the truth, alone, and together with the parts before it."""
     lines = []
     for system in systems:
         if system.has_depth:

@@ -1,4 +1,4 @@
-"""Where the faces are: boxes on the CPU from what PyPI's wheels carry.
+"""Face detection on the CPU, by detectors that come with packages from PyPI.
 
 A detector is anything with `detect(image) -> boxes`; `DETECTORS` names those that a setting can choose.
 """

@@ -19,7 +19,8 @@ from p2m_core.network.model import Pixel2Mesh
 from p2m_workbench.photos.detect import box_iou, detect_faces
 
 # A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
-# this: with the true box two passes are as good as one, with others better (benchmarks/boxes.py).
+# this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
+# (benchmarks/boxes.py).
 SAME_BOX = 0.85
 # Flip disagreement (FaceMesh.doubt) above which a crop is taken for no face: 97% of 66 crops without a face lie above,
 # of 299 detected synthetic faces 0.3%. Mahalanobis distances of the network's features told them apart less well (area
@@ -36,9 +37,9 @@ SEARCH_ASPECT = 4
 SEARCH_PX, SEARCH_LEAST_PX = 640, 32  # the longer side is scaled down to the first; the shorter must have the second
 SEARCH_PASSES = 3
 # A face is a fixed point under perturbed boxes: predicted from boxes shifted by BOX_OFFSETS (shares of the side), its
-# landmarks' box keeps this IoU with the unshifted one. Without a face the prediction moves with the box, which leaves
-# two thirds (benchmarks/boxes.py). Of 74 synthetic faces that the cascades miss 66 are fixed points, of 174 other
-# places none. This tells faces apart better than the flip disagreement, which may therefore be larger here.
+# landmarks' box keeps this IoU with the unshifted one. Without a face the prediction moves with the box, and the IoU
+# falls to two thirds (benchmarks/boxes.py). Of 74 synthetic faces that the cascades miss 66 are fixed points, of 174
+# other places none. This tells faces apart better than the flip disagreement, which may therefore be larger here.
 SEARCH_MIN_IOU, SEARCH_MAX_DISAGREEMENT = 0.8, 0.1
 BOX_OFFSETS = np.array([[-0.2, 0], [0.2, 0], [0, -0.2], [0, 0.2]])
 

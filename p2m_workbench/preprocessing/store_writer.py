@@ -1,6 +1,6 @@
 """Writing a store: in parts that a stopped run keeps, then laid together, the manifest last.
 
-`faces` and `folders` say how samples of their kind are read; p2m_core/data/store_files.py says what lies in a store.
+`faces` and `folders` say how samples of their kind are read; p2m_core/data/packed_store.py says what lies in a store.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 from p2m_core import zip_files
+from p2m_core.data.packed_store import REMAKE
 from p2m_core.data.splits import SPLITS
-from p2m_core.data.store_files import REMAKE
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
 from p2m_core.parallel import map_jobs

@@ -158,7 +158,7 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
         with StopSignals() as stop:
 
             def execute(run: Run) -> Outcome:
-                return _execute(run, wanted, options, stop)
+                return _run_with_retries(run, wanted, options, stop)
 
             waiting = [run for run in runs if run not in finished]
             for outcome in map_jobs(execute, waiting, wanted.jobs, config.name, threads=True):
@@ -175,20 +175,20 @@ def sweep(config: Config, parameters: Mapping[str, Any] | None = None) -> Sweep:
     return Sweep(table, summary, [run.label for run in runs if run not in good], folder)
 
 
-def _execute(run: Run, wanted: SweepConfig, options: Sequence[str], stop: StopSignals) -> Outcome:
+def _run_with_retries(run: Run, wanted: SweepConfig, options: Sequence[str], stop: StopSignals) -> Outcome:
     """Execute a run by `p2m run`, again if it fails, until a signal comes."""
     started, outcome = time.monotonic(), Outcome(run.label, "stopped")
     for attempt in range(1, wanted.retries + 2):
         if stop.received:
             break
-        status, error = _attempt(run, wanted, options, stop)
+        status, error = _run_once(run, wanted, options, stop)
         outcome = Outcome(run.label, status, attempt, time.monotonic() - started, error)
         if status in ("ok", "refused", "stopped"):
             break
     return outcome
 
 
-def _attempt(run: Run, wanted: SweepConfig, options: Sequence[str], stop: StopSignals) -> tuple[str, str]:
+def _run_once(run: Run, wanted: SweepConfig, options: Sequence[str], stop: StopSignals) -> tuple[str, str]:
     """One `p2m run`: its status, and its error or ""."""
     folder = run_folder(run.config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +224,7 @@ def _attempt(run: Run, wanted: SweepConfig, options: Sequence[str], stop: StopSi
 
 
 def _time_limit(run: Run, wanted: SweepConfig) -> float:
-    """Seconds until a `p2m run` hangs: its notebooks should have ended at limits of their own, or waited for data."""
+    """Seconds after which a `p2m run` counts as hung: each of its notebooks has a limit of its own, shorter."""
     notebooks = 1 + len(run.config.notebooks)
     return notebooks * wanted.timeout_s + GRACE_S if wanted.timeout_s else float("inf")
 

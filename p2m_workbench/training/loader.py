@@ -16,7 +16,7 @@ from p2m_core.signals import SIGNALS
 
 
 class EpochSampler(Sampler):
-    """(epoch, position) pairs without end: of each epoch the first `whole` of a permutation seeded by seed and epoch.
+    """Endless (epoch, position) pairs: each epoch is a new permutation, seeded by seed and epoch, cut to whole steps.
 
     It begins in `epoch`, after its first `skip` pairs. Every `batch` pairs are divided among `world` processes, so that
     a step has the same samples whatever their number.
@@ -45,7 +45,7 @@ def on_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str,
     return batch
 
 
-def split(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
+def split_batch(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
     """A batch in equal parts."""
     chunks = {name: tensor.chunk(parts) for name, tensor in batch.items()}
     return [{name: chunk[k] for name, chunk in chunks.items()} for k in range(parts)]

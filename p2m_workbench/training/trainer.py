@@ -39,9 +39,9 @@ from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
 from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
-from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split, worker_init
+from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split_batch, worker_init
 from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
-from p2m_workbench.training.optim import WeightAverage, learning_rate
+from p2m_workbench.training.schedule import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
 # Of a run: steps, seconds, lowest validation error, and validations since then. Kept in every checkpoint.
@@ -200,7 +200,7 @@ class Trainer:
             group["lr"] = learning_rate(self.config.train, self.step, self.progress)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for k, part in enumerate(split(batch, passes)):
+        for k, part in enumerate(split_batch(batch, passes)):
             # Random points of the loss are seeded by step, pass and process, so a restarted run draws the same.
             seed = np.random.SeedSequence([self.config.seed, self.step, k, self.ranks.rank])
             torch.manual_seed(int(seed.generate_state(1)[0]))

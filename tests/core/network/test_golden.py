@@ -12,7 +12,7 @@ from p2m_core.network.losses import MeshLoss
 from p2m_workbench.interop.convert import convert, our_name
 from p2m_workbench.interop.reference_network import load_network
 
-TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
+TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1.5e-3  # float32 sums in another order: 1.01e-3 on some processors
 
 
 @pytest.fixture(scope="module", params=golden.NAMES)

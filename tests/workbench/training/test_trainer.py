@@ -21,7 +21,7 @@ from p2m_workbench.training import trainer as train_module
 from p2m_workbench.training.distributed import LOCK_NAME
 from p2m_workbench.training.loader import EpochSampler
 from p2m_workbench.training.metrics_log import COLUMNS, trim_metrics
-from p2m_workbench.training.optim import learning_rate
+from p2m_workbench.training.schedule import learning_rate
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, train
 
 CHAMFER = ("loss.chamfer=10", "loss.normal=1e-3")  # the terms with random points

@@ -9,7 +9,7 @@ from children import TinyEncoder, assert_same_weights, group_norm, metrics, weig
 
 from p2m_core.config.settings import TrainConfig
 from p2m_core.network.precision import autocast_type, choose_device, has_bf16
-from p2m_workbench.training.optim import WeightAverage, learning_rate
+from p2m_workbench.training.schedule import WeightAverage, learning_rate
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, split, train
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ COSINE_END = 0.01  # of the learning rate, where the cosine ends
 
 
 def learning_rate(settings: TrainConfig, step: int, progress: float) -> float:
-    """Warm-up times the schedule.
+    """The learning rate of a step: train.lr, multiplied by the warm-up's factor and by the schedule's.
 
     Args: step: counted from 0, for the warm-up.   progress: share of the run that is done, for the schedule.
     """
