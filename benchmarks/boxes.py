@@ -33,7 +33,7 @@ from p2m_core.metrics import nme68_2d
 from p2m_synth.render.background import draw_background
 from p2m_synth.render.light import PLACES
 from p2m_synth.writer import write_dataset
-from p2m_workbench.photos.detect import DETECTORS, FILES, cascade, detect_faces, landmark_boxes, overlap
+from p2m_workbench.photos.detect import DETECTORS, FILES, box_iou, cascade, detect_faces, landmark_boxes
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, predict, search_face
 from p2m_workbench.photos.read import IMAGE_SUFFIXES
 
@@ -53,8 +53,8 @@ def found_boxes(samples: list[Sample], find: Callable[[np.ndarray], np.ndarray])
     for sample in samples:
         truth = box_of(sample.landmarks_px)
         found = find(read_image(sample.image_path))
-        best = max(found, key=lambda box: overlap(box, truth), default=None)
-        boxes.append(best if best is not None and overlap(best, truth) > 0.3 else None)
+        shared = box_iou(truth, found)[0]
+        boxes.append(found[shared.argmax()] if shared.max(initial=0) > 0.3 else None)
     return boxes
 
 

@@ -1,8 +1,8 @@
 """Nearest neighbours on CUDA by one Triton kernel, both ways in one launch; no distance table, no atomics.
 
 A program is one warp. It holds BLOCK points of a cloud in registers, ROWS a thread, and meets a slice of the other
-cloud's points one after another. Of each GROUP of those it keeps only the least distance, one instruction a pair; at the
-end it finds which point of the nearest group it was. Torch then compares the slices. TRITON_INTERPRET=1, set before
+cloud's points one after another. Of each GROUP of those it keeps only the least distance, one instruction a pair; at
+the end it finds which point of the nearest group it was. Torch then compares the slices. TRITON_INTERPRET=1, set before
 this module is imported, runs it on the CPU.
 """
 

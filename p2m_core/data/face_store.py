@@ -34,9 +34,7 @@ from p2m_core.morphable.model import LinearPoints
 from p2m_core.targets import Truth
 
 LISTED_SAMPLES = 20
-REBUILT_LIMIT_PERCENT = (
-    1.5  # of the face size: a wrong face model leaves more, the unfitted mean face about twice as much
-)
+REBUILT_LIMIT_PERCENT = 1.5  # of the face size: a wrong face model leaves more, the unfitted mean face 3
 
 
 class FaceStore(PackedStore):

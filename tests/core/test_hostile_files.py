@@ -95,7 +95,11 @@ def sound(tmp_path, synthetic_set, store, tiny_backbone, request):
         return path, path.read_bytes(), lambda: load_face_model(path)
     if kind == "yaml":
         path = tmp_path / "a.yaml"
-        return path, b"name: a\ntrain: {epochs: 3, lr: 1e-3}\nmodel:\n  hidden: [8, 8]\n", lambda: load_config(path)
+        return (
+            path,
+            b"name: a\ntrain: {epochs: 3, lr: 1e-3}\nmodel:\n  hidden: [8, 8, 8, 8]\n",
+            lambda: load_config(path),
+        )
     if kind == "zip":
         path = zipped(synthetic_set / "00000", tmp_path / "a.zip", "set")
         with zipfile.ZipFile(path) as whole:  # small, so that damage hits what is read

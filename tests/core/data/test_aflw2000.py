@@ -117,7 +117,7 @@ def test_the_mat_is_written_last(tmp_path, monkeypatch):
         assert path.with_name("a_mask.png").is_file()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(aflw2000, "write_mat", die)
+    monkeypatch.setattr(sample_files, "write_mat", die)
     shape, expression, landmarks_px = truth()
     with pytest.raises(KeyboardInterrupt):
         sample_files.write_sample(
