@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from scipy.optimize import lsq_linear
 
 from p2m_core.config.paths import resolve
-from p2m_core.data.aflw2000 import real_landmarks
 from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_core.geometry.rasterizer import interpolate, rasterize, vertex_normals
@@ -27,7 +26,7 @@ from p2m_synth.head.asset import PARTS, load_asset, quads_to_triangles
 from p2m_synth.head.expression import draw_expression, unit_basis
 from p2m_synth.head.head_model import RIGHT_LANDMARKS_DM, UM_PER_DM, load_head_model, refinement
 from p2m_synth.head.identity import LOCAL_MEAN, draw_identity
-from p2m_synth.statistics import aligned, expression_measures
+from p2m_synth.statistics import aligned, expression_measures, real_landmarks
 
 PARTS_68 = {"jaw": slice(0, 17), "brows": slice(17, 27), "nose": slice(27, 36), "eyes": slice(36, 48),
             "mouth": slice(48, 68)}  # fmt: skip

@@ -27,7 +27,7 @@ from p2m_core.config.settings import SynthConfig
 from p2m_core.data.aflw2000 import SUBSETS, Sample, find_samples, read_sample
 from p2m_core.data.face_store import FaceStore
 from p2m_core.files import atomic_path
-from p2m_core.parallel import map_jobs
+from p2m_synth.parallel import map_jobs
 from p2m_synth.writer import write_dataset
 from p2m_workbench.preprocessing import preprocess
 

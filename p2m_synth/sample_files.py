@@ -1,4 +1,7 @@
-"""A sample in the format of AFLW2000-3D, written. p2m_core/data/aflw2000.py reads it."""
+"""A synthetic sample in the format of AFLW2000-3D: written, and what it says of itself read.
+
+p2m_core/data/aflw2000.py reads the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from p2m_core.data.aflw2000 import MASK_SUFFIX
+from p2m_core.errors import InputError
 from p2m_core.files import atomic_path
-from p2m_core.morphable.formats import write_mat
+from p2m_core.morphable.formats import read_mat, write_mat
 
 _INVISIBLE = -1
 
@@ -77,3 +81,16 @@ def write_sample(
         },
     )
     return mat_path
+
+
+def read_attributes(mat_path: str | Path) -> dict[str, object]:
+    """What a sample of our own says of itself, as `write_sample` was told.
+
+    Raises: InputError naming file and field.
+    """
+    field = "attributes_json"
+    content = read_mat(mat_path, (field,), "remove the sample, and make it again")
+    try:
+        return json.loads(content[field].astype(np.uint8).tobytes())
+    except ValueError:
+        raise InputError(mat_path, field, "is no JSON", "remove the sample, and make it again") from None

@@ -8,13 +8,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from p2m_core.data.aflw2000 import YAW_FILE, find_samples, read_sample, real_folder, real_landmarks
+from p2m_core.config.paths import resolve
+from p2m_core.data.aflw2000 import find_samples, read_sample
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.morphable.fitting import guess_depth
 from p2m_synth.head.head_model import load_head_model
 
 OURS, REAL = "#2b6cb0", "#dd8a3a"
 READ_AT_MOST = 1000  # samples, evenly over the set
+
+# Where AFLW2000-3D's landmark arrays (3DDFA's test lists) may lie; they are research-only and so not in the repository.
+REAL_FOLDERS = ("data/raw/AFLW2000-3D-landmarks", "../shared/aflw2000-landmarks")
+LANDMARKS_FILE, YAW_FILE = "AFLW2000-3D.pts68.npy", "AFLW2000-3D.pose.npy"
+
+
+def real_folder() -> Path | None:
+    """The folder of AFLW2000-3D's landmark arrays, if it is there."""
+    folders = [resolve(name) for name in REAL_FOLDERS]
+    return next((folder.resolve() for folder in folders if (folder / LANDMARKS_FILE).is_file()), None)
+
+
+def real_landmarks(folder: Path) -> np.ndarray:
+    """AFLW2000-3D's landmarks (2000, 68, 3), y up."""
+    return np.load(folder / LANDMARKS_FILE).transpose(0, 2, 1) * [1.0, -1.0, 1.0]
 
 
 def attribute_table(folder: str | Path) -> pd.DataFrame:

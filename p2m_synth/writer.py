@@ -25,20 +25,20 @@ from threadpoolctl import ThreadpoolController
 
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import SynthConfig
-from p2m_core.data.aflw2000 import MASK_SUFFIX, read_attributes
+from p2m_core.data.aflw2000 import MASK_SUFFIX
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
 from p2m_core.geometry.camera import pose_para_from_similarity, rotation_from_angles
 from p2m_core.geometry.crop import box_of
 from p2m_core.geometry.similarity import umeyama
-from p2m_core.parallel import map_jobs
 from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.head.head_model import VERSION as FACE_MODEL_VERSION
+from p2m_synth.parallel import map_jobs
 from p2m_synth.person import Overrides, Person, draw_person
 from p2m_synth.recipe import keep_recipe
 from p2m_synth.render.background import own_pictures
 from p2m_synth.render.renderer import FACE_SEEN, Picture, render
-from p2m_synth.sample_files import write_sample
+from p2m_synth.sample_files import read_attributes, write_sample
 from p2m_synth.scene.elements import Camera
 
 VERSION = 4  # raise it when the same recipe gives other files

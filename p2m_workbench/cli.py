@@ -13,7 +13,7 @@ from typing import Any
 from p2m_core.config.loading import load_config, parse_value
 from p2m_core.config.settings import Config
 from p2m_core.errors import InputError, Preempted
-from p2m_core.signals import stop_on_sigterm, stop_with_parent
+from p2m_synth.signals import stop_on_sigterm, stop_with_parent
 from p2m_workbench.cli_options import build_parser, settings_page
 
 CONTINUE = "stopped; the same command goes on from here"

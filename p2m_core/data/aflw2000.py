@@ -17,7 +17,6 @@ The reader takes 1 off x and y; pose and coefficients stay as in the file: docs/
 from __future__ import annotations
 
 import io
-import json
 import logging
 import re
 import warnings
@@ -30,7 +29,6 @@ import numpy as np
 from PIL import Image
 
 from p2m_core import zip_files
-from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import box_of
 from p2m_core.morphable.formats import read_mat
@@ -181,19 +179,6 @@ def _landmarks_beside(mat_path: Path, subset: str, flipped: bool, width: int) ->
     return np.concatenate([points, np.full((68, 1), np.nan)], 1)
 
 
-def read_attributes(mat_path: str | Path) -> dict[str, object]:
-    """What a sample of our own says of itself, as `write_sample` was told.
-
-    Raises: InputError naming file and field.
-    """
-    field = "attributes_json"
-    content = read_mat(mat_path, (field,), "remove the sample, and make it again")
-    try:
-        return json.loads(content[field].astype(np.uint8).tobytes())
-    except ValueError:
-        raise InputError(mat_path, field, "is no JSON", "remove the sample, and make it again") from None
-
-
 def _numbers(path: Path, content: dict[str, np.ndarray], field: str, shape: tuple[int, ...] | None) -> np.ndarray:
     """A field as finite float64 of the given shape; without one, a vector lying or standing."""
     if field not in content:
@@ -252,19 +237,3 @@ def read_image(path: str | Path) -> np.ndarray:
     # Pillow refuses files that end too early, which OpenCV fills with grey.
     with _opened(Path(path), "take the original file again") as image:
         return np.array(image.convert("RGB"))
-
-
-# Where AFLW2000-3D's landmark arrays (3DDFA's test lists) may lie; they are research-only and so not in the repository.
-REAL_FOLDERS = ("data/raw/AFLW2000-3D-landmarks", "../shared/aflw2000-landmarks")
-LANDMARKS_FILE, YAW_FILE = "AFLW2000-3D.pts68.npy", "AFLW2000-3D.pose.npy"
-
-
-def real_folder() -> Path | None:
-    """The folder of AFLW2000-3D's landmark arrays, if it is there."""
-    folders = [resolve(name) for name in REAL_FOLDERS]
-    return next((folder.resolve() for folder in folders if (folder / LANDMARKS_FILE).is_file()), None)
-
-
-def real_landmarks(folder: Path) -> np.ndarray:
-    """AFLW2000-3D's landmarks (2000, 68, 3), y up."""
-    return np.load(folder / LANDMARKS_FILE).transpose(0, 2, 1) * [1.0, -1.0, 1.0]

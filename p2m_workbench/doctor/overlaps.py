@@ -19,7 +19,7 @@ import numpy as np
 
 from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, MASK_SUFFIX, read_image
 from p2m_core.errors import InputError
-from p2m_core.parallel import map_jobs
+from p2m_synth.parallel import map_jobs
 
 HASH_SIDE, THUMB_SIDE = 8, 32
 BITS_APART = 10  # of 64; two unrelated photos differ in 32 on average

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from p2m_core.data.aflw2000 import LANDMARKS_FILE, real_folder
 from p2m_core.errors import InputError
+from p2m_synth.statistics import LANDMARKS_FILE, real_folder
 
 REANNOTATED_FILE = "AFLW2000-3D-Reannotated.pts68.npy"
 SAME_PX = 0.01

@@ -20,7 +20,7 @@ from p2m_core.files import write_text
 from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.network.weights import weights_path
-from p2m_core.parallel import map_jobs
+from p2m_synth.parallel import map_jobs
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.export import POSE_FIELDS, save_prediction
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes

@@ -23,7 +23,7 @@ from p2m_core.data.packed_store import REMAKE
 from p2m_core.data.splits import SPLITS
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, read_npz, sha256, write_json
-from p2m_core.parallel import map_jobs
+from p2m_synth.parallel import map_jobs
 
 JPEG_QUALITY = 95  # of the stored crops, 1 to 100; raise the versions of the stores when it changes
 PART_SIZE = 100  # samples that are written, and after a stop kept, together

@@ -39,7 +39,7 @@ from p2m_core.config.paths import BUNDLED, project_root, resolve, run_folder, sh
 from p2m_core.config.settings import Config, SweepConfig
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, sha256, write_json
-from p2m_core.signals import stop_on_sigterm
+from p2m_synth.signals import stop_on_sigterm
 from p2m_workbench.provenance import data_hashes, provenance
 from p2m_workbench.runs.notebooks import COMMON, find_notebooks, plan_parameters, read_report
 

@@ -31,8 +31,8 @@ from p2m_core.config.paths import project_root, run_folder, shown
 from p2m_core.config.settings import Config, SweepConfig
 from p2m_core.errors import InputError
 from p2m_core.files import write_text
-from p2m_core.parallel import THREADS, map_jobs
-from p2m_core.signals import PARENT, StopSignals
+from p2m_synth.parallel import THREADS, map_jobs
+from p2m_synth.signals import PARENT, StopSignals
 from p2m_workbench.runs.compare import headline, read_metrics
 from p2m_workbench.runs.notebooks import find_notebooks, read_parameters
 from p2m_workbench.runs.pipeline import LOCK_NAME, NotebookError, exclusive, is_finished, read_history, run_notebooks

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p2m_core.config.settings import Config
 from p2m_core.errors import InputError, Preempted
-from p2m_core.signals import SIGNALS
+from p2m_synth.signals import SIGNALS
 
 LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # held by rank 0, and by `launch`
 MAX_RESTARTS = 3  # of all processes, after one of them died

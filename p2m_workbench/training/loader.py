@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from p2m_core.signals import SIGNALS
+from p2m_synth.signals import SIGNALS
 
 
 class EpochSampler(Sampler):

@@ -32,8 +32,8 @@ from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
 from p2m_core.network.precision import autocast_type, choose_device
 from p2m_core.network.weights import initialise, save_weights
-from p2m_core.signals import StopSignals
 from p2m_core.targets import Truth
+from p2m_synth.signals import StopSignals
 from p2m_workbench.drawing.mesh_images import fit, save_picture
 from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance

@@ -16,7 +16,7 @@ from PIL import Image
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import ModelConfig
-from p2m_core.data.aflw2000 import find_samples, read_attributes, read_image, read_sample
+from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.face_store import FaceStore
 from p2m_core.data.folder import SHAPE_SUFFIXES, read_camera, read_shape
 from p2m_core.data.shapenet import read_view
@@ -27,6 +27,7 @@ from p2m_core.morphable.formats import load_face_model, save_face_model
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import read_weights, save_weights
 from p2m_core.safe_pickle import load_arrays
+from p2m_synth.sample_files import read_attributes
 from p2m_workbench.interop.face_models import convert_face_model
 from p2m_workbench.preprocessing import preprocess
 

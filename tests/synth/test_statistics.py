@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import SET_COUNT
 
-from p2m_core.data.aflw2000 import LANDMARKS_FILE, YAW_FILE
 from p2m_synth import statistics
+from p2m_synth.statistics import LANDMARKS_FILE, YAW_FILE
 
 
 @pytest.fixture(scope="module")

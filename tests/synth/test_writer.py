@@ -18,7 +18,7 @@ from p2m_core.config.settings import SynthConfig
 from p2m_core.data import aflw2000
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import model_to_image
-from p2m_synth import writer
+from p2m_synth import sample_files, writer
 from p2m_synth.hair.style import CUTS
 from p2m_synth.head import expression
 from p2m_synth.occluders.things import KINDS
@@ -304,7 +304,7 @@ def test_attributes_have_a_row_a_sample(wide_set, wide_samples, table):
         assert [int(k) for k in row["hidden"].split()] == np.flatnonzero(sample.hidden).tolist()
         mask = mask_of(wide_set, sample.name)
         assert float(row["visible"]) == pytest.approx((mask == 255).sum() / (mask > 0).sum(), abs=6e-4)
-        told = aflw2000.read_attributes(wide_set / "00000" / f"{sample.name}.mat")
+        told = sample_files.read_attributes(wide_set / "00000" / f"{sample.name}.mat")
         assert {name: "" if value is None else str(value) for name, value in told.items()} == row
 
 

@@ -98,15 +98,15 @@ def test_attributes_lie_in_the_mat(tmp_path):
     shape, expression, landmarks_px = truth()
     args = (photo(), 95, POSE, shape, expression, landmarks_px, np.zeros(4))
     path = sample_files.write_sample(tmp_path, "a", *args, attributes=told)
-    assert aflw2000.read_attributes(path) == told
-    assert list(aflw2000.read_attributes(path)) == list(told)
+    assert sample_files.read_attributes(path) == told
+    assert list(sample_files.read_attributes(path)) == list(told)
     np.testing.assert_array_equal(aflw2000.read_sample(path).shape, shape)
     change(path, attributes_json=np.frombuffer(b'{"age": ', np.uint8))
     with pytest.raises(InputError, match=r"a\.mat: attributes_json: is no JSON \(remove the sample"):
-        aflw2000.read_attributes(path)
+        sample_files.read_attributes(path)
     change(path, attributes_json=None)
     with pytest.raises(InputError, match=r"a\.mat: attributes_json: is missing"):
-        aflw2000.read_attributes(path)
+        sample_files.read_attributes(path)
 
 
 def test_the_mat_is_written_last(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from children import TinyEncoder, assert_same_weights, group_norm, metrics, weig
 from p2m_core.config.settings import TrainConfig
 from p2m_core.network.precision import autocast_type, choose_device, has_bf16
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
-from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, split, train
+from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, split_batch, train
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_accumulation_holds_one_pass_at_a_time(settings):
 def test_a_batch_is_split_without_loss():
     batch = {"a": torch.arange(6), "b": torch.rand(6, 2)}
     for name, tensor in batch.items():
-        assert torch.equal(torch.cat([part[name] for part in split(batch, 3)]), tensor)
+        assert torch.equal(torch.cat([part[name] for part in split_batch(batch, 3)]), tensor)
 
 
 @pytest.mark.parametrize(

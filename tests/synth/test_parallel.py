@@ -10,11 +10,11 @@ from itertools import count, repeat
 import psutil
 import pytest
 
-from p2m_core import parallel
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.errors import InputError
-from p2m_core.parallel import map_jobs, one_thread_each
-from p2m_core.signals import stop_on_sigterm
+from p2m_synth import parallel
+from p2m_synth.parallel import map_jobs, one_thread_each
+from p2m_synth.signals import stop_on_sigterm
 
 
 def fail_at_three(value):
@@ -127,7 +127,7 @@ def test_endless_jobs_are_taken_a_few_ahead(workers):
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from p2m_core.parallel import map_jobs
+from p2m_synth.parallel import map_jobs
 
 def tell(_):
     Path(sys.argv[1], f"pid{os.getpid()}").touch()
@@ -154,7 +154,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from p2m_core.signals import stop_on_sigterm, stop_with_parent
+from p2m_synth.signals import stop_on_sigterm, stop_with_parent
 
 try:
     with stop_on_sigterm():

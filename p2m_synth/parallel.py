@@ -23,7 +23,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from p2m_core.errors import InputError
-from p2m_core.signals import raise_interrupt
+from p2m_synth.signals import raise_interrupt
 
 JOBS_AHEAD = 4  # jobs submitted per worker: enough to keep it busy, few enough that a million jobs need no memory
 CONNECT_S = 5
