@@ -51,7 +51,7 @@ def main() -> None:
     options.add_argument("--tiny", action="store_true", help="one small picture, for the tests")
     tiny = options.parse_args().tiny
     size_px, rounds = (64, 1) if tiny else (512, 15)
-    template, _ = face_template(load_head_model().face_model(), 2 if tiny else 6, 4)
+    template, _ = face_template(load_head_model().face_model(), "semi_sphere", 2 if tiny else 6, 4)
     faces, vertices_px = template.faces[-1], to_world(template.vertices)
     error = np.abs(vertex_normals(template.vertices, faces)[:, 0])
     colors = error_colors(error, 1.0)

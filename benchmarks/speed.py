@@ -77,7 +77,9 @@ def training_step(
 
 def training(rounds: int, batch: int) -> None:
     config = load_config("face-lite")
-    template, _ = face_template(load_head_model().face_model(), config.template.rings, config.template.levels)
+    template, _ = face_template(
+        load_head_model().face_model(), config.template.kind, config.template.rings, config.template.levels
+    )
     every = {"chamfer": 1.0, "chamfer_levels": (0.0, 0.0, 0.0, 1.0), "points": 2000, "normal": 1e-3, "edge": 0.1}
     every |= {"laplace": 0.2, "move": 0.03, "shape": 0.0, "correspondence": 0.0}
     losses = {

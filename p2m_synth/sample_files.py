@@ -14,7 +14,8 @@ from PIL import Image
 from p2m_core.data.aflw2000 import MASK_SUFFIX
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path
-from p2m_core.morphable.formats import read_mat, write_mat
+from p2m_core.morphable.formats import read_mat
+from p2m_synth.mat_files import write_mat
 
 _INVISIBLE = -1
 

@@ -72,7 +72,8 @@ def registered(face_model):
     """The template of 6 rings and 4 levels on the mean face, and the map that lays it on any face."""
     from p2m_core.morphable.registration import face_template
 
-    return face_template(face_model, 6, 4)
+    template, truth = face_template(face_model, "semi_sphere", 6, 4)
+    return template, truth.operator
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +81,7 @@ def small_template(face_model):
     """A template of 19, 61 and 217 vertices on the mean face."""
     from p2m_core.morphable.registration import face_template
 
-    return face_template(face_model, 2, 3)[0]
+    return face_template(face_model, "semi_sphere", 2, 3)[0]
 
 
 SET_COUNT, SET_PX, SET_SEED = 24, 96, 3

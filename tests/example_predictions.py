@@ -13,8 +13,8 @@ import scipy.sparse as sp
 
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.mesh import mesh_edges
-from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
+from p2m_synth.mat_files import save_face_model
 from p2m_workbench.face_prediction import FacePrediction
 
 

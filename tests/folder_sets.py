@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from p2m_core.geometry.camera import rotation_from_angles
-from p2m_core.geometry.rasterizer import draw_mesh
+from p2m_synth.render.shaded_mesh import draw_mesh
 
 SIZE, PAPER = 120, (30, 150, 70)
 FOCAL, CENTRE = (150.0, 140.0), (58.0, 63.0)

@@ -106,10 +106,11 @@ class DataConfig(Section):
 class TemplateConfig(Section):
     """The mesh that the network deforms. Each level has the triangles of the level before, each divided into four."""
 
-    kind: Literal["semi_sphere", "ellipsoid"] = "semi_sphere"
-    """"semi_sphere", a hexagonal cap registered on the face model, for faces; or "ellipsoid", for objects."""
+    kind: Literal["semi_sphere", "face", "ellipsoid"] = "semi_sphere"
+    """For faces "semi_sphere", a regular cap laid on the face model, or "face", whose edges follow lids and lips, with
+    eyes and a mouth that opens (no weights come with it yet); for objects "ellipsoid"."""
     rings: Count = 6
-    """Rings of triangles of the cap at level 1."""
+    """Rings of triangles of the semi-sphere at level 1."""
     levels: Count = 4
     """Number of levels; model.hidden and model.blocks have an entry for each."""
     file: str | None = None
@@ -457,10 +458,14 @@ class Config(Section):
         if self.loss.reconst and not self.model.decoder:
             refuse("loss.reconst", "is above 0, but nothing draws", "set model.decoder=true")
         if self.data.kind == "faces":
-            if self.template.kind != "semi_sphere" or self.template.file:
+            if self.template.kind == "ellipsoid" or self.template.file:
                 field = "template.file" if self.template.file else "template.kind"
-                problem = "faces are registered on the semi-sphere, which gives its vertices their meaning"
-                refuse(field, problem, "leave template.kind and template.file as they are, or set data.kind")
+                problem = (
+                    "faces want a template that is registered on a face model, which gives its vertices their meaning"
+                )
+                refuse(
+                    field, problem, "set template.kind to semi_sphere or face and leave template.file, or set data.kind"
+                )
         else:
             self._check_clouds()
         if self.template.file is None:  # else the file says how many levels there are

@@ -30,7 +30,7 @@ from p2m_core.geometry.crop import (
     ndc_to_px,
 )
 from p2m_core.metrics import nme68_2d
-from p2m_core.morphable.model import LinearPoints
+from p2m_core.morphable.model import LinearPoints, onto_eyeballs
 from p2m_core.targets import Truth
 
 LISTED_SAMPLES = 20
@@ -50,7 +50,10 @@ class FaceStore(PackedStore):
 
     def __init__(self, folder: str | Path):
         super().__init__(folder)
-        self.points = LinearPoints(*(self.arrays[name] for name in ("mean", "shape_basis", "expression_basis")))
+        mean, *bases = (self.arrays[name] for name in ("mean", "shape_basis", "expression_basis"))
+        with_eyeballs = len(mean) > self.template.counts[-1]
+        eyes = tuple(self.template.within(name) for name in ("right eye", "left eye")) if with_eyeballs else ()
+        self.points = LinearPoints(mean, *bases, eyes=eyes)
 
     def facts(self) -> list[str]:
         """Lines of the summary on the face model, and on how well it gives the landmarks of the files."""
@@ -188,10 +191,15 @@ class TruthDecoder(nn.Module):
         basis = np.concatenate([points.shape_basis, points.expression_basis], 2).reshape(len(self.mean), -1)
         self.register_buffer("basis", torch.from_numpy(np.ascontiguousarray(basis.T)))
         self.register_buffer("mirror", torch.from_numpy(store.template.mirror))
+        for k, idx in enumerate(points.eyes):
+            self.register_buffer(f"eye{k}", torch.from_numpy(idx))
+        self.eyes = len(points.eyes)
 
     def forward(self, batch: dict[str, torch.Tensor]) -> Truth:
         coefficients = torch.cat([batch["shape"], batch["expression"]], 1)
         vertices = torch.addmm(self.mean, coefficients, self.basis).view(len(coefficients), -1, 3)
+        if self.eyes:
+            vertices = onto_eyeballs(vertices, [self.get_buffer(f"eye{k}") for k in range(self.eyes)])
         vertices = (vertices @ batch["linear"].transpose(1, 2)).add_(batch["shift"][:, None])
         vertices[..., 2] -= vertices[..., 2].mean(1, keepdim=True)
         flip = batch["flip"]

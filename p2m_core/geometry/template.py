@@ -1,4 +1,4 @@
-"""The mesh that is deformed: a semi-sphere or an ellipsoid in levels, each the midpoint subdivision of the one before.
+"""The mesh that is deformed, in levels, each the midpoint subdivision of the one before.
 
 Level k's vertices are the first n_k vertices of level k + 1, so one index set serves all levels:
 
@@ -15,16 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Float32, Int, Int64, Num
-from scipy.sparse.csgraph import connected_components
 
 from p2m_core.geometry.mesh import (
     adjacency_matrix,
-    boundary_loops,
     find_mirror,
     mesh_edges,
     rescaled_laplacian,
@@ -32,6 +29,7 @@ from p2m_core.geometry.mesh import (
     subdivided_faces,
 )
 
+GROUPS = ("skin", "right eye", "left eye", "mouth")  # of triangles: between the lids, between the lips, all others
 ELLIPSOID_M = (0.28, 0.2, 0.2)  # half axes, near those of Pixel2Mesh's
 
 
@@ -44,6 +42,7 @@ class Template:
     landmark_faces (68, 3) vertex indices of the triangle that carries each landmark, finest level
     landmark_bary  (68, 3) its weights; both empty (0, 3) where the template is not registered on a face
     mirror         (V,) the vertex that the mirror image of each falls on; empty where there is no symmetry
+    coarse_groups  (F_1,) index into GROUPS of each triangle of level 1; None: all are skin
 
     >>> template = Template.from_mesh(np.eye(3), np.array([[0, 1, 2]]), levels=3)
     >>> template.counts
@@ -58,6 +57,18 @@ class Template:
     landmark_faces: Int64[np.ndarray, "landmarks 3"]
     landmark_bary: Float[np.ndarray, "landmarks 3"]
     mirror: Int64[np.ndarray, "_"]
+    coarse_groups: Int64[np.ndarray, "_"] | None = None
+
+    @cached_property
+    def groups(self) -> tuple[Int64[np.ndarray, "_"], ...]:
+        """Index into GROUPS of each triangle, (F_k,) a level."""
+        first = np.zeros(len(self.faces[0]), np.int64) if self.coarse_groups is None else self.coarse_groups
+        return tuple(np.tile(first, 4**k) for k in range(len(self.faces)))
+
+    def within(self, group: str) -> Int64[np.ndarray, "_"]:
+        """The vertices of the finest level that only triangles of a group have."""
+        own = self.groups[-1] == GROUPS.index(group)
+        return np.setdiff1d(self.faces[-1][own], self.faces[-1][~own])
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -94,6 +105,8 @@ class Template:
         """All that a checkpoint must hold to rebuild the template with `from_arrays`."""
         content = {"vertices": self.vertices, "mirror": self.mirror, "faces0": self.faces[0]}
         content |= {f"unpool{k}": pairs for k, pairs in enumerate(self.unpool)}
+        if self.coarse_groups is not None:
+            content["groups0"] = self.coarse_groups
         return content | {"landmark_faces": self.landmark_faces, "landmark_bary": self.landmark_bary}
 
     @staticmethod
@@ -107,6 +120,7 @@ class Template:
             landmark_faces=content["landmark_faces"],
             landmark_bary=content["landmark_bary"],
             mirror=content["mirror"],
+            coarse_groups=content.get("groups0"),
         )
 
     @staticmethod
@@ -128,46 +142,6 @@ class Template:
         levels, mirror = subdivided_faces(faces, unpool, len(vertices)), find_mirror(vertices)
         return Template(vertices.astype(np.float32), levels, tuple(unpool), none.astype(int), none, mirror)
 
-    def report(self) -> list[dict[str, Any]]:
-        """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
-        rows = []
-        for faces, edges, n in zip(self.faces, self.edges, self.counts, strict=True):
-            directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-            uses = np.unique(np.sort(directed, 1), axis=0, return_counts=True)[1]
-            length = np.linalg.norm(np.diff(self.vertices[edges], axis=1)[:, 0], axis=1)
-            rows.append(
-                {
-                    "vertices": n,
-                    "edges": len(edges),
-                    "faces": len(faces),
-                    "manifold": bool(uses.max() <= 2),
-                    "winding consistent": len(np.unique(directed, axis=0)) == len(directed),
-                    "components": int(connected_components(adjacency_matrix(edges, n), directed=False)[0]),
-                    "boundary loops": sorted(len(loop) for loop in boundary_loops(faces)),
-                    "mirror symmetric": len(self.mirror) > 0,
-                    "edge length max/median": round(float(length.max() / np.median(length)), 2),
-                }
-            )
-        return rows
-
-
-# --- the semi-sphere ------------------------------------------------------------------------------
-
-
-def hexagonal_disc(rings: int) -> tuple[Float[np.ndarray, "v 2"], Int[np.ndarray, "f 3"]]:
-    """A triangulated disc of radius 1: 1 + 3 r (r + 1) points in r rings, 6 r^2 faces counter-clockwise."""
-    cells = [(q, r) for q in range(-rings, rings + 1) for r in range(-rings, rings + 1) if abs(q + r) <= rings]
-    number = {cell: k for k, cell in enumerate(cells)}
-    q, r = np.array(cells).T
-    ring = np.max([abs(q), abs(r), abs(q + r)], 0)
-    angle = np.arctan2(r * np.sqrt(0.75), q + r / 2)
-    faces = []
-    for (i, j), a in number.items():
-        for b, c in (((i + 1, j), (i, j + 1)), ((i + 1, j - 1), (i + 1, j))):
-            if b in number and c in number:
-                faces.append((a, number[b], number[c]))
-    return np.stack([np.cos(angle), np.sin(angle)], 1) * (ring / rings)[:, None], np.array(faces)
-
 
 def ellipsoid(levels: int) -> Template:
     """A closed template for objects: an icosphere of 162 vertices and its subdivisions, half axes in metres."""
@@ -175,9 +149,3 @@ def ellipsoid(levels: int) -> Template:
 
     sphere = trimesh.creation.icosphere(subdivisions=2)
     return Template.from_mesh(np.asarray(sphere.vertices) * ELLIPSOID_M, np.asarray(sphere.faces), levels)
-
-
-def semi_sphere(rings: int, levels: int) -> Template:
-    """The left-right symmetric template of faces, a disc in the unit circle, z = 0, until morphable/registration.py."""
-    points, faces = hexagonal_disc(rings)
-    return Template.from_mesh(np.concatenate([points, np.zeros((len(points), 1))], 1), faces, levels)

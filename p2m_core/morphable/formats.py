@@ -30,7 +30,7 @@ import scipy.io
 
 from p2m_core import zip_files
 from p2m_core.errors import InputError
-from p2m_core.files import read_npz, write_bytes
+from p2m_core.files import read_npz
 from p2m_core.morphable.model import FaceModel
 from p2m_core.safe_pickle import load_arrays
 
@@ -40,7 +40,7 @@ KNOWN_FILES = (SHAPE_FILE, FACE3D_FILE, "bfm_noneck_v3.pkl", "bfm_noneck_v3_slim
 _SHAPE_FIELDS = ("mu_shape", "w", "sigma", "tri", "keypoints")
 _EXPRESSION_FIELDS = ("mu_exp", "w_exp", "sigma_exp")
 _FACE3D_FIELDS = ("shapeMU", "shapePC", "shapeEV", "expMU", "expPC", "expEV", "tri", "kpt_ind")
-_NPZ_FIELDS = tuple(field.name for field in dataclasses.fields(FaceModel) if field.name != "name")
+_NPZ_FIELDS = tuple(field.name for field in dataclasses.fields(FaceModel) if not field.kw_only and field.name != "name")
 _POSE_NUMBERS, _SHAPE_NUMBERS = 12, 40  # of the 62 in 3DDFA_V2's file of standard deviations
 _REMEDY = "put the original Model_Shape.mat and Model_Exp.mat there, or let `p2m synth` make the project's own"
 _ORIGINAL = "take the original file again"
@@ -76,15 +76,6 @@ def read_mat(
             raise InputError(path, field, "is missing", remedy)
     wanted = [field for field in (*fields, *optional) if field in content]
     return {field: _real(path, field, content[field], remedy) for field in wanted}
-
-
-def write_mat(path: str | Path, content: dict[str, np.ndarray]) -> None:
-    """Write a MATLAB file, compressed, whole or not at all; equal content gives equal bytes."""
-    stream = io.BytesIO()
-    scipy.io.savemat(stream, content, do_compression=True)  # type: ignore[arg-type]  # the stubs want names
-    # The first 116 bytes are free text, in which scipy puts the time of day.
-    header = b"MATLAB 5.0 MAT-file, written by p2m_core".ljust(116)
-    write_bytes(path, header + stream.getvalue()[116:])
 
 
 def find_face_model(folder: str | Path) -> Path | None:
@@ -262,29 +253,6 @@ def _assemble(
         triangles=_outwards(vertices, corners),
         landmark_idx=landmarks,
         name=name,
-    )
-
-
-def save_face_model(folder: str | Path, model: FaceModel) -> None:
-    """Write a model as Model_Shape.mat and Model_Exp.mat, each whole or not at all; Model_Shape.mat is the last."""
-    folder = Path(folder)
-    write_mat(
-        folder / EXPRESSION_FILE,
-        {
-            "mu_exp": np.zeros((model.mean.size, 1), np.float32),  # it is in mu_shape
-            "w_exp": model.expression_basis.reshape(model.mean.size, -1),
-            "sigma_exp": model.expression_sigma.reshape(-1, 1),
-        },
-    )
-    write_mat(
-        folder / SHAPE_FILE,
-        {
-            "mu_shape": model.mean.reshape(-1, 1),
-            "w": model.shape_basis.reshape(model.mean.size, -1),
-            "sigma": model.shape_sigma.reshape(-1, 1),
-            "tri": (model.triangles.T + 1).astype(np.float64),
-            "keypoints": (model.landmark_idx[None] + 1).astype(np.float64),
-        },
     )
 
 

@@ -1,132 +1,67 @@
-"""The semi-sphere laid on a face model: every template vertex gets a true place in every face."""
+"""The template laid on a face model: every template vertex gets a true place in every face.
+
+Two kinds: "face", whose edges follow lids and lips (`feature_template`), and "semi_sphere", a regular disc.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
-import trimesh
-from jaxtyping import Float, Int
-from scipy.ndimage import gaussian_filter1d, minimum_filter1d
-from scipy.sparse.csgraph import connected_components
+from jaxtyping import Float, Int, Num
 
-from p2m_core.errors import InputError
-from p2m_core.geometry.mesh import adjacency_matrix, boundary_loops, mesh_edges
-from p2m_core.geometry.rays import cast_rays
-from p2m_core.geometry.template import Template, semi_sphere
-from p2m_core.morphable.model import FaceModel
+from p2m_core.geometry.template import Template
+from p2m_core.morphable.feature_template import feature_template
+from p2m_core.morphable.model import FaceModel, LinearPoints, onto_eyeballs
+from p2m_core.morphable.semi_sphere import register, semi_sphere
 
-VERSION = 2  # raise it when the same model gives another template, so that stores are made anew
-RIM_INSET = 0.99  # of the polar angle at which the face ends
-LEAST_SLOPE = 0.12  # cosine between a triangle's normal and the ray that meets it
+VERSION = 3  # raise it when the same model gives another template, so that stores are made anew
 
 
-def inner_point(model: FaceModel) -> Float[np.ndarray, "3"]:
-    """A point inside the mean head, at the nose's height and between the ears."""
-    landmarks = model.mean[model.landmark_idx].astype(np.float64)
-    return np.array([0, landmarks[27:36, 1].mean(), landmarks[[0, 16], 2].mean()])
+@dataclass(frozen=True, eq=False)
+class FaceTruth:
+    """Where a template's vertices lie in any face of a model.
 
-
-def facing_outwards(
-    vertices: Float[np.ndarray, "v 3"], triangles: Int[np.ndarray, "f 3"], centre: Float[np.ndarray, "3"]
-) -> Int[np.ndarray, "kept 3"]:
-    """The triangles of the largest part of a mesh that faces away from a centre inside it.
-
-    Left out are the insides of lids, lips and nostrils, which a ray from the centre meets besides the skin.
+    operator  (T, V) sparse, each vertex as a weighted mean of the model's; with `eyes` (T + 4, V), the last four rows
+              being centre and front of the right and of the left eyeball
+    eyes      empty, or of each eye the indices of the vertices that lie on its eyeball
     """
-    corners = vertices[triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    outwards = corners.mean(1) - centre
-    slope = (normals * outwards).sum(1) / (np.linalg.norm(normals, axis=1) * np.linalg.norm(outwards, axis=1) + 1e-12)
-    triangles = triangles[slope > LEAST_SLOPE]
-    part = connected_components(adjacency_matrix(mesh_edges(triangles), len(vertices)), directed=False)[1][
-        triangles[:, 0]
-    ]
-    return triangles[part == np.bincount(part).argmax()]
 
+    operator: sp.csr_matrix
+    eyes: tuple[Int[np.ndarray, "_"], ...] = ()
 
-def _capped(triangles: np.ndarray, count: int) -> tuple[sp.csr_matrix, np.ndarray]:
-    """A face (F, 3) over `count` vertices with all holes closed: map (V + holes, V), triangles."""
-    rows, parts = [sp.csr_matrix(sp.identity(count))], [triangles]
-    for k, loop in enumerate(boundary_loops(triangles)[1:]):
-        shares = (np.full(len(loop), 1 / len(loop)), (np.zeros(len(loop), int), loop))
-        rows.append(sp.csr_matrix(shares, shape=(1, count)))
-        parts.append(np.stack([np.roll(loop, -1), loop, np.full(len(loop), count + k)], 1))
-    return sp.vstack(rows).tocsr(), np.concatenate(parts)
+    def __call__(self, vertices: Num[np.ndarray, "v 3"]) -> Float[np.ndarray, "t 3"]:
+        """The template's vertices in the face with these vertices of the model."""
+        points = self.operator @ np.asarray(vertices, np.float64)
+        return onto_eyeballs(points, self.eyes) if self.eyes else points
 
-
-def _rim_angle(directions: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
-    """Polar angle at which the face ends at each azimuth (N,), from directions (B, 3) to its outer boundary."""
-    around = np.arctan2(directions[:, 1], directions[:, 0])
-    polar = np.arccos(directions[:, 2] / np.linalg.norm(directions, axis=1))
-    grid = np.linspace(-np.pi, np.pi, 720, endpoint=False)
-    apart = abs((grid[:, None] - around + np.pi) % (2 * np.pi) - np.pi)
-    limit = np.where(apart < 0.06, polar, np.inf).min(1)
-    known = np.isfinite(limit)
-    limit = np.interp(grid, grid[known], limit[known], period=2 * np.pi)
-    mirrored = np.interp((np.pi - grid + np.pi) % (2 * np.pi) - np.pi, grid, limit, period=2 * np.pi)
-    # Eroded before it is smoothed, so that the smooth rim stays inside the jagged one.
-    limit = minimum_filter1d(np.minimum(limit, mirrored), 13, mode="wrap")
-    limit = gaussian_filter1d(limit, 5, mode="wrap") * RIM_INSET
-    return np.interp(azimuth, grid, limit, period=2 * np.pi)
-
-
-def register(disc: Template, model: FaceModel) -> tuple[Template, sp.csr_matrix]:
-    """Lay a semi-sphere on a face model's mean.
-
-    From a centre inside the head, the ray through each vertex of the cap meets the mean face, with eyes, nostrils and
-    mouth closed; the cap is scaled at each azimuth so that its rim lies just inside the face's.
-
-    Args:    disc: of `semi_sphere`.
-    Returns: the template, its vertices on the mean face; and the map (V, model's vertices) to each
-             vertex's true place in any face of the model.
-    Raises:  InputError if a ray misses the face.
-    """
-    mean, centre = model.mean.astype(np.float64), inner_point(model)
-    x, y, _ = disc.vertices.astype(np.float64).T
-    around = np.arctan2(y, x)
-    outside = facing_outwards(mean, model.triangles, centre)
-    polar = np.hypot(x, y) * _rim_angle(mean[boundary_loops(outside)[0]] - centre, around)
-    to_capped, triangles = _capped(outside, len(mean))
-    directions = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], 1)
-    hit, weights = cast_rays(centre, directions, to_capped @ mean, triangles, last=True)
-    if (hit < 0).any():
-        problem = f"{(hit < 0).sum()} of {len(hit)} template vertices miss the mean face"
-        raise InputError(model.name, "mean", problem, "check that the mean faces +z, with y up")
-    rows = np.repeat(np.arange(len(hit)), 3)
-    operator = sp.csr_matrix((weights.ravel(), (rows, triangles[hit].ravel())), shape=(len(hit), to_capped.shape[0]))
-    operator = (operator @ to_capped).tocsr()
-    vertices = operator @ mean
-    carrier, bary = nearest_points(vertices, disc.faces[-1], mean[model.landmark_idx])
-    template = Template(
-        vertices.astype(np.float32), disc.faces, disc.unpool, disc.faces[-1][carrier], bary, disc.mirror
-    )
-    return template, operator
-
-
-def nearest_points(
-    vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], points: Float[np.ndarray, "p 3"]
-) -> tuple[Int[np.ndarray, "p"], Float[np.ndarray, "p 3"]]:
-    """The nearest point of a mesh to each of `points`: its triangle, and its barycentric weights there."""
-    corners = vertices[faces]
-    triangle, weights = [], []
-    for point in points:
-        closest = trimesh.triangles.closest_point(corners, np.broadcast_to(point, (len(faces), 3)))
-        best = int(((closest - point) ** 2).sum(1).argmin())
-        triangle.append(best)
-        weights.append(trimesh.triangles.points_to_barycentric(corners[[best]], closest[[best]])[0])
-    return np.array(triangle), np.array(weights)
+    def points(self, model: FaceModel) -> LinearPoints:
+        """The template's vertices as a function of the model's coefficients."""
+        return replace(model.sampled(self.operator), eyes=self.eyes)
 
 
 @cache
-def face_template(model: FaceModel, rings: int = 6, levels: int = 4) -> tuple[Template, sp.csr_matrix]:
-    """The template of faces, a semi-sphere registered on a face model: template and map, see `register`.
+def face_template(
+    model: FaceModel, kind: Literal["face", "semi_sphere"] = "face", rings: int = 6, levels: int = 4
+) -> tuple[Template, FaceTruth]:
+    """The template of faces registered on a face model, its vertices on the mean face; and its place in all others.
 
-    >>> template, operator = face_template(face_model, rings=2, levels=2)  # any FaceModel
-    >>> template.counts, operator.shape == (61, len(face_model.mean))
-    ((19, 61), True)
-    >>> face_model.sampled(operator).vertices(np.zeros(0), np.zeros(0)).shape  # the template's place in the mean face
-    (61, 3)
+    Args: rings: of the semi-sphere.
+
+    >>> template, truth = face_template(face_model, "semi_sphere", rings=2, levels=2)  # any FaceModel
+    >>> template.counts, truth(face_model.mean).shape
+    ((19, 61), (61, 3))
     """
-    return register(semi_sphere(rings, levels), model)
+    if kind == "semi_sphere":
+        template, operator = register(semi_sphere(rings, levels), model)
+        return template, FaceTruth(operator)
+    template, operator = feature_template(model, levels)
+    if model.eyeball_map is None:
+        return template, FaceTruth(operator)
+    truth = FaceTruth(
+        sp.vstack([operator, model.eyeball_map]).tocsr(), (template.within("right eye"), template.within("left eye"))
+    )
+    return replace(template, vertices=truth(model.mean).astype(np.float32)), truth

@@ -20,15 +20,16 @@ from p2m_core.config.paths import resolve
 from p2m_core.files import atomic_path
 from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_core.geometry.similarity import umeyama
-from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
 from p2m_synth.head.asset import PARTS, catmull_clark, load_asset, quad_components, quads_to_triangles
 from p2m_synth.head.expression import draw_expression, unit_basis
 from p2m_synth.head.identity import Identity, draw_identity, target_basis, target_weights
+from p2m_synth.mat_files import save_face_model
 from p2m_synth.scene.elements import float32
 
 VERSION = 3  # raise it with any change below, so that caches are built anew
 N_PEOPLE, N_SHAPE, N_EXPRESSION = 1500, 199, 29
+EYE_REACH = 2.0  # how far around an eyeball the face tells where it is, in its radii
 UM_PER_DM = 1e5  # the Basel model counts micrometres
 
 # The 68 landmarks on the mean head, dm: midline, and the subject's right half, mirrored for the left.
@@ -109,7 +110,38 @@ class HeadModel:
             triangles=self.face_triangles,
             landmark_idx=self.landmark_idx,
             name="synthetic",
+            eyeball_map=self.eyeball_map(),
         )
+
+    def eyeball_map(self) -> sp.csr_matrix:
+        """Centre and front of the right and of the left eyeball as sums of the face's vertices around it, (4, V).
+
+        They are fitted to what the eyeballs of the head do in all directions of the model: a sphere is laid through an
+        eyeball of the mean head, and its centre and front move as the eyeball does.
+        """
+        asset, rows = load_asset(), []
+        scaled = np.concatenate([self.shape_basis * self.shape_sigma, self.expression_basis * self.expression_sigma], 1)
+        motion = np.concatenate([self.mean[..., None], scaled.reshape(len(self.mean), 3, -1)], 2).astype(np.float64)
+        on_face = (self.face_map @ motion.reshape(len(motion), -1)).reshape(-1, *motion.shape[1:])
+        for part in ("right_eye", "left_eye"):
+            idx = np.unique(asset["quads"][asset["part"] == PARTS.index(part)])
+            eyeball = self.mean[idx].astype(np.float64)
+            x = np.linalg.lstsq(np.c_[2 * eyeball, np.ones(len(idx))], (eyeball**2).sum(1))[0]
+            centre, radius = x[:3], np.sqrt(x[3] + x[:3] @ x[:3])
+            near = cKDTree(on_face[..., 0]).query_ball_point(centre, EYE_REACH * radius, return_sorted=True)
+            for point in (centre, centre + [0, 0, radius]):
+                weights = affine_weights(eyeball, point)
+                goal = np.einsum("n,nck->ck", weights, motion[idx])
+                row = np.zeros(len(on_face))
+                row[near] = affine_weights(on_face[near].reshape(len(near), -1), goal.ravel())
+                rows.append(row)
+        return sp.csr_matrix(np.stack(rows))
+
+
+def affine_weights(points: np.ndarray, goal: np.ndarray) -> np.ndarray:
+    """The weights (N,) of sum 1 with which points (N, D) come nearest to a goal (D,), the smallest ones of these."""
+    ones = np.full((1, len(points)), abs(points).max())
+    return np.linalg.lstsq(np.concatenate([points.T, ones]), np.append(goal, ones[0, 0]), rcond=1e-6)[0]
 
 
 def mean_dm() -> np.ndarray:

@@ -29,10 +29,10 @@ from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, write_bytes, write_text
 from p2m_core.geometry.camera import perspective_to_px
-from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_synth.objects.sdf_shapes import CATEGORIES, Field, Solid
 from p2m_synth.parallel import map_jobs
 from p2m_synth.recipe import keep_recipe
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.scene.isosurface import surface_nets
 
 VERSION = 1  # raise it when the same recipe gives other files

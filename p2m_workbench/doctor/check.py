@@ -16,10 +16,11 @@ from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, find_samples, origi
 from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import apply_affine, box_of, crop_image, crop_matrix
-from p2m_core.geometry.rasterizer import draw_mesh, rasterize
+from p2m_core.geometry.rasterizer import rasterize
 from p2m_core.metrics import nme68_3d
 from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture
 from p2m_workbench.interop.face_models import registration_report, report_lines
 from p2m_workbench.preprocessing.faces import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns

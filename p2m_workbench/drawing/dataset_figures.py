@@ -13,8 +13,8 @@ from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.face_store import CropDataset, FaceStore
 from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine, ndc_to_px
-from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.geometry.template import Template
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, draw_levels, fit_square
 
 

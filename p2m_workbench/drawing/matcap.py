@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from p2m_core.face_mesh import FaceMesh, to_world
-from p2m_core.geometry.rasterizer import CLAY, interpolate, rasterize, vertex_normals
+from p2m_core.geometry.rasterizer import interpolate, rasterize, vertex_normals
+from p2m_synth.render.shaded_mesh import CLAY
 
 SIDE_PX = 256
 # Direction (y up, z to the viewer), RGB strength, and how far it reaches round the sphere: a soft box, no bulb.

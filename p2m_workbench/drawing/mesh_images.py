@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine
-from p2m_core.geometry.rasterizer import draw_mesh
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.face_prediction import FacePrediction
 
 PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone

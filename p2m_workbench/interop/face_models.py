@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int, Num
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from p2m_core.files import atomic_path, write_json
-from p2m_core.geometry.mesh import boundary_loops
+from p2m_core.geometry.mesh import adjacency_matrix, boundary_loops
+from p2m_core.geometry.template import Template
 from p2m_core.morphable.formats import _NPZ_FIELDS, load_face_model
 from p2m_core.morphable.model import FaceModel
-from p2m_core.morphable.registration import face_template, facing_outwards, inner_point
+from p2m_core.morphable.registration import face_template
+from p2m_core.morphable.semi_sphere import facing_outwards, inner_point
 
 UM_PER_MM = 1000.0
 FACE_WIDTH_MM = (90, 220)  # between the outer ends of the jaw; outside, a model is hardly in micrometres
@@ -37,21 +40,44 @@ def convert_face_model(old: str | Path, new: str | Path) -> list[str]:
     return [*report_lines(report), f"written: {new}, {beside}", "the licence of the original goes on to hold"]
 
 
+def template_report(template: Template) -> list[dict[str, Any]]:
+    """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
+    rows = []
+    for faces, edges, n in zip(template.faces, template.edges, template.counts, strict=True):
+        directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        uses = np.unique(np.sort(directed, 1), axis=0, return_counts=True)[1]
+        length = np.linalg.norm(np.diff(template.vertices[edges], axis=1)[:, 0], axis=1)
+        rows.append(
+            {
+                "vertices": n,
+                "edges": len(edges),
+                "faces": len(faces),
+                "manifold": bool(uses.max() <= 2),
+                "winding consistent": len(np.unique(directed, axis=0)) == len(directed),
+                "components": int(connected_components(adjacency_matrix(edges, n), directed=False)[0]),
+                "boundary loops": sorted(len(loop) for loop in boundary_loops(faces)),
+                "mirror symmetric": len(template.mirror) > 0,
+                "edge length max/median": round(float(length.max() / np.median(length)), 2),
+            }
+        )
+    return rows
+
+
 def registration_report(model: FaceModel, rings: int = 6, levels: int = 4) -> dict[str, Any]:
     """How well the semi-sphere lies on a face model's mean; distances in mm, for models in micrometres.
 
-    Returns: "model": counts and face_width_mm; "levels": `Template.report` and, as seen from inside the head, flipped
+    Returns: "model": counts and face_width_mm; "levels": `template_report` and, as seen from inside the head, flipped
              and degenerate triangles; "landmarks_mm": of the 68 to the finest level; "template_to_face_mm": of its
              vertices, which is more than 0 over eyes and mouth alone; "face_to_template_mm": of the face's vertices
              within the rim, what the template leaves out; "mirror_mm": of each vertex to its partner's mirror image at
              x = 0; "mirror_pairs"; "area_ratio" of template and face.
     Raises:  InputError as `register`.
     """
-    template, _ = face_template(model, rings, levels)
+    template, _ = face_template(model, "semi_sphere", rings, levels)
     mean, places, centre = model.mean.astype(np.float64), template.vertices.astype(np.float64), inner_point(model)
     landmarks, finest = mean[model.landmark_idx], template.faces[-1]
     rows = []
-    for faces, row in zip(template.faces, template.report(), strict=True):
+    for faces, row in zip(template.faces, template_report(template), strict=True):
         corners = places[faces]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(1)

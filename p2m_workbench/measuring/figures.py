@@ -8,15 +8,16 @@ from itertools import cycle, pairwise
 import cv2
 import numpy as np
 import pandas as pd
+from jaxtyping import Num
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from p2m_core.data.face_store import FaceStore
-from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.geometry.template import Template
-from p2m_core.metrics import bootstrap_interval, cumulative_error
+from p2m_core.metrics import Errors
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import (
     ERROR_RAMP,
     caption_row,
@@ -26,6 +27,7 @@ from p2m_workbench.drawing.mesh_images import (
     error_scale,
 )
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.measuring.bootstrap import bootstrap_interval
 from p2m_workbench.measuring.results import LISTED_SAMPLES, Evaluation
 
 CED_LIMIT_PERCENT, CASE_PX = 10, 260
@@ -36,6 +38,19 @@ WORSE, EVEN, BETTER = "#b5322c", "#b8b8b8", "#2f7d5b"
 
 
 # --- what the figures have in common --------------------------------------------------------------
+
+
+def cumulative_error(values: Num[np.ndarray, " n"], threshold: float) -> tuple[Errors, Errors, float]:
+    """The CED curve: which share of the samples has an error of at most x.
+
+    Args:    values: (N,) errors; one that is not finite counts as never reached.
+             threshold: where the area under the curve ends.
+    Returns: errors (N,) ascending, share (N,) in (0, 1], and the area under the step curve from 0 to
+             `threshold` over its greatest possible value, in [0, 1].
+    """
+    errors = np.sort(np.where(np.isfinite(values), values, np.inf))
+    share = np.arange(1, len(errors) + 1) / len(errors)
+    return errors, share, float(np.clip(1 - errors / threshold, 0, None).mean())
 
 
 def line_styles(result: Evaluation) -> dict[str, dict]:

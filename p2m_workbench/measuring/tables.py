@@ -14,19 +14,17 @@ from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.metrics import (
-    bootstrap_interval,
     cd_f1,
     error_decomposition,
-    group_difference,
     identity_variance,
     nme_dense_2d,
     nme_dense_3d,
-    paired_difference,
     pose_mae,
     rec_umeyama,
     yaw_bins,
 )
 from p2m_synth.statistics import attribute_table
+from p2m_workbench.measuring.bootstrap import bootstrap_interval, group_difference, paired_difference
 from p2m_workbench.measuring.results import System, Table
 
 FLIP_Y = np.array([1, -1, 1])  # between y up (template, right-handed) and y down (photo, left-handed)

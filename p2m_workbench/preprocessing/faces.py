@@ -156,9 +156,12 @@ def build_face_store(config: Config, raw: str | Path | None = None, out: str | P
 
     def finish(table: Columns) -> tuple[Columns, dict[str, Any]]:
         table["split"], split_by = assign_splits(table["name"], data, table["source"])
-        template, operator = registration.face_template(model, config.template.rings, config.template.levels)
+        kind = config.template
+        template, truth = registration.face_template(model, kind.kind, kind.rings, kind.levels)
+        points = truth.points(model)
         facts = {"split_by": split_by, "residual_percent_mean": float(table["residual_percent"].mean())}
-        return vars(model.sampled(operator)) | template.arrays(), facts
+        arrays = {name: getattr(points, name) for name in ("mean", "shape_basis", "expression_basis")}
+        return arrays | template.arrays(), facts
 
     return write_store(
         out,

@@ -87,7 +87,7 @@ def build_template(config: Config) -> Template:
         return load_template(resolve(kind.file), kind.levels)
     if kind.kind == "ellipsoid":
         return ellipsoid(kind.levels)
-    return face_template(own_face_model(), kind.rings, kind.levels)[0]
+    return face_template(own_face_model(), kind.kind, kind.rings, kind.levels)[0]
 
 
 def build_folder_store(config: Config, raw: str | Path | None = None, out: str | Path | None = None) -> Path:

@@ -27,12 +27,12 @@ from p2m_core.data import Store, open_store
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, explain_full_disk, write_json
 from p2m_core.geometry.crop import apply_affine
-from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
 from p2m_core.network.precision import autocast_type, choose_device
 from p2m_core.network.weights import initialise, save_weights
 from p2m_core.targets import Truth
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.signals import StopSignals
 from p2m_workbench.drawing.mesh_images import fit, save_picture
 from p2m_workbench.interop.reference_network import build_network

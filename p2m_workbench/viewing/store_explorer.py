@@ -16,8 +16,8 @@ from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import apply_affine, compose, crop_matrix, invert_affine
-from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_core.network.mesh_ops import region_density
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.doctor.outliers import find_outliers
 from p2m_workbench.drawing.dataset_figures import augmented
 from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors, fit

@@ -10,13 +10,13 @@ import ipywidgets as widgets
 import numpy as np
 
 from p2m_core.config.settings import SynthConfig
-from p2m_core.geometry.rasterizer import draw_mesh
 from p2m_synth.hair.style import CUTS
 from p2m_synth.head.expression import PRESETS
 from p2m_synth.head.head_mesh import load_head_mesh
 from p2m_synth.person import Overrides
 from p2m_synth.render.light import PLACES
 from p2m_synth.render.renderer import FACE_HIDDEN, FACE_SEEN
+from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.writer import SHARD_SIZE, Recipe, attributes, draw_sample, take_picture
 from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture
 from p2m_workbench.viewing.controls import checkbox, labelled

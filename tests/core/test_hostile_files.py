@@ -23,10 +23,11 @@ from p2m_core.data.shapenet import read_view
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
 from p2m_core.geometry.template_files import load_template, save_template
-from p2m_core.morphable.formats import load_face_model, save_face_model
+from p2m_core.morphable.formats import load_face_model
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import read_weights, save_weights
 from p2m_core.safe_pickle import load_arrays
+from p2m_synth.mat_files import save_face_model
 from p2m_synth.sample_files import read_attributes
 from p2m_workbench.interop.face_models import convert_face_model
 from p2m_workbench.preprocessing import preprocess

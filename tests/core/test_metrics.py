@@ -7,6 +7,7 @@ import pytest
 from p2m_core import metrics
 from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.similarity import procrustes_mean
+from p2m_workbench.measuring import bootstrap, figures
 
 
 def faces(seed, n, points=68):
@@ -108,37 +109,37 @@ def test_an_empty_yaw_bin_has_no_balanced_mean():
 def test_cumulative_error_is_the_area_under_the_steps():
     rng = np.random.default_rng(7)
     values = np.append(rng.gamma(2, 2, 40), [np.nan, np.inf])
-    errors, share, auc = metrics.cumulative_error(values, 6)
+    errors, share, auc = figures.cumulative_error(values, 6)
     assert (np.diff(errors[:40]) >= 0).all()
     assert share[-1] == 1
     assert share[9] == pytest.approx(np.mean([v <= errors[9] for v in values]))
     grid = (np.arange(20000) + 0.5) / 20000 * 6
     assert auc == pytest.approx(np.mean([(errors <= x).mean() for x in grid]), abs=1e-4)
-    assert metrics.cumulative_error(np.zeros(3), 6)[2] == 1
-    assert metrics.cumulative_error(np.full(3, 6.0), 6)[2] == 0
+    assert figures.cumulative_error(np.zeros(3), 6)[2] == 1
+    assert figures.cumulative_error(np.full(3, 6.0), 6)[2] == 0
 
 
 def test_bootstrap_interval_covers_the_mean():
     rng = np.random.default_rng(8)
     inside = 0
     for seed in range(100):
-        low, high = metrics.bootstrap_interval(rng.normal(3, 1, 80), seed, level=0.9, rounds=200)
+        low, high = bootstrap.bootstrap_interval(rng.normal(3, 1, 80), seed, level=0.9, rounds=200)
         inside += low < 3 < high
     assert 80 <= inside <= 98
     values = rng.normal(size=50)
-    assert metrics.bootstrap_interval(values, 1) == metrics.bootstrap_interval(values, 1)
-    low, high = metrics.bootstrap_interval(values, 1)
+    assert bootstrap.bootstrap_interval(values, 1) == bootstrap.bootstrap_interval(values, 1)
+    low, high = bootstrap.bootstrap_interval(values, 1)
     # the normal approximation of the standard error
     assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(50), rel=0.15)
 
 
 def test_weights_make_a_weighted_mean():
     values, weights = np.array([1.0, 2, 3, 10]), np.array([1, 1, 1, 0])
-    assert metrics.bootstrap_interval(values, 0, weights=weights + 1) != metrics.bootstrap_interval(values, 0)
-    low, high = metrics.bootstrap_interval(np.repeat(values, 20), 0, weights=np.repeat(weights, 20))
+    assert bootstrap.bootstrap_interval(values, 0, weights=weights + 1) != bootstrap.bootstrap_interval(values, 0)
+    low, high = bootstrap.bootstrap_interval(np.repeat(values, 20), 0, weights=np.repeat(weights, 20))
     assert 1 < low < 2 < high < 3  # the fourth counts nothing
     with pytest.raises(ValueError, match="no values"):
-        metrics.bootstrap_interval([], 0)
+        bootstrap.bootstrap_interval([], 0)
 
 
 def test_pairs_see_what_means_hide():
@@ -146,26 +147,26 @@ def test_pairs_see_what_means_hide():
     rng = np.random.default_rng(11)
     theirs = rng.gamma(2, 3, 40)
     ours = theirs - 0.1 + rng.normal(0, 0.05, 40)
-    pair = metrics.paired_difference(ours, theirs, seed=0)
+    pair = bootstrap.paired_difference(ours, theirs, seed=0)
     assert pair["difference"] == pytest.approx((ours - theirs).mean())
     assert pair["95% low"] < pair["difference"] < pair["95% high"] < 0
     assert pair["better on, %"] == 100 * (ours < theirs).mean()
-    swapped = metrics.paired_difference(theirs, ours, seed=0)
+    swapped = bootstrap.paired_difference(theirs, ours, seed=0)
     assert [swapped[name] for name in ("95% low", "95% high")] == pytest.approx([-pair["95% high"], -pair["95% low"]])
-    alone = metrics.group_difference(ours, theirs, seed=0)  # as if they were other samples
+    alone = bootstrap.group_difference(ours, theirs, seed=0)  # as if they were other samples
     assert alone["low"] < 0 < alone["high"]
 
 
 def test_pairs_need_both():
-    pair = metrics.paired_difference([1, np.nan, 3, 2], [2, 5, np.inf, 4], seed=0)
+    pair = bootstrap.paired_difference([1, np.nan, 3, 2], [2, 5, np.inf, 4], seed=0)
     assert (pair["difference"], pair["samples"]) == (-1.5, 2)
-    assert metrics.paired_difference([np.nan], [1], seed=0)["samples"] == 0
+    assert bootstrap.paired_difference([np.nan], [1], seed=0)["samples"] == 0
 
 
 def test_a_groups_difference_covers_the_true_one():
     rng, inside = np.random.default_rng(12), 0
     for seed in range(60):
-        found = metrics.group_difference(rng.normal(3, 1, 50), rng.normal(2, 2, 90), seed, level=0.9, rounds=200)
+        found = bootstrap.group_difference(rng.normal(3, 1, 50), rng.normal(2, 2, 90), seed, level=0.9, rounds=200)
         inside += found["low"] < 1 < found["high"]
     assert 46 <= inside <= 60
 

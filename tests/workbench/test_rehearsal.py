@@ -24,8 +24,9 @@ from p2m_core.data.aflw2000 import find_samples, read_sample
 from p2m_core.data.face_store import FaceStore
 from p2m_core.geometry.camera import model_to_image
 from p2m_core.metrics import nme68_3d
-from p2m_core.morphable.formats import load_face_model, save_face_model, write_mat
+from p2m_core.morphable.formats import load_face_model
 from p2m_core.morphable.registration import face_template
+from p2m_synth.mat_files import save_face_model, write_mat
 from p2m_workbench.doctor import check
 from p2m_workbench.preprocessing import preprocess
 
@@ -57,7 +58,7 @@ def as_aflw2000(synthetic: Path, folder: Path) -> Path:
 def check_truth(store: FaceStore, raw: Path, model_folder: Path, rows: range) -> None:
     """Decoded vertices are those of the model's file, by this project's camera and by the formulas as written."""
     model, template = load_face_model(model_folder), store.manifest["template"]
-    _, operator = face_template(model, template["rings"], template["levels"])
+    operator = face_template(model, template["kind"], template["rings"], template["levels"])[1].operator
     for k in rows:
         mat = raw / f"{store.table['name'][k]}.mat"
         content, sample = scipy.io.loadmat(mat), read_sample(mat)

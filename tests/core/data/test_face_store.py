@@ -55,7 +55,8 @@ def test_crops_are_the_photos_around_the_landmarks(store, synthetic_set):
 
 
 def test_true_vertices_are_the_face_models(store, synthetic_set, face_model):
-    template, operator = face_template(face_model, 2, 4)
+    template, truth = face_template(face_model, "semi_sphere", 2, 4)
+    operator = truth.operator
     np.testing.assert_array_equal(store.template.faces[-1], template.faces[-1])
     for index, path in enumerate(find_samples(synthetic_set)):
         sample = read_sample(path)

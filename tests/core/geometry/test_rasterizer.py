@@ -3,6 +3,7 @@ import pytest
 from example_predictions import made_up
 
 from p2m_core.geometry import rasterizer
+from p2m_synth.render import shaded_mesh
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_normals_of_a_cap_point_away_from_its_centre():
 @pytest.mark.parametrize("supersample", [1, 2, 3])
 def test_a_square_on_pixel_borders_covers_them_and_no_other(supersample):
     black = np.zeros((4, 3))
-    picture = rasterizer.draw_mesh(paper(), square(9.5, 4.5, 19.5, 9.5), SQUARE, black, supersample=supersample)
+    picture = shaded_mesh.draw_mesh(paper(), square(9.5, 4.5, 19.5, 9.5), SQUARE, black, supersample=supersample)
     inside = np.zeros((64, 64), bool)
     inside[5:10, 10:20] = True
     assert (picture[~inside] == 255).all()
@@ -80,7 +81,7 @@ def test_antialiasing_keeps_area():
     c, s = np.cos(0.4), np.sin(0.4)
     corners[:, :2] = corners[:, :2] @ np.array([[c, s], [-s, c]]) + [30.3, 31.8]
     black = np.zeros((4, 3))
-    full = rasterizer.draw_mesh(paper(), corners, SQUARE, black, supersample=4).astype(float)
+    full = shaded_mesh.draw_mesh(paper(), corners, SQUARE, black, supersample=4).astype(float)
     dark = full[30, 30]
     area = ((255 - full) / (255 - dark)).mean(-1).sum()
     assert area == pytest.approx(19.4**2, rel=0.01)
@@ -89,9 +90,9 @@ def test_antialiasing_keeps_area():
 def test_alpha_blends(prediction):
     mesh, photo = prediction.mesh, prediction.photo
     kept = photo.copy()
-    opaque = rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces).astype(int)
-    half = rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0.5).astype(int)
-    np.testing.assert_array_equal(rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0), photo)
+    opaque = shaded_mesh.draw_mesh(photo, mesh.vertices_px, mesh.faces).astype(int)
+    half = shaded_mesh.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0.5).astype(int)
+    np.testing.assert_array_equal(shaded_mesh.draw_mesh(photo, mesh.vertices_px, mesh.faces, alpha=0), photo)
     np.testing.assert_array_equal(photo, kept)
     assert np.abs(half - (opaque + photo) / 2).max() <= 1.01
     x0, y0 = np.floor(mesh.vertices_px[:, :2].min(0)).astype(int) - 1
@@ -103,15 +104,15 @@ def test_alpha_blends(prediction):
 
 def test_the_inside_is_darker_than_the_outside():
     corners = square(10, 10, 50, 50)
-    outside = rasterizer.draw_mesh(paper(), corners, SQUARE)[30, 30]
-    inside = rasterizer.draw_mesh(paper(), corners, SQUARE[:, ::-1])[30, 30]
+    outside = shaded_mesh.draw_mesh(paper(), corners, SQUARE)[30, 30]
+    inside = shaded_mesh.draw_mesh(paper(), corners, SQUARE[:, ::-1])[30, 30]
     assert (inside < 0.8 * outside).all()
 
 
 def test_wires_lie_on_edges():
     corners = square(10, 10, 50, 50)
-    plain = rasterizer.draw_mesh(paper(), corners, SQUARE).astype(int)
-    wired = rasterizer.draw_mesh(paper(), corners, SQUARE, wire_px=2).astype(int)
+    plain = shaded_mesh.draw_mesh(paper(), corners, SQUARE).astype(int)
+    wired = shaded_mesh.draw_mesh(paper(), corners, SQUARE, wire_px=2).astype(int)
     change = (plain != wired).any(-1)
     assert change[30, 30]  # on the diagonal
     assert not change[20, 40]  # in the middle of a triangle
@@ -122,11 +123,11 @@ def test_a_face_in_a_large_photo_is_drawn_as_in_a_small_one(prediction):
     """Only the window about the mesh is drawn; what lies outside stays, and a mesh beyond the photo changes nothing."""
     photo, mesh = prediction.photo, prediction.mesh
     wide = np.pad(photo, ((30, 50), (70, 20), (0, 0)), mode="edge")
-    drawn = rasterizer.draw_mesh(wide, mesh.vertices_px + np.float32([70, 30, 0]), mesh.faces)
-    small = rasterizer.draw_mesh(photo, mesh.vertices_px, mesh.faces)
+    drawn = shaded_mesh.draw_mesh(wide, mesh.vertices_px + np.float32([70, 30, 0]), mesh.faces)
+    small = shaded_mesh.draw_mesh(photo, mesh.vertices_px, mesh.faces)
     np.testing.assert_allclose(drawn[30:-50, 70:-20].astype(int), small, atol=1)
     np.testing.assert_array_equal(drawn[:30], wide[:30])
     far = mesh.vertices_px + np.float32([9000, 0, 0])
-    np.testing.assert_array_equal(rasterizer.draw_mesh(photo, far, mesh.faces), photo)
+    np.testing.assert_array_equal(shaded_mesh.draw_mesh(photo, far, mesh.faces), photo)
     rows, columns = rasterizer.window(np.array([[3.2, 5.0, 0], [np.nan, 0, 0], [90, 8.5, 0]]), 40, 60, 1)
     assert (rows, columns) == (slice(4, 11), slice(2, 60))

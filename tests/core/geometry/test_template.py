@@ -6,7 +6,6 @@ from golden_networks import GOLDEN
 from oracles import SOLIDS, as_sets
 
 from p2m_core.errors import InputError
-from p2m_core.geometry import template as tpl
 from p2m_core.geometry.mesh import (
     adjacency_matrix,
     boundary_loops,
@@ -17,6 +16,8 @@ from p2m_core.geometry.mesh import (
 )
 from p2m_core.geometry.template import Template
 from p2m_core.geometry.template_files import load_template, save_template
+from p2m_core.morphable.semi_sphere import hexagonal_disc, semi_sphere
+from p2m_workbench.interop.face_models import template_report
 
 
 @pytest.fixture(scope="module", params=["semi_sphere", "ellipsoid"])
@@ -99,7 +100,7 @@ def test_levels_of_any_mesh(name):
     # wound as before: the finest level's normals are those of the triangles that they came from
     normals = [trimesh.triangles.normals(template.vertices[faces])[0] for faces in template.faces]
     np.testing.assert_allclose(normals[1], np.tile(normals[0], (4, 1)), atol=1e-4)
-    assert [row["boundary loops"] for row in template.report()] == [[], [], []]
+    assert [row["boundary loops"] for row in template_report(template)] == [[], [], []]
 
 
 def test_adjacency_against_dense_algebra():
@@ -124,26 +125,26 @@ def test_adjacency_against_dense_algebra():
 def test_the_report_sees_what_is_wrong():
     mesh, _ = SOLIDS["sphere"]
     vertices, faces = np.array(mesh.vertices), np.asarray(mesh.faces)
-    [good] = Template.from_mesh(vertices, faces, 1).report()
+    [good] = template_report(Template.from_mesh(vertices, faces, 1))
     assert (good["vertices"], good["edges"], good["faces"]) == (42, 120, 80)
     assert good["mirror symmetric"]
     turned = faces.copy()
     turned[0] = turned[0, ::-1]
-    assert not Template.from_mesh(vertices, turned, 1).report()[0]["winding consistent"]
+    assert not template_report(Template.from_mesh(vertices, turned, 1))[0]["winding consistent"]
     third = np.concatenate([faces, [[faces[0, 0], faces[0, 1], 42]]])
-    assert not Template.from_mesh(np.concatenate([vertices, [[3, 0, 0]]]), third, 1).report()[0]["manifold"]
-    [holed] = Template.from_mesh(vertices, faces[1:], 1).report()
+    assert not template_report(Template.from_mesh(np.concatenate([vertices, [[3, 0, 0]]]), third, 1))[0]["manifold"]
+    [holed] = template_report(Template.from_mesh(vertices, faces[1:], 1))
     assert holed["boundary loops"] == [3]
     two = Template.from_mesh(np.concatenate([vertices, vertices + 5]), np.concatenate([faces, faces + 42]), 1)
-    assert two.report()[0]["components"] == 2
-    assert not two.report()[0]["mirror symmetric"]
+    assert template_report(two)[0]["components"] == 2
+    assert not template_report(two)[0]["mirror symmetric"]
     vertices[0] *= 5
-    assert Template.from_mesh(vertices, faces, 1).report()[0]["edge length max/median"] > 5
+    assert template_report(Template.from_mesh(vertices, faces, 1))[0]["edge length max/median"] > 5
     assert good["edge length max/median"] < 1.3
 
 
 def test_boundary_loops_run_round_the_holes():
-    points, faces = tpl.hexagonal_disc(4)
+    points, faces = hexagonal_disc(4)
     hole = (faces == np.flatnonzero(np.hypot(*points.T) < 1e-9)[0]).any(1)
     outer, inner = boundary_loops(faces[~hole])
     assert (len(outer), len(inner)) == (24, 6)
@@ -159,7 +160,7 @@ def test_boundary_loops_run_round_the_holes():
 
 @pytest.mark.parametrize("rings", [1, 2, 6])
 def test_the_hexagonal_disc(rings):
-    points, faces = tpl.hexagonal_disc(rings)
+    points, faces = hexagonal_disc(rings)
     assert (len(points), len(faces)) == (1 + 3 * rings * (rings + 1), 6 * rings**2)
     assert euler(len(points), faces) == 1
     assert [len(loop) for loop in boundary_loops(faces)] == [6 * rings]
@@ -173,7 +174,7 @@ def test_the_mirror_is_an_involution_of_vertices_and_faces(registered):
     template, _ = registered
     mirror = template.mirror
     np.testing.assert_array_equal(mirror[mirror], np.arange(len(mirror)))
-    flat = tpl.semi_sphere(6, 4).vertices
+    flat = semi_sphere(6, 4).vertices
     np.testing.assert_allclose(flat[mirror], flat * [-1, 1, 1], atol=1e-6)
     for faces, n in zip(template.faces, template.counts, strict=True):
         assert mirror[:n].max() < n  # within each level

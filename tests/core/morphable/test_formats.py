@@ -9,12 +9,13 @@ from example_predictions import FACE_MODEL_WRITERS, face_sheet
 from oracles import Bomb
 
 from p2m_core.errors import InputError
-from p2m_core.morphable.formats import load_face_model, read_mat, save_face_model, write_mat
+from p2m_core.morphable.formats import load_face_model, read_mat
 from p2m_core.morphable.model import FaceModel
+from p2m_synth.mat_files import save_face_model, write_mat
 from p2m_workbench.cli import main
 from p2m_workbench.interop.face_models import convert_face_model
 
-ARRAYS = [field.name for field in dataclasses.fields(FaceModel) if field.name != "name"]
+ARRAYS = ("mean", "shape_basis", "expression_basis", "shape_sigma", "expression_sigma", "triangles", "landmark_idx")
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_initialise_of_the_same_network_leaves_nothing_fresh(model, small_templa
 def test_weights_go_on_to_another_template(model, face_model, tmp_path):
     """All but the unpooling's positions are independent of the number of vertices."""
     save_weights(tmp_path / "a.safetensors", model.state_dict(), model, {})
-    finer = network(face_template(face_model, 3, 3)[0])
+    finer = network(face_template(face_model, "semi_sphere", 3, 3)[0])
     report = initialise(finer, tmp_path / "a.safetensors")
     assert report["fresh"] == ["unpool.0.new_pts_pos", "unpool.1.new_pts_pos"]
     assert report["unused"] == report["fresh"]

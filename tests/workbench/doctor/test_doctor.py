@@ -9,8 +9,8 @@ from example_predictions import FACE_MODEL_WRITERS
 from folder_sets import write_set
 
 from p2m_core.data.aflw2000 import find_samples
-from p2m_core.morphable.formats import save_face_model, write_mat
 from p2m_core.morphable.model import FaceModel
+from p2m_synth.mat_files import save_face_model, write_mat
 from p2m_workbench.cli import main
 from p2m_workbench.doctor import check, inventory
 

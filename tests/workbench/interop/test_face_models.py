@@ -39,7 +39,7 @@ def test_the_report_finds_what_is_amiss():
 
 def test_flipped_and_degenerate_triangles_are_counted(monkeypatch):
     sheet = face_sheet()
-    template, operator = registration.face_template(sheet, 4, 2)
+    template, operator = registration.face_template(sheet, "semi_sphere", 4, 2)
     vertices, faces = template.vertices.copy(), template.faces[-1]
     vertices[faces[0, 0]] = vertices[faces[0, 1]] * 0.999 + vertices[faces[0, 2]] * 0.001  # flat
     turned = (*template.faces[:-1], np.concatenate([faces[:-3], faces[-3:, ::-1]]))

@@ -15,8 +15,8 @@ from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.geometry.crop import box_of
 from p2m_core.metrics import nme68_2d
-from p2m_core.morphable.formats import save_face_model
 from p2m_core.morphable.model import FaceModel
+from p2m_synth.mat_files import save_face_model
 from p2m_workbench.measuring.evaluate import mean_face_at_crop
 from p2m_workbench.preprocessing import faces, preprocess, store_writer
 from p2m_workbench.preprocessing.faces import choose_face_model
@@ -310,7 +310,7 @@ def test_a_sample_of_another_kind_of_picture(tiny_settings, raw, tmp_path):
 
 @pytest.mark.parametrize("change", ["template.kind=ellipsoid", "template.file=mine.obj"])
 def test_another_template_is_refused_for_faces(tiny_settings, change):
-    with pytest.raises(InputError, match=r"template\.(kind|file): faces are registered on the semi-sphere"):
+    with pytest.raises(InputError, match=r"template\.(kind|file): faces want a template that is registered"):
         preprocess(load_config(None, ["name=a", *tiny_settings, change]))
 
 

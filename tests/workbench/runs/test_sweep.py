@@ -286,7 +286,7 @@ def test_every_variant_of_the_ablation_makes_a_network_and_a_loss(name, face_mod
         config, kind = run.config, run.config.template
         assert config.train.minutes <= 3
         if config.data.kind == "faces":
-            template = face_template(face_model, kind.rings, kind.levels)[0]
+            template = face_template(face_model, kind.kind, kind.rings, kind.levels)[0]
         else:
             template = load_template(ROOT / kind.file, kind.levels) if kind.file else ellipsoid(kind.levels)
         model = Pixel2Mesh(config.model, template).eval()
