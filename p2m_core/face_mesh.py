@@ -24,6 +24,7 @@ class FaceMesh:
     crop         (S, S, 3) uint8, what the network saw, or None
     doubt        flip disagreement: mean distance between the predictions for the crop and its mirror image, in halves
                  of the crop; large where there is no face, see photos/predict.py; 0 where it was not computed
+    groups       (F,) index into template.GROUPS of each triangle, or None where all are skin
     """
 
     vertices_px: Float[np.ndarray, "v 3"]
@@ -36,6 +37,7 @@ class FaceMesh:
     pose: Float[np.ndarray, "7"] | None = None
     crop: UInt8[np.ndarray, "s s 3"] | None = None
     doubt: float = 0.0
+    groups: Int[np.ndarray, "f"] | None = None
 
 
 def to_world(points_px: Num[np.ndarray, "*batch 3"]) -> Float32[np.ndarray, "*batch 3"]:

@@ -124,6 +124,7 @@ def face_mesh(
         pose=pose_of(levels[-1], template.vertices),
         crop=crop,
         doubt=doubt,
+        groups=None if template.coarse_groups is None else template.groups[-1],
         template_px=apply_affine(back, ndc_to_px(start, side)).astype(np.float32),
     )
 

@@ -8,8 +8,7 @@ vertex are equally long on the face.
     model space --flatten--> disc, |uv| <= 1 --triangulate, subdivide, relax--> places on the disc
                                                      each: three weights of the model's vertices, one sparse map
 
-Triangles are in groups (`GROUPS`): the skin, each eye between its lids, and the mouth between its lips, a membrane
-behind them.
+Triangles are in groups: the skin, each eye between its lids, and the mouth, a membrane behind the lips.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ EYE_RING = 1.6  # size of a ring of vertices around the lids, in theirs
 SPACING_UM, SPACING_GROWTH, LARGEST_SPACING_UM = 6500.0, 0.5, 22_000.0
 CANDIDATES, SEED = 8000, 1  # points to choose from; with other seeds some triangles at the lids turn over
 ROUNDS, UNTANGLING_ROUNDS = 60, 40  # of relaxation, a level; at the end
-# Edges are to be long in proportion to this: finer at eyes and mouth, where the surface bends.
+# Edges are to be as long as this says: short at eyes and mouth, where the surface bends.
 DENSITY_UM, DENSITY_GROWTH, DENSITY_POWER = 10_000.0, 0.35, 1.5
 SYMMETRIC = 1e-9
 

@@ -1,7 +1,4 @@
-"""The template laid on a face model: every template vertex gets a true place in every face.
-
-Two kinds: "face", whose edges follow lids and lips (`feature_template`), and "semi_sphere", a regular disc.
-"""
+"""The template laid on a face model: every template vertex gets a true place in every face."""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ def draw_mesh(
     alpha: float = 1.0,
     supersample: int = 2,
     wire_px: float = 0.0,
+    flat: bool = True,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A shaded, antialiased mesh over a photo or a plain background.
 
@@ -94,6 +95,7 @@ def draw_mesh(
              alpha: 1 hides what lies behind, 0 draws nothing.
              supersample: samples per pixel and axis.
              wire_px: width of the edges' lines, 0 for none.
+             flat: light colours weakly, so that a shadow does not pass for another colour; else as clay.
     Returns: (H, W, 3) uint8.
     """
     picture = np.array(background, np.uint8, order="C")
@@ -108,8 +110,7 @@ def draw_mesh(
     fine[:, :2] += (supersample - 1) / 2
     part = np.ascontiguousarray(picture[rows, columns])
     triangle, bary, _ = rasterize(fine, faces, part.shape[0] * supersample, part.shape[1] * supersample)
-    # Flatter light on colours: a shadow must not pass for another colour.
-    ambient, strength = (0.46, 0.54) if vertex_colors is None else (0.68, 0.32)
+    ambient, strength = (0.68, 0.32) if flat and vertex_colors is not None else (0.46, 0.54)
     if vertex_colors is None:
         vertex_colors = np.broadcast_to(np.array(CLAY), vertices_px.shape)
     normals = vertex_normals(to_world(vertices_px), faces).astype(np.float32)

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from p2m_core.face_mesh import FaceMesh
 from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine
-from p2m_synth.render.shaded_mesh import draw_mesh
+from p2m_core.geometry.template import GROUPS
+from p2m_synth.render.shaded_mesh import CLAY, draw_mesh
 from p2m_workbench.face_prediction import FacePrediction
 
 PAPER = (244, 243, 240)  # RGB behind a mesh that is drawn alone
@@ -37,13 +39,14 @@ def draw_turned(
     wire_px: float = 0.0,
     background: tuple[int, int, int] = PAPER,
     supersample: int = 2,
+    flat: bool = True,
 ) -> np.ndarray:
     """A mesh alone, turned as `turn` says, in the middle of a square picture.
 
     The scale depends on the mesh but not on the angle, so that pictures of several angles can stand in a row.
 
     Args:    vertices_px: (V, 3).   faces: (F, 3).   size_px: the picture's side.
-             vertex_colors, wire_px, supersample: as in `draw_mesh`.   background: RGB.
+             vertex_colors, wire_px, supersample, flat: as in `draw_mesh`.   background: RGB.
     Returns: (size_px, size_px, 3) uint8.
     """
     turned = turn(np.asarray(vertices_px, np.float64), yaw_deg)
@@ -52,7 +55,7 @@ def draw_turned(
     scale = 0.86 * size_px / max(float((high - low).max()), 1e-9)
     placed = (turned - centre) * scale + [(size_px - 1) / 2, (size_px - 1) / 2, 0]
     paper = np.full((size_px, size_px, 3), background, np.uint8)
-    return draw_mesh(paper, placed, faces, vertex_colors, supersample=supersample, wire_px=wire_px)
+    return draw_mesh(paper, placed, faces, vertex_colors, 1.0, supersample, wire_px, flat)
 
 
 def draw_levels(
@@ -70,6 +73,35 @@ def draw_levels(
         wire_px = min(0.8, 0.07 * edge * 0.86 * size_px / np.ptp(vertices, axis=0).max())
         pictures.append(draw_turned(vertices, faces, yaw_deg, size_px, wire_px=wire_px, supersample=supersample))
     return np.concatenate(pictures, 1)
+
+
+# RGB of eyes and mouth, for a mesh with groups; radii over the distance of the eye's corners.
+EYE_WHITE, IRIS, PUPIL, MOUTH = (240, 238, 234), (92, 108, 124), (30, 30, 34), (74, 40, 38)
+IRIS_RADIUS, PUPIL_RADIUS = 0.2, 0.08
+
+
+def clay_colors(mesh: FaceMesh) -> np.ndarray | None:
+    """RGB of a mesh's finest vertices (V, 3): clay, with eyes and a dark mouth; None where the mesh has no groups.
+
+    Iris and pupil are round the middle of the six landmarks of each eye, as if it looked straight ahead.
+    """
+    if mesh.groups is None:
+        return None
+    colors = np.tile(np.float32(CLAY), (len(mesh.vertices_px), 1))
+    lids = {GROUPS.index("right eye"): slice(36, 42), GROUPS.index("left eye"): slice(42, 48)}
+    for group in range(1, len(GROUPS)):
+        own = mesh.groups == group
+        inside = np.setdiff1d(mesh.faces[own], mesh.faces[~own])
+        if group not in lids:
+            colors[inside] = MOUTH
+            continue
+        landmarks = mesh.landmarks_px[lids[group]]
+        away = np.linalg.norm((mesh.vertices_px[inside] - landmarks.mean(0))[:, :2], axis=1)
+        away = away / np.linalg.norm(landmarks[0] - landmarks[3])
+        colors[inside] = np.select(
+            [away[:, None] < PUPIL_RADIUS, away[:, None] < IRIS_RADIUS], [PUPIL, IRIS], EYE_WHITE
+        )
+    return colors
 
 
 def swing(frames: int, reach_deg: float) -> np.ndarray:
@@ -209,7 +241,8 @@ def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float 
 
 def draw_overlay(prediction: FacePrediction) -> np.ndarray:
     """The mesh on its photo.   Returns: (H, W, 3) uint8, the photo's size."""
-    return draw_mesh(prediction.photo, prediction.mesh.vertices_px, prediction.mesh.faces, alpha=0.8)
+    mesh = prediction.mesh
+    return draw_mesh(prediction.photo, mesh.vertices_px, mesh.faces, clay_colors(mesh), alpha=0.8, flat=False)
 
 
 def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray:
@@ -221,11 +254,12 @@ def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray
     mesh = prediction.mesh
     square, matrix = fit_square(prediction.photo, size_px)
     on_photo, landmarks = apply_affine(matrix, mesh.levels[-1]), apply_affine(matrix, mesh.landmarks_px)
+    clay = clay_colors(mesh)
     pictures = [
         draw_landmarks(square, landmarks),
-        draw_mesh(square, on_photo, mesh.faces, alpha=0.8),
-        draw_turned(mesh.levels[-1], mesh.faces, 0, size_px),
-        draw_turned(mesh.levels[-1], mesh.faces, 45, size_px),
+        draw_mesh(square, on_photo, mesh.faces, clay, alpha=0.8, flat=False),
+        draw_turned(mesh.levels[-1], mesh.faces, 0, size_px, clay, flat=False),
+        draw_turned(mesh.levels[-1], mesh.faces, 45, size_px, clay, flat=False),
     ]
     captions = [prediction.name, "mesh on the photo", "mesh", "turned by 45°"]
     if prediction.truth_px is None:

@@ -23,7 +23,15 @@ from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
 from p2m_workbench.drawing.html_page import write_html
-from p2m_workbench.drawing.mesh_images import draw_levels, draw_overlay, draw_turned, fit, save_picture, swing
+from p2m_workbench.drawing.mesh_images import (
+    clay_colors,
+    draw_levels,
+    draw_overlay,
+    draw_turned,
+    fit,
+    save_picture,
+    swing,
+)
 from p2m_workbench.face_prediction import FacePrediction
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
@@ -161,9 +169,11 @@ def normal_map(prediction: FacePrediction) -> np.ndarray:
 def turntable(prediction: FacePrediction, size_px: int = 320, frames: int = 48) -> list[np.ndarray]:
     """Pictures of the finest level beside itself, in clay and in the photo's colours, turning to both sides."""
     mesh = prediction.mesh
-    surfaces = None, photo_colors(prediction.photo, mesh.vertices_px)
+    surfaces = clay_colors(mesh), photo_colors(prediction.photo, mesh.vertices_px)
     return [
-        np.concatenate([draw_turned(mesh.vertices_px, mesh.faces, yaw, size_px, colors) for colors in surfaces], 1)
+        np.concatenate(
+            [draw_turned(mesh.vertices_px, mesh.faces, yaw, size_px, c, flat=c is not surfaces[0]) for c in surfaces], 1
+        )
         for yaw in swing(frames, 70)
     ]
 
