@@ -83,7 +83,7 @@ IRIS_RADIUS, PUPIL_RADIUS = 0.2, 0.08
 def clay_colors(mesh: FaceMesh) -> np.ndarray | None:
     """RGB of a mesh's finest vertices (V, 3): clay, with eyes and a dark mouth; None where the mesh has no groups.
 
-    Iris and pupil are round the middle of the six landmarks of each eye, as if it looked straight ahead.
+    Iris and pupil are round the vertex nearest to the mean of each eye's six landmarks, as if it looked straight ahead.
     """
     if mesh.groups is None:
         return None
@@ -96,8 +96,9 @@ def clay_colors(mesh: FaceMesh) -> np.ndarray | None:
             colors[inside] = MOUTH
             continue
         landmarks = mesh.landmarks_px[lids[group]]
-        away = np.linalg.norm((mesh.vertices_px[inside] - landmarks.mean(0))[:, :2], axis=1)
-        away = away / np.linalg.norm(landmarks[0] - landmarks[3])
+        eye = mesh.vertices_px[inside]
+        middle = eye[np.linalg.norm(eye - landmarks.mean(0), axis=1).argmin()]
+        away = np.linalg.norm(eye - middle, axis=1) / np.linalg.norm(landmarks[0] - landmarks[3])
         colors[inside] = np.select(
             [away[:, None] < PUPIL_RADIUS, away[:, None] < IRIS_RADIUS], [PUPIL, IRIS], EYE_WHITE
         )
