@@ -13,6 +13,7 @@ from p2m_core.errors import InputError
 from p2m_core.geometry.mesh import boundary_loops
 from p2m_core.geometry.template import Template
 from p2m_core.geometry.template_files import load_template
+from p2m_workbench.interop.face_models import template_report
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_the_ancestors_file(semi_dat):
         [8, 64],
         [16, 128],
     ]
-    report = template.report()
+    report = template_report(template)
     assert all(row["manifold"] and row["winding consistent"] and row["components"] == 1 for row in report)
     assert template.landmark_faces.shape == template.landmark_bary.shape == (0, 3)
 
@@ -71,7 +72,7 @@ def test_a_dat_of_three_levels(torus, tmp_path):
     for k in range(3):
         assert as_sets(template.faces[k]) == as_sets(torus.faces[k])
     # a dat has no faces: they are found in the graph and wound alike
-    assert all(row["winding consistent"] and row["boundary loops"] == [] for row in template.report())
+    assert all(row["winding consistent"] and row["boundary loops"] == [] for row in template_report(template))
 
 
 class Evaluated(Bomb):
