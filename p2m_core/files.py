@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 NPZ_ERRORS = (
     OSError, ValueError, EOFError, LookupError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -48,10 +46,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The suffix is kept, since many writers choose the format by it.
 
-    Raises: InputError if the disk is full.
+    Raises: InputError if the disk is full, or the folder cannot be made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(path.parent, "", f"cannot be a folder: {error.strerror}", "choose another place") from error
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
         with explain_full_disk(path):

@@ -106,13 +106,13 @@ def yaw_bins(values: ArrayLike, yaw_deg: ArrayLike) -> dict[str, Any]:
     if values.ndim != 1 or values.shape != yaw.shape:
         raise ValueError(f"values {values.shape} and yaw_deg {yaw.shape} should both be (N,)")
     members = (yaw <= 30, (yaw > 30) & (yaw <= 60), yaw > 60)
-    means = [_mean(values[member]) for member in members]
+    means = [mean_or_nan(values[member]) for member in members]
     counts = {name: int(member.sum()) for name, member in zip(YAW_BINS, members, strict=True)}
     bins = dict(zip(YAW_BINS, means, strict=True))
-    return {**bins, "balanced": float(np.mean(means)), "plain": _mean(values), "counts": counts}
+    return {**bins, "balanced": float(np.mean(means)), "plain": mean_or_nan(values), "counts": counts}
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_or_nan(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
@@ -142,11 +142,13 @@ def pose_mae(pred_deg: ArrayLike, gt_deg: ArrayLike) -> dict[str, Any]:
         raise ValueError(f"pred {pred.shape} and gt {gt.shape} should both be (N, 3)")
     kept = (np.abs(gt) <= 99).all(1)
     pred, gt = pred[kept], gt[kept]
-    angles = {name: _mean(column) for name, column in zip(("pitch", "yaw", "roll"), np.abs(pred - gt).T, strict=True)}
+    angles = {
+        name: mean_or_nan(column) for name, column in zip(("pitch", "yaw", "roll"), np.abs(pred - gt).T, strict=True)
+    }
     return {
         **angles,
         "mae": float(np.mean(list(angles.values()))),
-        "geodesic": _mean(geodesic_deg(pred, gt)),
+        "geodesic": mean_or_nan(geodesic_deg(pred, gt)),
         "count": int(kept.sum()),
     }
 

@@ -40,7 +40,7 @@ KNOWN_FILES = (SHAPE_FILE, FACE3D_FILE, "bfm_noneck_v3.pkl", "bfm_noneck_v3_slim
 _SHAPE_FIELDS = ("mu_shape", "w", "sigma", "tri", "keypoints")
 _EXPRESSION_FIELDS = ("mu_exp", "w_exp", "sigma_exp")
 _FACE3D_FIELDS = ("shapeMU", "shapePC", "shapeEV", "expMU", "expPC", "expEV", "tri", "kpt_ind")
-_NPZ_FIELDS = tuple(field.name for field in dataclasses.fields(FaceModel) if not field.kw_only and field.name != "name")
+NPZ_FIELDS = tuple(field.name for field in dataclasses.fields(FaceModel) if not field.kw_only and field.name != "name")
 _POSE_NUMBERS, _SHAPE_NUMBERS = 12, 40  # of the 62 in 3DDFA_V2's file of standard deviations
 _REMEDY = "put the original Model_Shape.mat and Model_Exp.mat there, or let `p2m synth` make the project's own"
 _ORIGINAL = "take the original file again"
@@ -167,10 +167,10 @@ def _load_3ddfa_v2(path: Path) -> FaceModel:
 def _load_npz(path: Path) -> FaceModel:
     """FaceModel's arrays by their names."""
     content = read_npz(path, "make it again with p2m convert")
-    for name in _NPZ_FIELDS:
+    for name in NPZ_FIELDS:
         if name not in content:
             raise InputError(path, name, "is missing", "give a file that p2m convert made of a face model")
-    field = {name: (path, name, _real(path, name, content[name])) for name in _NPZ_FIELDS}
+    field = {name: (path, name, _real(path, name, content[name])) for name in NPZ_FIELDS}
 
     def flat(name: str) -> tuple[Path, str, np.ndarray]:
         values = content[name]

@@ -44,9 +44,7 @@ class FaceTruth:
 def face_template(
     model: FaceModel, kind: Literal["face", "semi_sphere"] = "face", rings: int = 6, levels: int = 4
 ) -> tuple[Template, FaceTruth]:
-    """The template of faces registered on a face model, its vertices on the mean face; and its place in all others.
-
-    Args: rings: of the semi-sphere.
+    """The template on a face model's mean, and its place in all other faces.   rings: of the semi-sphere.
 
     >>> template, truth = face_template(face_model, "semi_sphere", rings=2, levels=2)  # any FaceModel
     >>> template.counts, truth(face_model.mean).shape

@@ -113,6 +113,7 @@ class HeadModel:
             eyeball_map=self.eyeball_map(),
         )
 
+    @threadpool_limits.wrap(limits=1)  # the same sums, so the same stores, however many threads the process has
     def eyeball_map(self) -> sp.csr_matrix:
         """Centre and front of the right and of the left eyeball as sums of the face's vertices around it, (4, V).
 

@@ -14,7 +14,7 @@ from scipy.spatial import cKDTree
 from p2m_core.files import atomic_path, write_json
 from p2m_core.geometry.mesh import adjacency_matrix, boundary_loops
 from p2m_core.geometry.template import Template
-from p2m_core.morphable.formats import _NPZ_FIELDS, load_face_model
+from p2m_core.morphable.formats import NPZ_FIELDS, load_face_model
 from p2m_core.morphable.model import FaceModel
 from p2m_core.morphable.registration import face_template
 from p2m_core.morphable.semi_sphere import facing_outwards, inner_point
@@ -34,7 +34,7 @@ def convert_face_model(old: str | Path, new: str | Path) -> list[str]:
     model = load_face_model(old)
     report = {"made_of": Path(old).name} | registration_report(model)
     with atomic_path(new) as temporary:
-        np.savez(temporary, **{name: getattr(model, name) for name in _NPZ_FIELDS})
+        np.savez(temporary, **{name: getattr(model, name) for name in NPZ_FIELDS})
     beside = new.with_suffix(".json")
     write_json(beside, report)
     return [*report_lines(report), f"written: {new}, {beside}", "the licence of the original goes on to hold"]

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Num
 from numpy.typing import ArrayLike
 
-from p2m_core.metrics import _mean
+from p2m_core.metrics import mean_or_nan
 
 DRAWN_AT_ONCE = 4_000_000  # values in memory, of all the draws of a bootstrap
 
@@ -45,10 +45,10 @@ def paired_difference(ours: ArrayLike, theirs: ArrayLike, seed: int, level: floa
     difference = difference[np.isfinite(difference)]
     low, high = bootstrap_interval(difference, seed, level) if len(difference) else (float("nan"),) * 2
     return {
-        "difference": _mean(difference),
+        "difference": mean_or_nan(difference),
         f"{level:.0%} low": low,
         f"{level:.0%} high": high,
-        "better on, %": 100 * _mean(difference < 0),
+        "better on, %": 100 * mean_or_nan(difference < 0),
         "samples": len(difference),
     }
 
@@ -62,7 +62,7 @@ def group_difference(
     Returns: {"difference", "low", "high"}: above 0 where the error is larger on the group.
     """
     low, high = _percentile_interval([group, rest], lambda x, y, axis: x.mean(axis) - y.mean(axis), seed, level, rounds)
-    return {"difference": _mean(group) - _mean(rest), "low": low, "high": high}
+    return {"difference": mean_or_nan(group) - mean_or_nan(rest), "low": low, "high": high}
 
 
 def _percentile_interval(

@@ -9,6 +9,7 @@ import stat
 import numpy as np
 import pytest
 
+from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, sha256, write_bytes, write_json, write_text
 
 
@@ -106,3 +107,11 @@ def test_sha256(tmp_path):
     content = os.urandom(300_000)
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    for path in (tmp_path / "out" / "a.csv", tmp_path / "out" / "below" / "a.csv"):
+        with pytest.raises(InputError, match=r"out.*: cannot be a folder: .* \(choose another place\)"):
+            write_text(path, "x")
+    assert (tmp_path / "out").read_text() == "mine"

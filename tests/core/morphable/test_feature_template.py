@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
+from threadpoolctl import threadpool_limits
 
 from p2m_core.geometry.mesh import boundary_loops, mesh_edges
 from p2m_core.geometry.template import GROUPS, Template
@@ -126,6 +127,12 @@ def test_eyeballs_are_where_those_of_the_head_are(head, face_model):
         for k, part in enumerate(("right_eye", "left_eye")):
             eyeball = whole[np.unique(asset["quads"][asset["part"] == PARTS.index(part)])]
             assert np.linalg.norm(found[2 * k] - (eyeball.max(0) + eyeball.min(0)) / 2) < 1500  # um
+
+
+def test_eyeballs_do_not_show_how_many_threads_there_are(head, face_model):
+    with threadpool_limits(2):
+        again = head.eyeball_map()
+    np.testing.assert_array_equal(again.toarray(), face_model.eyeball_map.toarray())
 
 
 def test_points_of_coefficients_are_the_truth_of_vertices(registered, head, face_model):
