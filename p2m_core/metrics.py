@@ -2,7 +2,8 @@
 
 NME, the normalised mean error, is the mean distance of corresponding points over the face size, in percent:
 100 mean_i |pred_i - gt_i| / sqrt(w h), with w and h the sides of the box of the ground truth's points in x, y.
-Arrays may be in any frame that both sides share. Boxes, units and bins: docs/conventions.md.
+Arrays may be in any frame that both sides share. Of a template with groups the dense protocols are given the vertices
+that `Template.counted` triangles have. Boxes, units and bins: docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ def nme68_3d(pred: ArrayLike, gt: ArrayLike) -> Errors:
 
 
 def nme_dense_2d(pred: ArrayLike, gt: ArrayLike) -> Errors:
-    """Protocol nme-dense-2d@template: as nme68-2d over all vertices. (N, V, 2 or 3) -> (N,) percent."""
+    """Protocol nme-dense-2d@template: as nme68-2d over the vertices that are given. (N, V, 2 or 3) -> (N,) percent."""
     return _nme(pred, gt, 2)
 
 
 def nme_dense_3d(pred: ArrayLike, gt: ArrayLike) -> Errors:
-    """Protocol nme-dense-3d@template: as nme68-3d over all vertices. (N, V, 3) -> (N,) percent."""
+    """Protocol nme-dense-3d@template: as nme68-3d over the vertices that are given. (N, V, 3) -> (N,) percent."""
     return _nme(pred, gt, 3)
 
 
@@ -82,11 +83,11 @@ def rec_umeyama(pred: Points, gt: Points, gt_landmarks: Landmarks) -> Errors:
     Returns: (N,) percent.
     """
     distance = np.linalg.norm(aligned(pred, gt) - gt, axis=-1).mean(-1)
-    return distance / _eye_distance(gt_landmarks) * 100
+    return distance / eye_distance(gt_landmarks) * 100
 
 
-def _eye_distance(landmarks: np.ndarray) -> np.ndarray:
-    """The 3D distance of the outer eye corners, (N, 68, 3) -> (N,)."""
+def eye_distance(landmarks: np.ndarray) -> np.ndarray:
+    """The 3D distance of the outer eye corners, (N, 68, 3) -> (N,): what shape errors without pose are percents of."""
     left, right = (np.asarray(landmarks, np.float64)[:, idx] for idx in OUTER_EYE_CORNERS_IDX)
     return np.linalg.norm(left - right, axis=-1)
 
@@ -232,25 +233,3 @@ def identity_variance(pred: Points, gt: Points) -> float:
         return float(aligned(shapes, np.broadcast_to(procrustes_mean(shapes), np.shape(shapes))).var(0).sum())
 
     return spread(pred) / spread(gt)
-
-
-def rec_icp(pred: Points, gt: Points, gt_landmarks: Landmarks, rounds: int = 30) -> Errors:
-    """Protocol rec-icp, shape without pose and correspondences: 100 mean_i min_j |S(pred_i) - gt_j| / |outer eye
-    corners of gt|, S by iterative closest points with scale, begun with the similarity of rec-umeyama.
-
-    Args:    pred, gt: (N, V, 3), corresponding for the start.   gt_landmarks: (N, 68, 3), in the frame of `gt`.
-    Returns: (N,) percent.
-    """
-    eyes = _eye_distance(gt_landmarks)
-    errors = []
-    for moved, true in zip(aligned(pred, gt), np.asarray(gt, np.float64), strict=True):
-        tree = cKDTree(true)
-        distance, nearest = tree.query(moved)
-        for _ in range(rounds):
-            candidate = aligned(moved, true[nearest])
-            closer, nearest = tree.query(candidate)
-            if not np.mean(closer**2) < np.mean(distance**2) * (1 - 1e-6):
-                break
-            moved, distance = candidate, closer
-        errors.append(np.mean(distance))
-    return 100 * np.array(errors) / eyes

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Float32, Int, Int64, Num
+from jaxtyping import Bool, Float, Float32, Int, Int64, Num
 
 from p2m_core.geometry.mesh import (
     adjacency_matrix,
@@ -64,6 +64,12 @@ class Template:
         """Index into GROUPS of each triangle, (F_k,) a level."""
         first = np.zeros(len(self.faces[0]), np.int64) if self.coarse_groups is None else self.coarse_groups
         return tuple(np.tile(first, 4**k) for k in range(len(self.faces)))
+
+    @cached_property
+    def counted(self) -> tuple[Bool[np.ndarray, "_"], ...]:
+        """Which triangles (F_k,) of each level dense metrics and losses count, and with them their vertices: all but
+        the mouth's, a membrane whose place is no truth about a face."""
+        return tuple(groups != GROUPS.index("mouth") for groups in self.groups)
 
     def within(self, group: str) -> Int64[np.ndarray, "_"]:
         """The vertices of the finest level that only triangles of a group have."""

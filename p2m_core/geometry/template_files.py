@@ -1,4 +1,4 @@
-"""Template files: `load_template` reads meshes, .npz and the .dat of older ports, `save_template` writes OBJ."""
+"""Template files: meshes, .npz and the .dat of older ports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from p2m_core.errors import InputError
-from p2m_core.files import read_npz, write_text
+from p2m_core.files import read_npz
 from p2m_core.geometry.mesh import adjacency_matrix
 from p2m_core.geometry.template import Template
 from p2m_core.safe_pickle import load_arrays
@@ -46,17 +46,6 @@ def load_template(path: str | Path, levels: int = 4) -> Template:
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise InputError(path, "faces", "name vertices that are not there", "give a triangle mesh")
     return Template.from_mesh(vertices, faces, levels)
-
-
-def save_template(template: Template, folder: str | Path, stem: str = "template") -> list[Path]:
-    """Write one OBJ a level, STEM_1.obj ...; returns the paths."""
-    paths = []
-    for k, (faces, n) in enumerate(zip(template.faces, template.counts, strict=True)):
-        lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in template.vertices[:n]]
-        lines += [f"f {a} {b} {c}" for a, b, c in faces + 1]
-        paths.append(Path(folder) / f"{stem}_{k + 1}.obj")
-        write_text(paths[-1], "\n".join(lines) + "\n")
-    return paths
 
 
 def _load_npz(path: Path) -> Template:

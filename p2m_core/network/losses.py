@@ -6,6 +6,7 @@ of `LossConfig`.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,11 +29,15 @@ from p2m_core.network.mesh_ops import (
 from p2m_core.network.model import NetworkOutput, unit_template
 from p2m_core.targets import Truth
 
+MEMBRANE_WEIGHT = 0.05  # in the term vertex
 CORRESPONDENCE_LEVEL = 2  # whose vertices supervise the correspondence map: about two for each of its pixels
 
 
 class MeshLoss(nn.Module):
     """The weighted sum of all terms with a weight above 0, see LossConfig; `forward` computes them one after another.
+
+    Of a template with groups the terms count skin, lips and eyes, but no place within the mouth (`Template.counted`):
+    the membrane there is held by edge, laplace and move, and in the term vertex by MEMBRANE_WEIGHT of other vertices'.
 
     Args of forward: prediction, truth.   Returns: the total, and each term before its weight.
 
@@ -46,7 +51,9 @@ class MeshLoss(nn.Module):
     (['chamfer', 'edge', 'laplace', 'move'], True)
     """
 
-    faces: Tensor  # (F, 3) of the finest level
+    faces: Tensor  # (F, 3) of the finest level, those that count
+    axes: Tensor  # (V, 3) weights in the term vertex; (1, 3) where all is counted
+    counted_idx: Tensor | None  # ascending, of the finest level; None where all is counted
     density: Tensor | None  # (F,) of the points that are drawn for the chamfer term
     landmark_faces: Tensor
     landmark_bary: Tensor
@@ -56,20 +63,31 @@ class MeshLoss(nn.Module):
     def __init__(self, config: LossConfig, template: Template):
         super().__init__()
         self.config, self.counts = config, template.counts
+        membrane, whole = template.within("mouth"), len(template.vertices)
+        counted_idx = np.setdiff1d(np.arange(whole), membrane)
+        self.counted_counts = {n: int((counted_idx < n).sum()) for n in template.counts}
+        self.register_buffer("counted_idx", torch.from_numpy(counted_idx) if len(membrane) else None, persistent=False)
+        axes = torch.tensor([[1.0, 1.0, 0.5]]).repeat(whole if len(membrane) else 1, 1)
+        axes[membrane] *= MEMBRANE_WEIGHT
+        self.register_buffer("axes", axes, persistent=False)
         self.neighbour_mean = nn.ModuleList(SparseMap(matrix) for matrix in template.neighbour_mean)
         self.along_edges = nn.ModuleList(map(SparseMap, map(edge_differences, template.edges, template.counts)))
         for k, edges in enumerate(template.edges):
             self.register_buffer(f"edges{k}", torch.from_numpy(edges), persistent=False)
+            counted = torch.from_numpy(~np.isin(edges, membrane).any(1))[:, None]
+            self.register_buffer(f"counted_edges{k}", counted, persistent=False)
         if config.correspondence:
             level = min(CORRESPONDENCE_LEVEL, len(template.counts) - 1)
-            self.register_buffer("seen_faces", torch.from_numpy(template.faces[level]), persistent=False)
+            seen_faces = template.faces[level][template.counted[level]]
+            self.register_buffer("seen_faces", torch.from_numpy(seen_faces), persistent=False)
             start = torch.from_numpy(unit_template(template))[: template.counts[level]]
             self.register_buffer("start", start, persistent=False)
-            self.seen_to_vertices = SparseMap(face_sums(template.faces[level], template.counts[level]))
-        self.register_buffer("faces", torch.from_numpy(template.faces[-1]), persistent=False)
-        density = region_density(template, config.regions) if any(config.regions) else None
+            self.seen_to_vertices = SparseMap(face_sums(seen_faces, template.counts[level]))
+        faces = template.faces[-1][template.counted[-1]]
+        self.register_buffer("faces", torch.from_numpy(faces), persistent=False)
+        density = region_density(template, config.regions)[template.counted[-1]] if any(config.regions) else None
         self.register_buffer("density", density, persistent=False)
-        self.to_vertices = SparseMap(face_sums(template.faces[-1], template.counts[-1]))
+        self.to_vertices = SparseMap(face_sums(faces, whole))
         self.register_buffer("landmark_faces", torch.from_numpy(template.landmark_faces), persistent=False)
         self.register_buffer("landmark_bary", torch.from_numpy(template.landmark_bary).float(), persistent=False)
 
@@ -80,8 +98,8 @@ class MeshLoss(nn.Module):
         if config.vertex:
             terms["vertex"] = self.vertex(prediction, truth.known_vertices())
         if config.shape:
-            true = truth.known_vertices()
-            terms["shape"] = added(shape_error(v, true[:, : v.shape[1]]) for v in prediction.levels)
+            true, part = truth.known_vertices(), self.counted
+            terms["shape"] = added(shape_error(part(v), part(true[:, : v.shape[1]])) for v in prediction.levels)
         if config.landmark:
             terms["landmark"] = self.landmark(prediction.levels[-1], truth.known_vertices())
         edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
@@ -108,9 +126,15 @@ class MeshLoss(nn.Module):
 
     def vertex(self, prediction: NetworkOutput, truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
         """Smooth L1 to the true place of every vertex, at every level and of the placed template; depth counts half."""
-        weight = truth.new_tensor([1.0, 1.0, 0.5])
-        total = 0.5 * smooth_l1(prediction.before[0], truth[:, : self.counts[0]], weight)
-        return total + sum(smooth_l1(v, truth[:, : v.shape[1]], weight) for v in prediction.levels)
+        stages = (prediction.before[0], *prediction.levels)
+        placed, *levels = (smooth_l1(v, truth[:, : v.shape[1]], self.axes[: v.shape[1]]) for v in stages)
+        return 0.5 * placed + sum(levels)
+
+    def counted(self, vertices: Float[Tensor, "b _ 3"]) -> Float[Tensor, "b _ 3"]:
+        """A level's vertices without those within the mouth."""
+        if self.counted_idx is None:
+            return vertices
+        return vertices.index_select(1, self.counted_idx[: self.counted_counts[vertices.shape[1]]])
 
     def landmark(self, vertices: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
         """Mean distance of the 68 landmarks in the image plane."""
@@ -155,7 +179,7 @@ class MeshLoss(nn.Module):
             weight, idx = config.chamfer_levels[k] * bool(config.chamfer), None
             if weight or (config.normal and known is None):
                 assert points is not None
-                d_pred, d_true, idx, _ = nearest(vertices, points, lengths_b=lengths)
+                d_pred, d_true, idx, _ = nearest(self.counted(vertices), points, lengths_b=lengths)
                 chamfer = chamfer + weight * (cloud_mean(d_true, lengths) + config.chamfer_opposite * d_pred.mean())
             if config.normal:
                 if known is not None:
@@ -175,6 +199,7 @@ class MeshLoss(nn.Module):
         """Mean |cos| between each edge and the normals at both of its ends."""
         # Divided after the product: one number an edge, where a unit vector would be three.
         along = sum((edges * normals[end]).sum(-1).abs() for end in getattr(self, f"edges{level}").unbind(1))
+        along = along * getattr(self, f"counted_edges{level}")
         return self.mean_over_support(level, along / 2 / edges.square().sum(-1).clamp(min=1e-24).sqrt())
 
     def edge_vectors(self, level: int, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "e b 3"]:

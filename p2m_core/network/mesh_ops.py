@@ -20,9 +20,9 @@ REGION_RADII = (0.1, 0.05)  # of loss.regions about each landmark, in face sizes
 
 
 def smooth_l1(
-    predicted: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"], weight: Float[Tensor, "3"], beta: float = 0.005
+    predicted: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"], weight: Float[Tensor, "*_ 3"], beta: float = 0.005
 ) -> Float[Tensor, ""]:
-    """Mean over vertices of the weighted smooth L1 distance; quadratic within `beta`."""
+    """Mean over vertices of the smooth L1 distance, quadratic within `beta`.   weight: of each axis, or (V, 3)."""
     return (F.smooth_l1_loss(predicted, truth, beta=beta, reduction="none") * weight).mean()
 
 
@@ -77,6 +77,7 @@ def region_density(
     vertices, landmarks = template.vertices.astype(np.float64), template.landmarks(template.vertices.astype(np.float64))
     corners = vertices[template.faces[-1]]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    area *= template.counted[-1]
     distance = cKDTree(landmarks).query(corners.mean(1))[0] / face_size(landmarks)
     density = np.full(len(area), (1 - sum(shares)) / area.sum())
     for share, radius in zip(shares, radii, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
+import trimesh
 from conftest import zipped
 from example_predictions import FACE_MODEL_WRITERS, face_sheet, write_basel
 from PIL import Image
@@ -22,7 +23,7 @@ from p2m_core.data.folder import SHAPE_SUFFIXES, read_camera, read_shape
 from p2m_core.data.shapenet import read_view
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
-from p2m_core.geometry.template_files import load_template, save_template
+from p2m_core.geometry.template_files import load_template
 from p2m_core.morphable.formats import load_face_model
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import read_weights, save_weights
@@ -81,7 +82,8 @@ def sound(tmp_path, synthetic_set, store, tiny_backbone, request):
         np.savez(path, coord=mesh.vertices[: mesh.counts[0]], faces1=mesh.faces[0], unpool1=mesh.unpool[0])
         return path, path.read_bytes(), lambda: load_template(path)
     if kind == "obj":
-        [path, _] = save_template(ellipsoid(2), tmp_path)
+        path, mesh = tmp_path / "template_1.obj", ellipsoid(1)
+        trimesh.Trimesh(mesh.vertices, mesh.faces[0], process=False).export(path)
         return path, path.read_bytes(), lambda: (read_shape(path), load_template(path, 1))
     if kind == "weights":
         path = tmp_path / "a.safetensors"
