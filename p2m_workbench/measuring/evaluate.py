@@ -29,6 +29,7 @@ from p2m_workbench.measuring.report import write_report
 from p2m_workbench.measuring.results import Evaluation, System
 from p2m_workbench.measuring.tables import (
     FLIP_Y,
+    counted_groups,
     decomposition_table,
     nme_table,
     paired_table,
@@ -73,14 +74,16 @@ def find_weights(config: Config, checkpoints: Sequence[str | Path] = ()) -> dict
 
 
 def network_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: bool) -> tuple[System, list[FaceMesh]]:
-    """A network as a system, and its predictions.   Raises InputError if it does not suit the store."""
+    """A network as a system, and its predictions; on another template than the store's it has landmarks alone."""
     model = open_network(path)
-    if model.template.counts != store.template.counts:
-        problem = f"template of {store.template.counts} vertices, the network's has {model.template.counts}"
-        raise InputError(store.folder, "template", problem, "preprocess with the network's template settings")
     meshes = predict_store(model, store, rows, flip)
     landmarks = np.stack([mesh.landmarks_px for mesh in meshes])
     about = "bundled weights" if path == BUNDLED else shown(path)
+    if model.template.counts != store.template.counts:
+        own, other = model.template.counts[-1], store.template.counts[-1]
+        about += f"; landmarks and pose alone: the store has true places of its own template's {other} vertices, "
+        about += f"not of this network's {own}, and dense protocols compare vertex with vertex"
+        return System(name, "network", landmarks, about=about), meshes
     return System(name, "network", landmarks, lambda k: meshes[k].vertices_px, about), meshes
 
 
@@ -178,6 +181,7 @@ def evaluate(
         f"ground truth from: {store.manifest['face_model']}",
         "samples": len(rows),
         "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in counts.items()),
+        "dense protocols count": counted_groups(store.template),
         "annotation noise": noise_note(store, again),
         "flip averaging": settings.flip,
         "machine": machine(),
@@ -213,14 +217,16 @@ def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
 
 
 def face_prediction(store: FaceStore, index: int, mesh: FaceMesh) -> FacePrediction:
-    """A stored sample with its prediction, over the stored crop instead of the whole photo."""
-    matrix = store.table["crop"][index]
-    truth = store.to_crop(truth_at_depth(store.truth_px(index), mesh.vertices_px), index)
+    """A stored sample with its prediction, over the stored crop instead of the whole photo; without a truth where the
+    mesh is not on the store's template."""
+    matrix, truth = store.table["crop"][index], store.truth_px(index)
+    known = len(truth) == len(mesh.vertices_px)
+    truth = np.float32(store.to_crop(truth_at_depth(truth, mesh.vertices_px), index)) if known else None
     levels = tuple(np.float32(store.to_crop(level, index)) for level in mesh.levels)
     box = np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(mesh.box, 2)])
     landmarks, template = (
         None if points is None else np.float32(store.to_crop(points, index))
         for points in (mesh.landmarks_px, mesh.template_px)
     )
-    moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, landmarks, box, template)
-    return FacePrediction(str(store.table["name"][index]), moved, store.crop(index), np.float32(truth))
+    moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, landmarks, box, template, groups=mesh.groups)
+    return FacePrediction(str(store.table["name"][index]), moved, store.crop(index), truth)

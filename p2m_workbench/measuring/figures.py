@@ -159,7 +159,7 @@ def error_map_figure(result: Evaluation, template: Template) -> Figure:
     """Mean error of each vertex on the mean face, from the front and turned, on one colour scale."""
     top = error_scale(np.concatenate([e for name, e in result.error_maps.items() if result.kinds[name] != "baseline"]))
     # A baseline beyond the scale would be one colour.
-    names, size = [name for name, error in result.error_maps.items() if error.mean() < top], 300
+    names, size = [name for name, error in result.error_maps.items() if np.nanmean(error) < top], 300
     vertices = template.vertices * [1, -1, 1]
     figure = Figure(figsize=(2.35 * len(names) + 0.8, 5.3), layout="constrained")
     grid = figure.subplots(2, len(names), squeeze=False)
@@ -169,7 +169,7 @@ def error_map_figure(result: Evaluation, template: Template) -> Figure:
             picture = draw_turned(vertices, template.faces[-1], turned, size, colors, background=(255, 255, 255))
             grid[row, column].imshow(picture)
             grid[row, column].axis("off")
-        grid[0, column].set_title(f"{name}\nmean {result.error_maps[name].mean():.2f} %", fontsize=8.5)
+        grid[0, column].set_title(f"{name}\nmean {np.nanmean(result.error_maps[name]):.2f} %", fontsize=8.5)
     ramp = LinearSegmentedColormap.from_list("error", np.array(ERROR_RAMP) / 255)
     bar = figure.colorbar(ScalarMappable(Normalize(0, top), ramp), ax=grid, shrink=0.7, extend="max")
     bar.set_label("mean error of each vertex, % of the face size (3D)", fontsize=8.5)

@@ -80,7 +80,11 @@ def write_report(
         (result.folder / "groups.png").unlink(missing_ok=True)  # of another set under this name
     for name, draw in figures.items():
         save_figure(result.folder / f"{name}.png", draw(result))
-    save_figure(result.folder / "error_maps.png", error_map_figure(result, store.template))
+    maps = result.folder / "error_maps.png"
+    if set(result.compared) & set(result.error_maps):
+        save_figure(maps, error_map_figure(result, store.template))
+    else:  # no system has a surface on the store's template
+        maps.unlink(missing_ok=True)
     first = next(iter(predictions))
     order = np.argsort(result.samples[first].to_numpy())
     for name, k in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):

@@ -92,7 +92,8 @@ class Evaluation:
                  system, name, category, and the numbers of cd-f1@p2m
     about        what the numbers stand on: protocol, store, split, samples, weights, machine
     folder       where tables and figures lie
-    error_maps   of faces: {system: (V,) mean error of each vertex of the template, % of the face size, nme-dense-3d}
+    error_maps   of faces: {system: (V,) mean error of each vertex of the template, % of the face size, nme-dense-3d;
+                 nan where it does not count}
     predictions  of objects: {system: predictions of some views, evenly over the split}
     """
 

@@ -13,6 +13,7 @@ from p2m_core.geometry.camera import angles_from_rotation
 from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_core.geometry.similarity import umeyama
+from p2m_core.geometry.template import GROUPS, Template
 from p2m_core.metrics import (
     cd_f1,
     error_decomposition,
@@ -165,16 +166,18 @@ def slice_line(distances: dict[str, np.ndarray], mask: np.ndarray, of_faces: boo
 
 def surface_table(systems: list[System], store: FaceStore, rows: np.ndarray) -> tuple[Table, dict[str, np.ndarray]]:
     """The finest level against the true vertices of the finest template level, mean over at most MOST_SURFACES samples,
-    evenly over all; and the mean error of each vertex (V,), percent of the face size, by system."""
+    evenly over all; and the mean error of each vertex (V,), percent of the face size, by system, nan where it does not
+    count. A system without a surface on the store's template has its identity variance alone."""
     surfaces = [system for system in systems if system.vertices_px]
     scores: dict[str, list[dict[str, float]]] = {system.name: [] for system in systems if system.has_depth}
     sums: dict[str, np.ndarray] = {}
     places = np.unique(np.linspace(0, len(rows) - 1, MOST_SURFACES).astype(int))
+    part, faces = counted_surface(store.template)
     for k in tqdm(places, desc="surfaces", unit="sample"):
-        true, landmarks = store.truth_px(rows[k]), store.table["landmarks_px"][rows[k]]
+        true, landmarks = store.truth_px(rows[k])[part], store.table["landmarks_px"][rows[k]]
         for system in surfaces:
             if system.found[k]:
-                row, error = surface_scores(system.vertices_px(k), true, landmarks, store.template.faces[-1])
+                row, error = surface_scores(system.vertices_px(k)[part], true, landmarks, faces)
                 scores[system.name].append(row)
                 sums[system.name] = sums.get(system.name, 0) + error
     truth, lines = store.table["landmarks_px"][rows].astype(np.float64), {}
@@ -184,15 +187,35 @@ def surface_table(systems: list[System], store: FaceStore, rows: np.ndarray) -> 
             lines[system.name]["surfaces"] = len(scores[system.name])
             points, true = system.landmarks_px[system.found], truth[system.found]
             lines[system.name]["identity variance"] = identity_variance(points, true) if len(true) > 1 else np.nan
+    by_name = by_system(lines)  # whose first system may have no surface, and so not all columns
     table = Table(
-        "Surfaces: dense NME, shape without pose, normals, cd-f1@p2m in px / 1000; identity variance",
+        f"Surfaces, {counted_groups(store.template)}: dense NME, shape without pose, normals, cd-f1@p2m in px / 1000; "
+        "identity variance",
         "nme-dense-2d@template, nme-dense-3d@template, rec-umeyama@template, cd-f1@p2m",
         "as each column says; CD and F1 of px / 1000",
         len(places),
-        by_system(lines),
+        by_name[sorted(by_name, key=("surfaces", "identity variance").__contains__)],
         digits=3,
     )
-    return table, {name: total / len(scores[name]) for name, total in sums.items()}
+    maps = {name: np.full(len(store.template.vertices), np.nan) for name in sums}
+    for name, total in sums.items():
+        maps[name][part] = total / len(scores[name])
+    return table, maps
+
+
+def counted_surface(template: Template) -> tuple[np.ndarray | slice, np.ndarray]:
+    """The finest vertices that dense protocols count, and the triangles between them, numbered among these."""
+    counted = template.counted[-1]
+    if counted.all():
+        return slice(None), template.faces[-1]
+    part, faces = np.unique(template.faces[-1][counted], return_inverse=True)
+    return part, faces.reshape(-1, 3)
+
+
+def counted_groups(template: Template) -> str:
+    """The groups that dense protocols count, as tables and metrics.json name them."""
+    counted = np.unique(template.groups[-1][template.counted[-1]])
+    return "all vertices" if template.coarse_groups is None else f"{', '.join(GROUPS[k] for k in counted)} alone"
 
 
 def surface_scores(

@@ -429,15 +429,60 @@ def test_what_does_not_fit_is_one_line(settings, tiny_settings, tmp_path):
         evaluate(settings("evaluate.weights=run"))
     with pytest.raises(InputError, match="is no finished store"):
         evaluate(settings(f"evaluate.store={tmp_path / 'absent'}"))
-    finer = preprocess(
-        load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'finer'}", "template.rings=3"])
-    )
-    with pytest.raises(
-        InputError, match=r"template of \(37, 127, 469, 1801\) vertices, the network's has \(19, 61, 217, 817\)"
-    ):
-        evaluate(settings(f"evaluate.store={finer.folder}"))
     untested = preprocess(
         load_config(None, ["name=x", *tiny_settings, f"data.store={tmp_path / 'un'}", "data.test_share=0"])
     )
     with pytest.raises(InputError, match="test has no sample"):
         evaluate(settings(f"evaluate.store={untested.folder}"))
+
+
+# --- templates with groups, and of other kinds ---
+
+
+@pytest.fixture(scope="module")
+def grouped_store(tiny_settings, tmp_path_factory):
+    """The set on the template whose mouth is closed by a membrane."""
+    folder = tmp_path_factory.mktemp("processed") / "grouped"
+    return preprocess(load_config(None, ["name=x", *tiny_settings, f"data.store={folder}", "template.kind=face"]))
+
+
+def test_what_lies_within_the_mouth_counts_in_no_metric(settings, grouped_store, tmp_path):
+    """Beside it, the short run's weights, which are of another template, have landmarks and pose alone."""
+    store, rng = grouped_store, np.random.default_rng(0)
+    still = np.stack([store.truth_px(k) for k in range(len(store))])
+    still += rng.normal(0, 0.3, still.shape)
+    inside = store.template.within("mouth")
+    lips = np.setdiff1d(store.template.faces[-1][~store.template.counted[-1]], inside)
+    files = []
+    for name, idx in {"still": [], "moved": inside, "lips": lips}.items():
+        points = still.copy()
+        points[:, idx] += [2.0, -3, 5]
+        files.append(tmp_path / f"{name}.npz")
+        np.savez(files[-1], names=store.table["name"], points=points)
+    result = evaluate(settings(f"evaluate.store={store.folder}", "evaluate.split=all"), (), files)
+    for table in ("nme68_2d", "nme68_3d", "pose", "surface"):
+        rows = result[table]
+        pd.testing.assert_series_equal(rows.loc["moved"], rows.loc["still"], check_names=False)
+    surface = result["surface"]
+    dense = [column for column in surface if column not in ("surfaces", "identity variance")]
+    assert (surface.loc["lips", dense] != surface.loc["still", dense]).sum() >= 5
+    maps = result.error_maps
+    np.testing.assert_array_equal(maps["moved"], maps["still"])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(maps["still"])), inside)
+    assert result.about["dense protocols count"] == "skin, right eye, left eye alone"
+    assert "skin, right eye, left eye alone" in result.tables["surface"].title
+    assert surface.loc[NET, dense].isna().all()
+    assert surface.loc[NET, "surfaces"] == 0
+    assert "not of this network's" in result.about[NET]
+
+
+def test_weights_of_another_template_score_by_landmarks_as_on_their_own(settings, grouped_store, pictures):
+    own, other = (evaluate(settings(*more)) for more in ((), (f"evaluate.store={grouped_store.folder}",)))
+    for table in ("nme68_2d", "nme68_3d", "pose"):
+        np.testing.assert_allclose(other[table].loc[NET], own[table].loc[NET], rtol=0.02)
+    np.testing.assert_array_equal(other.samples[NET], own.samples[NET])
+    assert own.about["dense protocols count"] == "all vertices"
+    assert (own.folder / "error_maps.png").exists()
+    assert not (other.folder / "error_maps.png").exists()
+    for name in ("worst_cases.png", "best.png"):
+        assert read_image(other.folder / name).std() > 10
