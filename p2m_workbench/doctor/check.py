@@ -22,7 +22,7 @@ from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture
-from p2m_workbench.interop.face_models import registration_report, report_lines
+from p2m_workbench.interop.face_models import face_model_report, report_lines
 from p2m_workbench.preprocessing.faces import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns
 
 LOOKED_AT = 50  # samples of a set, evenly spaced
@@ -97,8 +97,8 @@ def previews(samples: list[folder_set.Sample], size_px: int = 224) -> np.ndarray
 
 
 def check_face_model(path: Path) -> list[str]:
-    """What a face model holds, and how the template registers on it."""
-    return report_lines(registration_report(load_face_model(path)))
+    """What a face model holds, and how templates register on it."""
+    return report_lines(face_model_report(load_face_model(path)))
 
 
 def check_samples(folder: Path, face_model: str = "auto") -> list[str]:

@@ -182,7 +182,9 @@ def test_every_format_gives_the_same_model_and_becomes_one_npz(tmp_path, sheet, 
     assert report["made_of"] == path.name
     assert report["model"]["vertices"] == 1801
     printed = capsys.readouterr().out
-    assert f"{report['landmarks_mm']['mean']:.2f} mm" in printed
+    landmarks_mm = report["templates"]["semi_sphere"]["landmarks_mm"]
+    assert f"the 68 landmarks from the finest level: {landmarks_mm['mean']:.2f} mm" in printed
+    assert "template face: cannot be laid on this model" in printed  # whose landmarks lie on a spiral
     assert str(new) in printed
     assert sorted(path.name for path in new.parent.iterdir()) == ["bfm.json", "bfm.npz"]
 
