@@ -113,13 +113,14 @@ def test_real_samples_are_checked_by_a_fit(aflw_samples):
     assert "our face model fitted to the landmarks" in lines[3]
 
 
-def test_a_face_model_is_checked_with_its_template(face_model, tmp_path):
+def test_a_face_model_is_checked_with_its_templates(face_model, tmp_path):
     save_face_model(tmp_path, face_model)
     lines = check.check(tmp_path)
     assert "199 shape and 29 expression directions" in lines[0]
-    assert len([line for line in lines if line.startswith("template level")]) == 4
-    [landmarks] = [line for line in lines if line.startswith("the 68 landmarks")]
-    assert float(landmarks.split(": ")[1].split(" mm")[0]) < 1
+    for kind in ("semi_sphere", "face"):
+        assert len([line for line in lines if line.startswith(f"template {kind}, level")]) == 4
+        [landmarks] = [line for line in lines if line.startswith(f"template {kind}, the 68 landmarks")]
+        assert float(landmarks.split(": ")[1].split(" mm")[0]) < 1
 
 
 @pytest.mark.parametrize("kind", FACE_MODEL_WRITERS)
