@@ -25,6 +25,7 @@ class FaceMesh:
     doubt        flip disagreement: mean distance between the predictions for the crop and its mirror image, in halves
                  of the crop; large where there is no face, see photos/predict.py; 0 where it was not computed
     groups       (F,) index into template.GROUPS of each triangle, or None where all are skin
+    mirror       (V,) the vertex of the other side that each falls on when mirrored, or None
     """
 
     vertices_px: Float[np.ndarray, "v 3"]
@@ -38,6 +39,7 @@ class FaceMesh:
     crop: UInt8[np.ndarray, "s s 3"] | None = None
     doubt: float = 0.0
     groups: Int[np.ndarray, "f"] | None = None
+    mirror: Int[np.ndarray, "v"] | None = None
 
 
 def to_world(points_px: Num[np.ndarray, "*batch 3"]) -> Float32[np.ndarray, "*batch 3"]:

@@ -115,18 +115,13 @@ def face_mesh(
     start = model.start[: template.counts[0]].cpu().numpy() * [1, -1, 1] * PLACED_SCALE
     levels = tuple(apply_affine(back, ndc_to_px(level, side)).astype(np.float32) for level in levels_ndc)
     return FaceMesh(
-        vertices_px=levels[-1],
-        faces=template.faces[-1],
-        levels=levels,
-        level_faces=template.faces,
+        vertices_px=levels[-1], faces=template.faces[-1], levels=levels, level_faces=template.faces,
         landmarks_px=template.landmarks(levels[-1]).astype(np.float32),
-        box=box.astype(np.float32),
-        pose=pose_of(levels[-1], template.vertices),
-        crop=crop,
-        doubt=doubt,
-        groups=None if template.coarse_groups is None else template.groups[-1],
         template_px=apply_affine(back, ndc_to_px(start, side)).astype(np.float32),
-    )
+        pose=pose_of(levels[-1], template.vertices), box=box.astype(np.float32), crop=crop, doubt=doubt,
+        groups=None if template.coarse_groups is None else template.groups[-1],
+        mirror=template.mirror if len(template.mirror) else None,
+    )  # fmt: skip
 
 
 def pose_of(

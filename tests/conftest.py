@@ -84,6 +84,29 @@ def small_template(face_model):
     return face_template(face_model, "semi_sphere", 2, 3)[0]
 
 
+@pytest.fixture(scope="session")
+def with_eyes(face_model):
+    """A prediction with groups: the mean face, 200 px high, 30 degrees to the side, with the template's levels."""
+    import numpy as np
+    from example_predictions import photo
+
+    from p2m_core.face_mesh import FaceMesh
+    from p2m_core.geometry.camera import rotation_from_angles
+    from p2m_core.morphable.registration import face_template
+    from p2m_workbench.face_prediction import FacePrediction
+
+    template, _ = face_template(face_model)
+    turned = (template.vertices - template.vertices.mean(0)) @ rotation_from_angles(np.radians([0, 30, 0])).T
+    scale = 200 / np.ptp(turned[:, 1])
+    vertices = np.float32(turned * [scale, -scale, scale] + [140, 150, 0])
+    levels, landmarks = tuple(vertices[:n] for n in template.counts), np.float32(template.landmarks(vertices))
+    mesh = FaceMesh(
+        vertices, template.faces[-1], levels, template.faces, landmarks, np.array([60, 60, 220, 240]),
+        groups=template.groups[-1], mirror=template.mirror,
+    )  # fmt: skip
+    return FacePrediction("with eyes", mesh, photo(300, 280))
+
+
 SET_COUNT, SET_PX, SET_SEED = 24, 96, 3
 
 

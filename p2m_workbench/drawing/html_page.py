@@ -18,7 +18,7 @@ from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
 from p2m_core.files import write_bytes, write_text
 from p2m_workbench.drawing import matcap
-from p2m_workbench.drawing.mesh_images import ERROR_RAMP, data_uri, encode_picture, error_scale
+from p2m_workbench.drawing.mesh_images import CLAY_RAMP, ERROR_RAMP, clay_shares, data_uri, encode_picture, error_scale
 from p2m_workbench.face_prediction import FacePrediction
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
@@ -91,6 +91,9 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
         "levels": [stored(level) for level in levels],
         **{name: stored(array) for name, array in points.items()},
     }
+    if mesh.groups is not None:
+        shares = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
+        content["clay"] = _base64(np.round(shares * 255), "u1")
     if prediction.truth_px is not None:
         content["errorMaximum"] = error_scale(prediction.error_percent())
     return content
@@ -126,10 +129,12 @@ def _script(content: object) -> str:
 def _page(title: str, about: dict) -> str:
     """The viewer with what it shows."""
     folder = resources.files("p2m_workbench.drawing").joinpath("html")
-    spheres = {"clay": matcap.clay(), "paper": matcap.paper(), "normals": matcap.directions()}
+    clays = {"clay": matcap.clay(), "white": matcap.clay((255, 255, 255))}
+    spheres = clays | {"paper": matcap.paper(), "normals": matcap.directions()}
     about = {
         "protocol": PROTOCOL,
         "ramp": ERROR_RAMP,
+        "clayRamp": CLAY_RAMP,
         "spheres": {name: data_uri(sphere, "JPEG", quality=95) for name, sphere in spheres.items()},
         **about,
     }

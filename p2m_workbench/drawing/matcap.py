@@ -45,14 +45,14 @@ def _lit(normals: np.ndarray) -> np.ndarray:
 
 
 @cache
-def clay() -> np.ndarray:
-    """Pale clay under a warm key, a cool fill and a thin rim of light (256, 256, 3) uint8."""
+def clay(tint: tuple[int, int, int] = CLAY) -> np.ndarray:
+    """Pale clay under a warm key, a cool fill and a thin rim of light (256, 256, 3) uint8; white for colours on it."""
     normals = _sphere()
     key = np.array(LAMPS[0][0]) / np.linalg.norm(LAMPS[0][0])
     half = (key + [0, 0, 1]) / np.linalg.norm(key + [0, 0, 1])
     shine = 0.09 * np.clip(normals @ half, 0, 1)[..., None] ** 28
     rim = 0.16 * (1 - normals[..., 2:]) ** 4 * np.clip(normals[..., 1:2] + 0.55, 0, 1)
-    rgb = _lit(normals) * np.array(CLAY) / 255 + shine + rim * [0.85, 0.92, 1.0]
+    rgb = _lit(normals) * np.array(tint) / 255 + shine + rim * [0.85, 0.92, 1.0]
     return np.uint8(np.round(np.clip(rgb, 0, 1) * 255))
 
 

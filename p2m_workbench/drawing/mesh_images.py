@@ -9,9 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from jaxtyping import Float, Int, Num
 from PIL import Image, ImageDraw, ImageFont
 
-from p2m_core.face_mesh import FaceMesh
 from p2m_core.files import atomic_path
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.template import GROUPS
@@ -64,45 +64,59 @@ def draw_levels(
     yaw_deg: float = 25.0,
     size_px: int = 320,
     supersample: int = 3,
+    vertex_colors: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Levels (V_k, 3), (F_k, 3) of a mesh in a row, coarse to fine, with edges.   Returns: (size_px, K size_px, 3)."""
+    """Levels (V_k, 3), (F_k, 3) of a mesh in a row, coarse to fine, with edges, lit as clay.
+
+    Args:    vertex_colors: (V, 3) of the finest level, or None for clay.
+    Returns: (size_px, K size_px, 3).
+    """
     pictures = []
     for vertices, faces in zip(levels, level_faces, strict=True):
         # Lines thinner than a pixel turn into a tone: so a fine level does not go black.
         edge = np.linalg.norm(vertices[faces[:, 0]] - vertices[faces[:, 1]], axis=1).mean()
         wire_px = min(0.8, 0.07 * edge * 0.86 * size_px / np.ptp(vertices, axis=0).max())
-        pictures.append(draw_turned(vertices, faces, yaw_deg, size_px, wire_px=wire_px, supersample=supersample))
+        colors = None if vertex_colors is None else vertex_colors[: len(vertices)]
+        pictures.append(draw_turned(vertices, faces, yaw_deg, size_px, colors, wire_px, PAPER, supersample, flat=False))
     return np.concatenate(pictures, 1)
 
 
 # RGB of eyes and mouth, for a mesh with groups; radii over the distance of the eye's corners.
 EYE_WHITE, IRIS, PUPIL, MOUTH = (240, 238, 234), (92, 108, 124), (30, 30, 34), (74, 40, 38)
 IRIS_RADIUS, PUPIL_RADIUS = 0.2, 0.08
+# What meets on a mesh stands side by side, so that colours between vertices are those between two of these.
+CLAY_RAMP = (MOUTH, CLAY, EYE_WHITE, IRIS, PUPIL)
 
 
-def clay_colors(mesh: FaceMesh) -> np.ndarray | None:
-    """RGB of a mesh's finest vertices (V, 3): clay, with eyes and a dark mouth; None where the mesh has no groups.
+def clay_shares(
+    vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], groups: Int[np.ndarray, "f"]
+) -> Float[np.ndarray, "v"]:
+    """Where on CLAY_RAMP each vertex of a mesh with groups lies, (V,) from 0 to 1.
 
-    Iris and pupil are round the vertex nearest to the mean of each eye's six landmarks, as if it looked straight ahead.
+    Iris and pupil are round the vertex nearest to the middle of each eye's rim, as if it looked straight ahead.
+
+    Args:    vertices: (V, 3).   faces: (F, 3).   groups: (F,) index into GROUPS.
     """
-    if mesh.groups is None:
-        return None
-    colors = np.tile(np.float32(CLAY), (len(mesh.vertices_px), 1))
-    lids = {GROUPS.index("right eye"): slice(36, 42), GROUPS.index("left eye"): slice(42, 48)}
-    for group in range(1, len(GROUPS)):
-        own = mesh.groups == group
-        inside = np.setdiff1d(mesh.faces[own], mesh.faces[~own])
-        if group not in lids:
-            colors[inside] = MOUTH
+    places = np.full(len(vertices), CLAY_RAMP.index(CLAY))
+    for name in GROUPS[1:]:
+        own = groups == GROUPS.index(name)
+        inside = np.setdiff1d(faces[own], faces[~own])
+        if name == "mouth" or not len(inside):
+            places[inside] = CLAY_RAMP.index(MOUTH)
             continue
-        landmarks = mesh.landmarks_px[lids[group]]
-        eye = mesh.vertices_px[inside]
-        middle = eye[np.linalg.norm(eye - landmarks.mean(0), axis=1).argmin()]
-        away = np.linalg.norm(eye - middle, axis=1) / np.linalg.norm(landmarks[0] - landmarks[3])
-        colors[inside] = np.select(
-            [away[:, None] < PUPIL_RADIUS, away[:, None] < IRIS_RADIUS], [PUPIL, IRIS], EYE_WHITE
-        )
-    return colors
+        eye, rim = vertices[inside], vertices[np.setdiff1d(faces[own], inside)]
+        away = np.linalg.norm(eye - eye[np.linalg.norm(eye - rim.mean(0), axis=1).argmin()], axis=1)
+        away /= np.linalg.norm(rim[:, None] - rim, axis=-1).max(initial=1e-9)
+        kinds = [CLAY_RAMP.index(color) for color in (PUPIL, IRIS, EYE_WHITE)]
+        places[inside] = np.select([away < PUPIL_RADIUS, away < IRIS_RADIUS], kinds[:2], kinds[2])
+    return places / (len(CLAY_RAMP) - 1)
+
+
+def clay_colors(
+    vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], groups: Int[np.ndarray, "f"] | None
+) -> Float[np.ndarray, "v 3"] | None:
+    """RGB of a mesh's vertices (V, 3): clay, with eyes and a dark mouth; None where the mesh has no groups."""
+    return None if groups is None else ramp_colors(CLAY_RAMP, clay_shares(vertices, faces, groups))
 
 
 def swing(frames: int, reach_deg: float) -> np.ndarray:
@@ -118,15 +132,19 @@ def swing(frames: int, reach_deg: float) -> np.ndarray:
 ERROR_RAMP = ((38, 84, 160), (72, 168, 184), (236, 230, 170), (240, 142, 74), (184, 28, 62))
 
 
+def ramp_colors(ramp: Sequence[tuple[int, int, int]], shares: np.ndarray) -> np.ndarray:
+    """RGB (..., 3) at places of a ramp from 0, its first colour, to 1, its last; even steps, linear between."""
+    ends = np.linspace(0, 1, len(ramp))
+    return np.stack([np.interp(shares, ends, channel) for channel in np.transpose(ramp)], -1)
+
+
 def error_colors(error_percent: np.ndarray, maximum: float) -> np.ndarray:
     """RGB of errors on the ramp from blue (0) over pale yellow to crimson (`maximum` and above).
 
     Args:    error_percent: (V,).   maximum: > 0, same unit.   Returns: (V, 3) uint8; grey where not finite.
     """
     error = np.asarray(error_percent, np.float64)
-    place = np.clip(np.nan_to_num(error / maximum, nan=0.0, posinf=0.0, neginf=0.0), 0, 1) * (len(ERROR_RAMP) - 1)
-    ramp = np.array(ERROR_RAMP, np.float64)
-    rgb = np.stack([np.interp(place, np.arange(len(ramp)), ramp[:, k]) for k in range(3)], -1)
+    rgb = ramp_colors(ERROR_RAMP, np.nan_to_num(error / maximum, nan=0.0, posinf=0.0, neginf=0.0))
     rgb[~np.isfinite(error)] = 128
     return np.round(rgb).astype(np.uint8)
 
@@ -243,7 +261,8 @@ def caption_row(pictures: list[np.ndarray], captions: list[str], maximum: float 
 def draw_overlay(prediction: FacePrediction) -> np.ndarray:
     """The mesh on its photo.   Returns: (H, W, 3) uint8, the photo's size."""
     mesh = prediction.mesh
-    return draw_mesh(prediction.photo, mesh.vertices_px, mesh.faces, clay_colors(mesh), alpha=0.8, flat=False)
+    clay = clay_colors(mesh.vertices_px, mesh.faces, mesh.groups)
+    return draw_mesh(prediction.photo, mesh.vertices_px, mesh.faces, clay, alpha=0.8, flat=False)
 
 
 def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray:
@@ -255,7 +274,7 @@ def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray
     mesh = prediction.mesh
     square, matrix = fit_square(prediction.photo, size_px)
     on_photo, landmarks = apply_affine(matrix, mesh.levels[-1]), apply_affine(matrix, mesh.landmarks_px)
-    clay = clay_colors(mesh)
+    clay = clay_colors(mesh.levels[-1], mesh.faces, mesh.groups)
     pictures = [
         draw_landmarks(square, landmarks),
         draw_mesh(square, on_photo, mesh.faces, clay, alpha=0.8, flat=False),

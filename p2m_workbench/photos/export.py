@@ -169,7 +169,7 @@ def normal_map(prediction: FacePrediction) -> np.ndarray:
 def turntable(prediction: FacePrediction, size_px: int = 320, frames: int = 48) -> list[np.ndarray]:
     """Pictures of the finest level beside itself, in clay and in the photo's colours, turning to both sides."""
     mesh = prediction.mesh
-    surfaces = clay_colors(mesh), photo_colors(prediction.photo, mesh.vertices_px)
+    surfaces = clay_colors(mesh.vertices_px, mesh.faces, mesh.groups), photo_colors(prediction.photo, mesh.vertices_px)
     return [
         np.concatenate(
             [draw_turned(mesh.vertices_px, mesh.faces, yaw, size_px, c, flat=c is not surfaces[0]) for c in surfaces], 1
@@ -181,7 +181,8 @@ def turntable(prediction: FacePrediction, size_px: int = 320, frames: int = 48) 
 def level_turntable(prediction: FacePrediction, size_px: int = 240, frames: int = 36) -> list[np.ndarray]:
     """Pictures of all levels in a row with their edges, coarse to fine, turning to both sides."""
     mesh = prediction.mesh
-    return [draw_levels(mesh.levels, mesh.level_faces, yaw, size_px, supersample=2) for yaw in swing(frames, 60)]
+    clay = clay_colors(mesh.vertices_px, mesh.faces, mesh.groups)
+    return [draw_levels(mesh.levels, mesh.level_faces, yaw, size_px, 2, clay) for yaw in swing(frames, 60)]
 
 
 def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -> None:

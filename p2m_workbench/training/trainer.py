@@ -34,7 +34,7 @@ from p2m_core.network.weights import initialise, save_weights
 from p2m_core.targets import Truth
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.signals import StopSignals
-from p2m_workbench.drawing.mesh_images import fit, save_picture
+from p2m_workbench.drawing.mesh_images import clay_colors, fit, save_picture
 from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
@@ -298,12 +298,13 @@ class Trainer:
 
     def preview(self) -> None:
         """Write the meshes of the first validation samples: preview/N.png, crop and mesh over it; and preview.npz for a
-        3D view, with step, photos, vertices, true vertices where they are known, and faces; px of the input."""
+        3D view, with step, photos, vertices, true vertices where they are known, faces and groups; px of the input."""
         with self.average.applied(self.model):
             predicted = list(self.predict_validation(PREVIEWS))
         if not predicted:
             return
         side, faces = self.config.model.input_px, self.store.template.faces[-1]
+        groups = self.store.template.groups[-1]
         images, vertices, truth = zip(*predicted, strict=True)
         points = {"vertices": vertices}
         if truth[0].vertices is not None:
@@ -313,12 +314,12 @@ class Trainer:
         names = self.store.table["name"][self.store.rows("val")[: len(photos)]]
         with atomic_path(self.folder / "preview.npz") as temporary:
             np.savez(
-                temporary, step=self.step, photos=photos, faces=faces, names=np.array(names, str),
+                temporary, step=self.step, photos=photos, faces=faces, groups=groups, names=np.array(names, str),
                 **{name: np.float32(array) for name, array in arrays.items()},
             )  # fmt: skip
         for k, (photo, mesh) in enumerate(zip(photos, arrays["vertices"], strict=True)):
             large, matrix = fit(photo, 2 * side)
-            over = draw_mesh(large, apply_affine(matrix, mesh), faces)
+            over = draw_mesh(large, apply_affine(matrix, mesh), faces, clay_colors(mesh, faces, groups), flat=False)
             save_picture(self.folder / "preview" / f"{k}.png", np.concatenate([large, over], 1))
 
 

@@ -39,7 +39,8 @@ def truth_of(prediction: FacePrediction) -> FacePrediction:
     """The ground truth of a prediction as one of its own, without landmarks."""
     mesh = prediction.mesh
     levels = tuple(prediction.truth_px[: len(level)] for level in mesh.levels)
-    truth = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, np.zeros((0, 3), np.float32), mesh.box)
+    nothing = np.zeros((0, 3), np.float32)
+    truth = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, nothing, mesh.box, groups=mesh.groups)
     return FacePrediction(TRUTH, truth, prediction.photo)
 
 

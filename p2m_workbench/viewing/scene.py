@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
 import pythreejs as three
 
-from p2m_core.face_mesh import to_world
+from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.html_page import photo_uri
-from p2m_workbench.drawing.mesh_images import data_uri, draw_landmarks, error_colors
+from p2m_workbench.drawing.mesh_images import CLAY_RAMP, ERROR_RAMP, clay_shares, data_uri, draw_landmarks, ramp_colors
 from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
@@ -31,7 +32,7 @@ class ViewOptions:
     """What of a prediction is shown, and how.
 
     stage    0 is the template, 1 the coarsest level, and so on; fractions are deformations in between
-    surface  one of SURFACES; error shows clay where there is no ground truth
+    surface  one of SURFACES; error shows clay where there is no ground truth; clay has eyes and mouth if there are groups
     style    one of STYLES
     opacity  of the surface, 0 to 1
     maximum  error at which the colours end, percent of the face size
@@ -50,6 +51,17 @@ class ViewOptions:
 def _texture(uri: str) -> three.ImageTexture:
     # Mipmaps would want sides that are powers of two.
     return three.ImageTexture(imageUri=uri, minFilter="LinearFilter", generateMipmaps=False)
+
+
+def _ramp(colors: Sequence[tuple[int, int, int]]) -> three.ImageTexture:
+    row = np.uint8(np.round(ramp_colors(colors, np.linspace(0, 1, _RAMP_PX))))
+    return _texture(data_uri(np.repeat(row[None], 4, 0)))
+
+
+def _on_ramp(shares: np.ndarray) -> np.ndarray:
+    """Texture coordinates (V, 2) float32 of shares (V,) of a ramp, 0 to 1."""
+    u = np.clip(shares, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
+    return np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
 
 
 def _attribute(values: np.ndarray, dtype: type = np.float32) -> three.BufferAttribute:
@@ -99,6 +111,11 @@ class _Level:
         return self._geometry(_attribute(np.zeros((len(self.world), 2))))
 
     @cached_property
+    def painted(self) -> three.BufferGeometry:
+        """The level with texture coordinates on the ramp of clay, eyes and mouth; of meshes with groups."""
+        return self._geometry(_attribute(self.on_clay(self.prediction.mesh)[: len(self.world)]))
+
+    @cached_property
     def points(self) -> three.BufferGeometry:
         """The vertices alone; points have no morph targets."""
         return three.BufferGeometry(attributes={"position": _attribute(self.world)})
@@ -112,8 +129,7 @@ class _Level:
 
     def set_errors(self, share: np.ndarray) -> None:
         """Colour `heat` by errors (V,) as shares of the ramp. Arrays travel to the browser, so only a change is set."""
-        u = np.clip(share, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
-        uv = np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
+        uv = _on_ramp(share)
         if self._ramp_uv is None or not np.array_equal(uv, self._ramp_uv):
             self.heat.attributes["uv"].array = self._ramp_uv = uv
 
@@ -122,6 +138,11 @@ class _Level:
         if self._points_stage != stage:
             self.points.attributes["position"].array = np.ascontiguousarray(world)
             self._points_stage = stage
+
+    @staticmethod
+    def on_clay(mesh: FaceMesh) -> np.ndarray:
+        """Texture coordinates (V, 2) float32 of a mesh's finest vertices on the ramp of clay, eyes and mouth."""
+        return _on_ramp(clay_shares(mesh.vertices_px, mesh.faces, mesh.groups))
 
     @staticmethod
     def on_photo(world: np.ndarray, photo: np.ndarray) -> np.ndarray:
@@ -225,11 +246,11 @@ class FaceScene:
         self.options = ViewOptions()
         parts = self.parts_of(prediction)
         first = parts.finest.solid
-        ramp = error_colors(np.linspace(0, 1, _RAMP_PX), 1.0)
         self.materials = {
             "clay": _material(matcap.clay()),
+            "painted": _material(matcap.clay((255, 255, 255)), map=_ramp(CLAY_RAMP)),
             "normals": _material(matcap.directions()),
-            "error": _material(matcap.paper(), map=_texture(data_uri(np.repeat(ramp[None], 4, 0)))),
+            "error": _material(matcap.paper(), map=_ramp(ERROR_RAMP)),
         }
         teal = _material(matcap.clay(), color="#5fb9ac", opacity=0.55, depthWrite=False)
         hidden = three.MeshBasicMaterial(colorWrite=False, transparent=True, morphTargets=True, **_BEHIND_LINES)
@@ -296,11 +317,14 @@ class FaceScene:
         error = options.surface == "error" and known
         if error:
             level.set_errors(prediction.error_at(stage, stages) / options.maximum)
+        bare = "clay" if prediction.mesh.groups is None else "painted"
+        surface = options.surface if error or options.surface == "normals" else bare
         self.depth.geometry = self.skin.geometry = level.solid
-        self.solid.geometry = self.wire.geometry = level.heat if error else level.solid
+        of_surface = level.heat if error else level.painted if surface == "painted" else level.solid
+        self.solid.geometry = self.wire.geometry = of_surface
         for mesh in (self.depth, self.solid, self.skin, self.wire):
             mesh.morphTargetInfluences = [float(number - stage)]
-        self.solid.material = self.materials[options.surface if error or options.surface == "normals" else "clay"]
+        self.solid.material = self.materials[surface]
         self.solid.visible = options.style in ("solid", "edges")
         self.solid.material.opacity = options.opacity
         self.skin.visible = self.solid.visible and options.surface == "photo"
@@ -349,6 +373,8 @@ class FaceScene:
         }
         for name, array in arrays.items():
             level.solid.attributes[name].array = array
+        if to.mesh.groups is not None:
+            level.painted.attributes["uv"].array = level.on_clay(to.mesh)
         if to.truth_px is not None:
             level.set_errors(to.error_percent() / maximum)
 

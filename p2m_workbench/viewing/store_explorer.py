@@ -174,7 +174,7 @@ class StoreExplorer(widgets.VBox):
         levels, faces = tuple(vertices[:n] for n in store.template.counts), store.template.faces
         landmarks = np.float32(store.template.landmarks(vertices))
         box = np.array([0, 0, store.size_px, store.size_px], np.float32)
-        mesh = FaceMesh(vertices, faces[-1], levels, faces, landmarks, box)
+        mesh = FaceMesh(vertices, faces[-1], levels, faces, landmarks, box, groups=store.template.groups[-1])
         return FacePrediction(str(store.table["name"][index]), mesh, store.crop(index))
 
     def _show(self, _: object = None) -> None:

@@ -39,7 +39,7 @@ def read_preview(path: Path) -> list[FacePrediction]:
         truth = content["truth"][k] if "truth" in content else None
         if truth is not None:  # the network predicts no absolute depth: both have the same mean
             truth = truth + np.float32([0, 0, (vertices[:, 2] - truth[:, 2]).mean()])
-        mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box)
+        mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box, groups=content.get("groups"))
         predictions.append(FacePrediction(str(name), mesh, photo, truth))
     return predictions
 

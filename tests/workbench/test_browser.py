@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,20 @@ def open_offline(page, path):
     page.wait_for_selector("body[data-ready]", timeout=60_000)
     page.evaluate("document.getElementById('hint').hidden = true")
     return page.locator("#view")
+
+
+def test_html_shows_eyes_and_mouth(tmp_path, with_eyes):
+    bare = replace(with_eyes, mesh=replace(with_eyes.mesh, groups=None))
+    pictures = []
+    for prediction in (bare, with_eyes):
+        with open_page(1180, 760, offline=True) as page:
+            canvas = open_offline(page, write_html(tmp_path / "view.html", prediction))
+            pictures.append(settled(page, canvas).astype(int))
+            save(f"html-eyes-{prediction is with_eyes}.png", pixels(page))
+    bare, painted = pictures
+    darker = painted.sum(-1) < bare.sum(-1) - 150
+    assert 0.0005 < darker.mean() < 0.02  # irises, pupils and mouth, and nothing else
+    assert np.abs(painted - bare)[~darker].mean() < 4
 
 
 def test_html_works_offline(html_file):

@@ -33,11 +33,16 @@ function unpooled(coarse, count, index) {
   return out;
 }
 
+const RAMP_PX = 256;
+const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
+const ramped = count => new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2);
+
 function decode(sample) {
   const content = sample.content, topology = topologies[sample.topology];
   const points = text => Float32Array.from(new Uint16Array(bytes(text)), (q, k) => content.low[k % 3] + content.step * q);
   const ends = content.levels.map(points);
-  const made = {name: content.name, width: content.width, height: content.height, topology, ends,
+  const clay = content.clay ? new Uint8Array(bytes(content.clay)) : null;  // of meshes with eyes and a mouth
+  const made = {name: content.name, painted: Boolean(clay), width: content.width, height: content.height, topology, ends,
     landmarks: points(content.landmarks), truth: content.truth ? points(content.truth) : null,
     maximum: content.errorMaximum, first: content.template ? 0 : 1, last: ends.length};
   made.starts = ends.map((end, k) => k ? unpooled(ends[k - 1], end.length / 3, topology[k].index)
@@ -46,23 +51,27 @@ function decode(sample) {
     const geometry = new THREE.BufferGeometry(), count = level.vertices;
     geometry.setIndex(new THREE.BufferAttribute(level.index, 1));
     geometry.addAttribute("position", new THREE.BufferAttribute(new Float32Array(ends[k]), 3));
-    // Where each vertex lies on the photo, and where on the colour ramp: one of the two is the geometry's uv.
+    // Where each vertex lies on the photo, and where on the ramps of errors and of clay: one of these is the surface's uv.
     const spot = new Float32Array(2 * count);
     for (let v = 0; v < count; v++) {
       spot[2 * v] = (ends[k][3 * v] + 0.5) / content.width;
       spot[2 * v + 1] = 1 - (0.5 - ends[k][3 * v + 1]) / content.height;
     }
-    const both = {photo: new THREE.BufferAttribute(spot, 2),
-      ramp: new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2)};
-    geometry.addAttribute("uv", both.photo);
+    const uvs = {ramp: ramped(count), clay: ramped(count)};
+    if (clay) for (let v = 0; v < count; v++) uvs.clay.array[2 * v] = onRamp(clay[v] / 255);
+    geometry.addAttribute("uv", uvs.clay);
     geometry.computeVertexNormals();
+    const onPhoto = new THREE.BufferGeometry();
+    onPhoto.setIndex(geometry.index);
+    for (const name of ["position", "normal"]) onPhoto.addAttribute(name, geometry.attributes[name]);
+    onPhoto.addAttribute("uv", new THREE.BufferAttribute(spot, 2));
     const truth = made.truth ? new THREE.BufferGeometry() : null;
     if (truth) {
       truth.setIndex(geometry.index);
       truth.addAttribute("position", new THREE.BufferAttribute(made.truth.slice(0, 3 * count), 3));
       truth.computeVertexNormals();
     }
-    return {geometry, both, truth, stage: k + 1};
+    return {geometry, onPhoto, uvs, truth, stage: k + 1};
   });
   const box = new THREE.Box3().setFromArray(ends[ends.length - 1]);
   made.centre = box.getCenter(new THREE.Vector3());
@@ -112,13 +121,13 @@ function texture(uri) {
     draw();
   });
 }
-function rampTexture() {
-  const wide = 256, data = new Uint8Array(3 * wide);
-  for (let k = 0; k < wide; k++) {
-    const place = k / (wide - 1) * (about.ramp.length - 1), low = Math.min(Math.floor(place), about.ramp.length - 2);
-    for (let i = 0; i < 3; i++) data[3 * k + i] = about.ramp[low][i] + (place - low) * (about.ramp[low + 1][i] - about.ramp[low][i]);
+function rampTexture(ramp) {
+  const data = new Uint8Array(3 * RAMP_PX);
+  for (let k = 0; k < RAMP_PX; k++) {
+    const place = k / (RAMP_PX - 1) * (ramp.length - 1), low = Math.min(Math.floor(place), ramp.length - 2);
+    for (let i = 0; i < 3; i++) data[3 * k + i] = ramp[low][i] + (place - low) * (ramp[low + 1][i] - ramp[low][i]);
   }
-  const made = new THREE.DataTexture(data, wide, 1, THREE.RGBFormat);
+  const made = new THREE.DataTexture(data, RAMP_PX, 1, THREE.RGBFormat);
   made.minFilter = made.magFilter = THREE.LinearFilter;
   made.needsUpdate = true;
   return made;
@@ -128,8 +137,8 @@ const spheres = {};
 for (const name in about.spheres) spheres[name] = texture(about.spheres[name]);
 const surface = (sphere, options) => new THREE.MeshMatcapMaterial(Object.assign(
   {matcap: spheres[sphere], side: THREE.DoubleSide, transparent: true}, behind, options));
-const materials = {clay: surface("clay"), normals: surface("normals"), error: surface("paper", {map: rampTexture()}),
-  photo: surface("paper", {depthWrite: false}), truth: surface("clay", {color: 0x5fb9ac})};
+const materials = {clay: surface("clay"), normals: surface("normals"), error: surface("paper", {map: rampTexture(about.ramp)}),
+  painted: surface("white", {map: rampTexture(about.clayRamp)}), photo: surface("paper", {depthWrite: false}), truth: surface("clay", {color: 0x5fb9ac})};
 const lines = new THREE.MeshBasicMaterial({wireframe: true, transparent: true, depthWrite: false});
 
 const scene = new THREE.Scene(), spin = new THREE.Group(), shift = new THREE.Group();
@@ -418,16 +427,16 @@ function pose(level, k) {
     for (let i = 0; i < end.length; i++) position.array[i] = end[i] + part * (start[i] - end[i]);
     position.needsUpdate = true;
     level.geometry.computeVertexNormals();
-    level.geometry.boundingSphere = null;
+    level.geometry.boundingSphere = level.onPhoto.boundingSphere = null;
     level.stage = stage;
     level.errors = null;
   }
   if (shown.truth && !level.errors) {
     level.errors = errorsOf(level.geometry.attributes.position.array, shown.truth, shown.faceSize);
     level.errors.forEach((error, v) => {
-      level.both.ramp.array[2 * v] = Math.min(error / shown.maximum, 1) * 255 / 256 + 0.5 / 256;
+      level.uvs.ramp.array[2 * v] = onRamp(error / shown.maximum);
     });
-    level.both.ramp.needsUpdate = true;
+    level.uvs.ramp.needsUpdate = true;
   }
 }
 function show() {
@@ -436,17 +445,19 @@ function show() {
   const colored = picked("surface") === "error" && Boolean(shown.truth);
   const opacity = $("opacity").value / 100, alone = truth === "alone";
   pose(level, k);
-  level.geometry.attributes.uv = colored ? level.both.ramp : level.both.photo;
+  level.geometry.attributes.uv = colored ? level.uvs.ramp : level.uvs.clay;
   const front = alone ? level.truth : level.geometry;
-  solid.geometry = skin.geometry = level.geometry;
+  solid.geometry = level.geometry;
+  skin.geometry = level.onPhoto;
   for (const object of [wire, vertexDots, depth]) object.geometry = front;
   if (level.truth) trueSolid.geometry = level.truth;
   const filled = style === "solid" || style === "edges";
   solid.visible = filled && !alone;
-  solid.material = colored ? materials.error : picked("surface") === "normals" ? materials.normals : materials.clay;
+  const clay = shown.painted ? materials.painted : materials.clay;
+  solid.material = colored ? materials.error : picked("surface") === "normals" ? materials.normals : clay;
   skin.visible = solid.visible && picked("surface") === "photo";
   trueSolid.visible = truth === "over" || (alone && filled);
-  for (const name of ["clay", "normals", "error", "photo"]) materials[name].opacity = opacity;
+  for (const name of ["clay", "painted", "normals", "error", "photo"]) materials[name].opacity = opacity;
   materials.truth.opacity = truth === "over" ? 0.55 * opacity : opacity;
   materials.truth.depthWrite = truth !== "over";
   wire.visible = style === "edges" || style === "wire";

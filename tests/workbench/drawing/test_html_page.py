@@ -12,7 +12,7 @@ from PIL import Image
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_workbench.drawing import html_page, matcap
-from p2m_workbench.drawing.mesh_images import error_scale
+from p2m_workbench.drawing.mesh_images import clay_shares, error_scale
 from p2m_workbench.face_prediction import FacePrediction
 
 
@@ -51,6 +51,15 @@ def test_html_holds_the_prediction(prediction):
         np.testing.assert_allclose(points(content, content[name]), to_world(true), atol=0.51 * step)
     assert (content["height"], content["width"]) == prediction.photo.shape[:2]
     assert content["errorMaximum"] == error_scale(prediction.error_percent())
+
+
+def test_html_tells_eyes_and_mouth(with_eyes, prediction):
+    told, mesh = about(html_page.html_page(with_eyes)), with_eyes.mesh
+    shares = array(told["samples"][0]["content"]["clay"], "u1") / 255
+    expected = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
+    assert len(np.unique(expected)) == len(told["clayRamp"])
+    np.testing.assert_allclose(shares, expected, atol=0.5 / 255)
+    assert "clay" not in about(html_page.html_page(prediction))["samples"][0]["content"]
 
 
 def test_html_without_truth_and_template_says_so():

@@ -1,7 +1,5 @@
 """p2m_workbench.drawing.mesh_images: whole pictures of a mesh, and the colours of its errors."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from example_predictions import made_up
@@ -118,16 +116,13 @@ def test_the_mesh_on_a_scaled_photo_stays_in_its_place(prediction):
 
 
 def test_eyes_and_mouth_are_coloured_where_the_mesh_has_groups(face_model):
-    from p2m_core.face_mesh import FaceMesh
     from p2m_core.morphable.registration import face_template
 
     template, truth = face_template(face_model)
     vertices = (truth(face_model.mean) * [1, -1, 1]).astype(np.float32)
-    landmarks = template.landmarks(vertices).astype(np.float32)
-    faces, nowhere = template.faces[-1], np.zeros(4, np.float32)
-    plain = FaceMesh(vertices, faces, (vertices,), (faces,), landmarks, nowhere)
-    assert mesh_images.clay_colors(plain) is None
-    colors = mesh_images.clay_colors(dataclasses.replace(plain, groups=template.groups[-1]))
+    faces = template.faces[-1]
+    assert mesh_images.clay_colors(vertices, faces, None) is None
+    colors = mesh_images.clay_colors(vertices, faces, template.groups[-1])
     for name in ("right eye", "left eye"):
         inside = template.within(name)
         kinds = {tuple(rgb) for rgb in colors[inside].tolist()}

@@ -11,7 +11,7 @@ from example_predictions import made_up
 from PIL import Image
 
 from p2m_core.face_mesh import to_world
-from p2m_workbench.drawing.mesh_images import error_scale
+from p2m_workbench.drawing.mesh_images import clay_shares, error_scale
 from p2m_workbench.face_prediction import FacePrediction, Stages, unpooled
 from p2m_workbench.viewing import (
     FaceScene,
@@ -162,6 +162,31 @@ def test_what_is_shown(first, second, surface, style):
     scene.show(first, ViewOptions(stage=2))
     assert not scene.truth.visible
     assert scene.photo.visible
+
+
+def test_clay_has_eyes_and_a_mouth_where_the_mesh_has_groups(first, with_eyes):
+    scene, mesh = FaceScene(with_eyes), with_eyes.mesh
+    scene.show(with_eyes, ViewOptions(stage=3))
+    assert scene.solid.material is scene.materials["painted"]
+    u = arrays(scene.solid.geometry)["uv"][:, 0]
+    shares = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
+    np.testing.assert_allclose((u * 256 - 0.5) / 255, shares[: len(mesh.levels[2])], atol=1e-5)
+    scene.show(with_eyes, ViewOptions(surface="photo"))
+    photo_uv = arrays(scene.skin.geometry)["uv"]
+    assert scene.solid.material is scene.materials["painted"]  # where the photo shows nothing
+    np.testing.assert_array_equal(photo_uv, scene.parts_of(with_eyes).finest.photo_uv)
+    scene.show(with_eyes, ViewOptions(surface="normals"))
+    assert scene.solid.material is scene.materials["normals"]
+    scene.show(first, ViewOptions())
+    assert scene.solid.material is scene.materials["clay"]
+    # A mesh in training moves, and its irises with it.
+    widened = mesh.vertices_px * np.float32([1, 1, 2])
+    scene.move(with_eyes, replace(with_eyes, mesh=replace(mesh, vertices_px=widened)), 1.0)
+    u = arrays(scene.parts_of(with_eyes).finest.painted)["uv"][:, 0]
+    moved_shares = clay_shares(widened, mesh.faces, mesh.groups)
+    np.testing.assert_allclose((u * 256 - 0.5) / 255, moved_shares, atol=1e-5)
+    assert (moved_shares != shares).any()
+    assert inspector.truth_of(replace(with_eyes, truth_px=mesh.vertices_px)).mesh.groups is mesh.groups
 
 
 def test_truth_of_a_coarse_level_is_its_first_rows(first):
@@ -421,13 +446,14 @@ def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
     truth = np.stack([first.truth_px + np.float32([0, 0, 70])] * 2)
     np.savez(
         tmp_path / "preview.npz", step=3, photos=np.stack([first.photo] * 2), faces=first.mesh.faces,
-        names=np.array(["a", "b"]), vertices=points, truth=truth,
+        names=np.array(["a", "b"]), vertices=points, truth=truth, groups=np.arange(len(first.mesh.faces)) % 4,
     )  # fmt: skip
     read = training.read_run(tmp_path)
     predictions, table = read()
     assert table is None
     assert [s.name for s in predictions] == ["a", "b"]
     np.testing.assert_array_equal(predictions[1].mesh.vertices_px, points[1])
+    np.testing.assert_array_equal(predictions[1].mesh.groups, np.arange(len(first.mesh.faces)) % 4)
     # Depth is open, so 70 px of it are no error.
     assert predictions[0].error_percent() == pytest.approx(first.error_percent(), abs=1e-3)
     assert abs(np.mean(predictions[0].truth_px[:, 2] - points[0][:, 2])) < 1e-3
