@@ -5,6 +5,7 @@ Finding faces in a photo is p2m_workbench.photos.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -14,13 +15,16 @@ import torch
 from jaxtyping import Float, Float32, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh, to_world
-from p2m_core.geometry.camera import angles_from_rotation
-from p2m_core.geometry.crop import apply_affine, crop_image, crop_matrix, invert_affine, ndc_to_px
+from p2m_core.geometry.camera import angles_from_rotation, rotation_from_angles
+from p2m_core.geometry.crop import apply_affine, box_of, compose, crop_image, crop_matrix, invert_affine, ndc_to_px
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.network.encoders import fold_batch_norms
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh
 from p2m_core.network.precision import autocast_type
 from p2m_core.network.weights import load_model, weights_path
+
+UNSURE = 0.055  # FaceMesh.doubt above which a head may lie on its side or stand upside down
+LYING_DEG = 35  # tilt_of a mesh beyond which the crop is cut anew; below it the network is as good as upright
 
 
 @lru_cache(maxsize=4)
@@ -86,20 +90,82 @@ def _predict_crops(
 
 
 def predict_boxes(
-    model: Pixel2Mesh, image: UInt8[np.ndarray, "h w 3"], boxes: Num[np.ndarray, "k 4"], flip: bool = True
+    model: Pixel2Mesh,
+    image: UInt8[np.ndarray, "h w 3"],
+    boxes: Num[np.ndarray, "k 4"],
+    flip: bool = True,
+    turn: bool = True,
 ) -> list[FaceMesh]:
-    """A FaceMesh for each box of a photo, in one batch.
+    """A FaceMesh for each box of a photo.   image: RGB.   boxes: x0 y0 x1 y1 around the landmarks, px.
 
-    Args: image: RGB.   boxes: x0 y0 x1 y1 around the landmarks, px.   flip: as of `predict_crops`.
+    flip, turn: as of `predict_crops` and `predict_views`.
     """
+    matrices = [crop_matrix(box, model.config.input_px, model.config.margin) for box in boxes]
+    return predict_views(model, [image] * len(boxes), matrices, boxes, flip, turn)
+
+
+def predict_views(
+    model: Pixel2Mesh,
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    matrices: Sequence[Float[np.ndarray, "2 3"]],
+    boxes: Num[np.ndarray, "k 4"],
+    flip: bool = True,
+    turn: bool = True,
+) -> list[FaceMesh]:
+    """A FaceMesh for each crop: of image k by the affine map k, from image px to crop px, as `crop_matrix` makes them.
+
+    Args: boxes: what the meshes say they come from.   flip: as of `predict_crops`.
+          turn: where mirrored crops disagree, look at the crop in quarter turns and take the one that agrees most with
+          its mirror image; then crop heads that lie anew, upright.
+    """
+    meshes = _look(model, images, matrices, boxes, flip)
     side, margin = model.config.input_px, model.config.margin
-    matrices = [crop_matrix(box, side, margin) for box in boxes]
-    crops = np.stack([crop_image(image, matrix, side) for matrix in matrices])
+    unsure = [k for k, mesh in enumerate(meshes) if turn and mesh.doubt > UNSURE]
+    for angle in (90, 180, 270) if unsure else ():
+        turned = [compose(_turn(angle, side), matrices[k]) for k in unsure]
+        for k, mesh in zip(unsure, _look(model, [images[k] for k in unsure], turned, boxes[unsure], flip), strict=True):
+            meshes[k] = min(meshes[k], mesh, key=lambda one: one.doubt)
+    upright = {}
+    for k, mesh in enumerate(meshes):
+        if turn and abs(angle := tilt_of(mesh)) > LYING_DEG:
+            rotation = _turn(angle, 1)
+            box = box_of(apply_affine(rotation, mesh.landmarks_px))
+            if (box[2:] - box[:2]).min() > 1:  # else the network failed
+                upright[k] = compose(crop_matrix(box, side, margin), rotation)
+    if idx := list(upright):
+        looks = _look(model, [images[k] for k in idx], list(upright.values()), boxes[idx], flip)
+        meshes = [looks[idx.index(k)] if k in upright else mesh for k, mesh in enumerate(meshes)]
+    return meshes
+
+
+def tilt_of(mesh: FaceMesh) -> float:
+    """By how many degrees a picture must be turned, clockwise as one sees it, for the head in it to stand upright."""
+    assert mesh.pose is not None
+    rotation = rotation_from_angles(np.radians(mesh.pose[:3]))
+    return float(np.degrees(np.arctan2(-rotation[0, 1], rotation[1, 1])))
+
+
+def _look(
+    model: Pixel2Mesh,
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    matrices: Sequence[Float[np.ndarray, "2 3"]],
+    boxes: Num[np.ndarray, "k 4"],
+    flip: bool,
+) -> list[FaceMesh]:
+    """`predict_views` of these crops and no others, in one batch."""
+    side = model.config.input_px
+    crops = np.stack([crop_image(image, matrix, side) for image, matrix in zip(images, matrices, strict=True)])
     levels, doubt = _predict_crops(model, crops, flip)
     return [
         face_mesh(model, [level[k] for level in levels], matrices[k], boxes[k], crops[k], float(doubt[k]))
-        for k in range(len(boxes))
+        for k in range(len(crops))
     ]
+
+
+def _turn(angle_deg: float, size_px: int) -> Float[np.ndarray, "2 3"]:
+    """The rotation (2, 3) of a picture about its centre, clockwise as one sees it."""
+    c, s, centre = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg)), (size_px - 1) / 2
+    return np.array([[c, -s, centre - (c - s) * centre], [s, c, centre - (s + c) * centre]])
 
 
 def face_mesh(

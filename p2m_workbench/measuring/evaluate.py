@@ -16,9 +16,9 @@ from p2m_core.config.settings import Config
 from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
-from p2m_core.geometry.crop import box_of, compose
+from p2m_core.geometry.crop import box_of, invert_affine
 from p2m_core.geometry.similarity import umeyama
-from p2m_core.inference import face_mesh, open_network, predict_crops
+from p2m_core.inference import open_network, predict_views
 from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import weights_path
@@ -49,13 +49,12 @@ def predict_store(model: Pixel2Mesh, store: FaceStore, rows: np.ndarray, flip: b
     side = model.config.input_px
     to_input = store.input_matrix(side, model.config.margin)
     meshes = []
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        crops = np.stack([store.input_crop(index, side, model.config.margin) for index in part])
-        levels = predict_crops(model, crops, flip)
-        for k, index in enumerate(part):
-            matrix, box = compose(to_input, store.table["crop"][index]), store.table["box_px"][index]
-            meshes.append(face_mesh(model, [level[k] for level in levels], matrix, box))
+    for part in np.array_split(rows, range(batch, len(rows), batch)):
+        corners = [store.to_crop(np.c_[store.table["box_px"][k].reshape(2, 2), [0, 0]], k) for k in part]
+        views = predict_views(
+            model, list(map(store.crop, part)), [to_input] * len(part), np.stack(list(map(box_of, corners))), flip
+        )
+        meshes += [view.moved(invert_affine(store.table["crop"][k])) for k, view in zip(part, views, strict=True)]
     return meshes
 
 

@@ -156,7 +156,7 @@ def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
 
     def landmark_boxes(boxes: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (K, 4) around the landmarks predicted from boxes, and the flip disagreements (K,)."""
-        meshes = predict_boxes(model, image, boxes, flip) if len(boxes) else []
+        meshes = predict_boxes(model, image, boxes, flip, turn=False) if len(boxes) else []
         found = np.array([box_of(mesh.landmarks_px) for mesh in meshes]).reshape(-1, 4)
         valid = (found[:, 2:] - found[:, :2]).min(1, initial=np.inf) > 1  # smaller: the network failed
         return found[valid], np.array([mesh.doubt for mesh in meshes])[valid]
