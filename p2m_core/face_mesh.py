@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Num, UInt8
-
-from p2m_core.geometry.crop import apply_affine
 
 
 @dataclass(frozen=True)
@@ -40,19 +38,6 @@ class FaceMesh:
     crop: UInt8[np.ndarray, "s s 3"] | None = None
     doubt: float = 0.0
     groups: Int[np.ndarray, "f"] | None = None
-
-    def moved(self, matrix: Float[np.ndarray, "2 3"]) -> FaceMesh:
-        """The mesh in another picture, to which a similarity (2, 3) leads; without crop and pose."""
-        return replace(
-            self,
-            vertices_px=apply_affine(matrix, self.vertices_px).astype(np.float32),
-            levels=tuple(apply_affine(matrix, level).astype(np.float32) for level in self.levels),
-            landmarks_px=apply_affine(matrix, self.landmarks_px).astype(np.float32),
-            box=np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(self.box, 2)]),
-            template_px=None if self.template_px is None else apply_affine(matrix, self.template_px).astype(np.float32),
-            pose=None,
-            crop=None,
-        )
 
 
 def to_world(points_px: Num[np.ndarray, "*batch 3"]) -> Float32[np.ndarray, "*batch 3"]:

@@ -1,4 +1,4 @@
-"""From crops and boxes to meshes: `open_network`, then `predict_crops` (arrays) or `predict_boxes` (FaceMesh).
+"""From crops and boxes to meshes: `open_network`, then `predict_crops` (arrays) or `predict_views` (FaceMesh).
 
 Finding faces in a photo is p2m_workbench.photos.
 """
@@ -15,16 +15,13 @@ import torch
 from jaxtyping import Float, Float32, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh, to_world
-from p2m_core.geometry.camera import angles_from_rotation, rotation_from_angles
-from p2m_core.geometry.crop import apply_affine, box_of, compose, crop_image, crop_matrix, invert_affine, ndc_to_px
+from p2m_core.geometry.camera import angles_from_rotation
+from p2m_core.geometry.crop import apply_affine, crop_image, invert_affine, ndc_to_px
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.network.encoders import fold_batch_norms
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh
 from p2m_core.network.precision import autocast_type
 from p2m_core.network.weights import load_model, weights_path
-
-UNSURE = 0.055  # FaceMesh.doubt above which a head may lie on its side or stand upside down
-LYING_DEG = 35  # tilt_of a mesh beyond which the crop is cut anew; below it the network is as good as upright
 
 
 @lru_cache(maxsize=4)
@@ -47,7 +44,7 @@ def open_network(
 
     >>> network = open_network("bundled", device="cpu")
     >>> network.template.counts, network.config.input_px
-    ((127, 469, 1801, 7057), 112)
+    ((136, 523, 2053, 8137), 112)
     """
     path = weights_path(weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,7 +61,7 @@ def predict_crops(
     >>> crops = np.zeros((2, 112, 112, 3), np.uint8)
     >>> levels = predict_crops(open_network(device="cpu"), crops)
     >>> [vertices.shape for vertices in levels]
-    [(2, 127, 3), (2, 469, 3), (2, 1801, 3), (2, 7057, 3)]
+    [(2, 136, 3), (2, 523, 3), (2, 2053, 3), (2, 8137, 3)]
     """
     return _predict_crops(model, crops, flip)[0]
 
@@ -89,70 +86,17 @@ def _predict_crops(
     return [x.astype(np.float32) for x in levels], doubt
 
 
-def predict_boxes(
-    model: Pixel2Mesh,
-    image: UInt8[np.ndarray, "h w 3"],
-    boxes: Num[np.ndarray, "k 4"],
-    flip: bool = True,
-    turn: bool = True,
-) -> list[FaceMesh]:
-    """A FaceMesh for each box of a photo.   image: RGB.   boxes: x0 y0 x1 y1 around the landmarks, px.
-
-    flip, turn: as of `predict_crops` and `predict_views`.
-    """
-    matrices = [crop_matrix(box, model.config.input_px, model.config.margin) for box in boxes]
-    return predict_views(model, [image] * len(boxes), matrices, boxes, flip, turn)
-
-
 def predict_views(
     model: Pixel2Mesh,
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     matrices: Sequence[Float[np.ndarray, "2 3"]],
     boxes: Num[np.ndarray, "k 4"],
     flip: bool = True,
-    turn: bool = True,
 ) -> list[FaceMesh]:
-    """A FaceMesh for each crop: of image k by the affine map k, from image px to crop px, as `crop_matrix` makes them.
+    """A FaceMesh for each image, in one batch.
 
-    Args: boxes: what the meshes say they come from.   flip: as of `predict_crops`.
-          turn: where mirrored crops disagree, look at the crop in quarter turns and take the one that agrees most with
-          its mirror image; then crop heads that lie anew, upright.
+    Args: images: RGB.   matrices: from px of each to crop px, see `crop_matrix`.   boxes: kept in the meshes.
     """
-    meshes = _look(model, images, matrices, boxes, flip)
-    side, margin = model.config.input_px, model.config.margin
-    unsure = [k for k, mesh in enumerate(meshes) if turn and mesh.doubt > UNSURE]
-    for angle in (90, 180, 270) if unsure else ():
-        turned = [compose(_turn(angle, side), matrices[k]) for k in unsure]
-        for k, mesh in zip(unsure, _look(model, [images[k] for k in unsure], turned, boxes[unsure], flip), strict=True):
-            meshes[k] = min(meshes[k], mesh, key=lambda one: one.doubt)
-    upright = {}
-    for k, mesh in enumerate(meshes):
-        if turn and abs(angle := tilt_of(mesh)) > LYING_DEG:
-            rotation = _turn(angle, 1)
-            box = box_of(apply_affine(rotation, mesh.landmarks_px))
-            if (box[2:] - box[:2]).min() > 1:  # else the network failed
-                upright[k] = compose(crop_matrix(box, side, margin), rotation)
-    if idx := list(upright):
-        looks = _look(model, [images[k] for k in idx], list(upright.values()), boxes[idx], flip)
-        meshes = [looks[idx.index(k)] if k in upright else mesh for k, mesh in enumerate(meshes)]
-    return meshes
-
-
-def tilt_of(mesh: FaceMesh) -> float:
-    """By how many degrees a picture must be turned, clockwise as one sees it, for the head in it to stand upright."""
-    assert mesh.pose is not None
-    rotation = rotation_from_angles(np.radians(mesh.pose[:3]))
-    return float(np.degrees(np.arctan2(-rotation[0, 1], rotation[1, 1])))
-
-
-def _look(
-    model: Pixel2Mesh,
-    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
-    matrices: Sequence[Float[np.ndarray, "2 3"]],
-    boxes: Num[np.ndarray, "k 4"],
-    flip: bool,
-) -> list[FaceMesh]:
-    """`predict_views` of these crops and no others, in one batch."""
     side = model.config.input_px
     crops = np.stack([crop_image(image, matrix, side) for image, matrix in zip(images, matrices, strict=True)])
     levels, doubt = _predict_crops(model, crops, flip)
@@ -160,12 +104,6 @@ def _look(
         face_mesh(model, [level[k] for level in levels], matrices[k], boxes[k], crops[k], float(doubt[k]))
         for k in range(len(crops))
     ]
-
-
-def _turn(angle_deg: float, size_px: int) -> Float[np.ndarray, "2 3"]:
-    """The rotation (2, 3) of a picture about its centre, clockwise as one sees it."""
-    c, s, centre = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg)), (size_px - 1) / 2
-    return np.array([[c, -s, centre - (c - s) * centre], [s, c, centre - (s + c) * centre]])
 
 
 def face_mesh(
