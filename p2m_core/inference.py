@@ -1,10 +1,11 @@
-"""From crops and boxes to meshes: `open_network`, then `predict_crops` (arrays) or `predict_boxes` (FaceMesh).
+"""From crops and boxes to meshes: `open_network`, then `predict_crops` (arrays) or `predict_views` (FaceMesh).
 
 Finding faces in a photo is p2m_workbench.photos.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from jaxtyping import Float, Float32, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.camera import angles_from_rotation
-from p2m_core.geometry.crop import apply_affine, crop_image, crop_matrix, invert_affine, ndc_to_px
+from p2m_core.geometry.crop import apply_affine, crop_image, invert_affine, ndc_to_px
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.network.encoders import fold_batch_norms
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh
@@ -43,7 +44,7 @@ def open_network(
 
     >>> network = open_network("bundled", device="cpu")
     >>> network.template.counts, network.config.input_px
-    ((127, 469, 1801, 7057), 112)
+    ((136, 523, 2053, 8137), 112)
     """
     path = weights_path(weights)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,7 +61,7 @@ def predict_crops(
     >>> crops = np.zeros((2, 112, 112, 3), np.uint8)
     >>> levels = predict_crops(open_network(device="cpu"), crops)
     >>> [vertices.shape for vertices in levels]
-    [(2, 127, 3), (2, 469, 3), (2, 1801, 3), (2, 7057, 3)]
+    [(2, 136, 3), (2, 523, 3), (2, 2053, 3), (2, 8137, 3)]
     """
     return _predict_crops(model, crops, flip)[0]
 
@@ -85,20 +86,23 @@ def _predict_crops(
     return [x.astype(np.float32) for x in levels], doubt
 
 
-def predict_boxes(
-    model: Pixel2Mesh, image: UInt8[np.ndarray, "h w 3"], boxes: Num[np.ndarray, "k 4"], flip: bool = True
+def predict_views(
+    model: Pixel2Mesh,
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    matrices: Sequence[Float[np.ndarray, "2 3"]],
+    boxes: Num[np.ndarray, "k 4"],
+    flip: bool = True,
 ) -> list[FaceMesh]:
-    """A FaceMesh for each box of a photo, in one batch.
+    """A FaceMesh for each image, in one batch.
 
-    Args: image: RGB.   boxes: x0 y0 x1 y1 around the landmarks, px.   flip: as of `predict_crops`.
+    Args: images: RGB.   matrices: from px of each to crop px, see `crop_matrix`.   boxes: kept in the meshes.
     """
-    side, margin = model.config.input_px, model.config.margin
-    matrices = [crop_matrix(box, side, margin) for box in boxes]
-    crops = np.stack([crop_image(image, matrix, side) for matrix in matrices])
+    side = model.config.input_px
+    crops = np.stack([crop_image(image, matrix, side) for image, matrix in zip(images, matrices, strict=True)])
     levels, doubt = _predict_crops(model, crops, flip)
     return [
         face_mesh(model, [level[k] for level in levels], matrices[k], boxes[k], crops[k], float(doubt[k]))
-        for k in range(len(boxes))
+        for k in range(len(crops))
     ]
 
 

@@ -41,10 +41,10 @@ from p2m_synth.render.renderer import FACE_SEEN, Picture, render
 from p2m_synth.sample_files import read_attributes, write_sample
 from p2m_synth.scene.elements import Camera
 
-VERSION = 4  # raise it when the same recipe gives other files
+VERSION = 5  # raise it when the same recipe gives other files
 SHARD_SIZE = 1000
 RECIPE_FILE, TABLE_FILE = "recipe.json", "attributes.csv"
-DISTANCE_UM = (0.35e6, 2.5e6)  # of the camera, where pictures are taken in perspective
+DISTANCE_UM = (0.5e6, 5e6)  # of the camera, where pictures are taken in perspective: a selfie to a portrait from afar
 YAW_BINS_DEG = ((0, 30), (30, 60), (60, 90))
 YAW_SHARES = {"aflw2000": (0.656, 0.1915, 0.1525), "uniform": (1 / 3, 1 / 3, 1 / 3), "between": (0.5, 0.26, 0.24)}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh
+from p2m_core.geometry.crop import apply_affine
 
 
 class Stages:
@@ -48,6 +49,24 @@ def unpooled(
     means = np.where(count > 0, means / np.maximum(count, 1), fine)
     means[: len(coarse)] = coarse
     return means.astype(np.float32)
+
+
+def moved(mesh: FaceMesh, matrix: Float[np.ndarray, "2 3"]) -> FaceMesh:
+    """A mesh in another picture, to which a similarity of the image plane leads; without its crop and pose."""
+
+    def there(points: Num[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 3"]:
+        return apply_affine(matrix, points).astype(np.float32)
+
+    return replace(
+        mesh,
+        vertices_px=there(mesh.vertices_px),
+        levels=tuple(map(there, mesh.levels)),
+        landmarks_px=there(mesh.landmarks_px),
+        template_px=None if mesh.template_px is None else there(mesh.template_px),
+        box=np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(mesh.box, 2)]),
+        pose=None,
+        crop=None,
+    )
 
 
 @dataclass(frozen=True)

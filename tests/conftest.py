@@ -175,6 +175,7 @@ def tiny_settings(synthetic_set, tmp_path_factory):
         "data.val_share=0.15",
         "data.test_share=0.2",
         "data.workers=1",
+        "template.kind=semi_sphere",
         "template.rings=2",
         "template.levels=4",
         "model.input_px=64",

@@ -106,9 +106,9 @@ class DataConfig(Section):
 class TemplateConfig(Section):
     """The mesh that the network deforms. Each level has the triangles of the level before, each divided into four."""
 
-    kind: Literal["semi_sphere", "face", "ellipsoid"] = "semi_sphere"
-    """For faces "semi_sphere", a regular cap laid on the face model, or "face", whose edges follow lids and lips, with
-    eyes and a mouth that opens (no weights come with it yet); for objects "ellipsoid"."""
+    kind: Literal["face", "semi_sphere", "ellipsoid"] = "face"
+    """For faces "face", a cap whose edges follow lids and lips, with eyes and a mouth that opens, or "semi_sphere", a
+    regular cap laid on the face model; for objects "ellipsoid"."""
     rings: Count = 6
     """Rings of triangles of the semi-sphere at level 1."""
     levels: Count = 4
@@ -468,6 +468,8 @@ class Config(Section):
                 )
         else:
             self._check_clouds()
+        if self.template.kind == "face" and self.template.rings != TemplateConfig().rings:
+            refuse("template.rings", "is set, but template.kind is face", "set template.kind=semi_sphere")
         if self.template.file is None:  # else the file says how many levels there are
             levels = self.template.levels
             if len(self.model.hidden) != levels:

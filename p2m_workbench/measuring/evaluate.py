@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from p2m_core.config.settings import Config
 from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
-from p2m_core.geometry.crop import box_of, compose
+from p2m_core.geometry.crop import box_of, invert_affine
 from p2m_core.geometry.similarity import umeyama
-from p2m_core.inference import face_mesh, open_network, predict_crops
+from p2m_core.inference import open_network
 from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import weights_path
-from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.face_prediction import FacePrediction, moved
 from p2m_workbench.measuring.external import read_predictions
 from p2m_workbench.measuring.reannotation import reannotated_px
 from p2m_workbench.measuring.report import write_report
@@ -38,6 +39,7 @@ from p2m_workbench.measuring.tables import (
     surface_table,
     truth_at_depth,
 )
+from p2m_workbench.photos.upright import predict_upright
 
 FLOOR, IN_BOX, NOISE = "mean face, true pose (floor)", "mean face in the box", "re-annotated by hand (noise)"
 
@@ -49,13 +51,12 @@ def predict_store(model: Pixel2Mesh, store: FaceStore, rows: np.ndarray, flip: b
     side = model.config.input_px
     to_input = store.input_matrix(side, model.config.margin)
     meshes = []
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        crops = np.stack([store.input_crop(index, side, model.config.margin) for index in part])
-        levels = predict_crops(model, crops, flip)
-        for k, index in enumerate(part):
-            matrix, box = compose(to_input, store.table["crop"][index]), store.table["box_px"][index]
-            meshes.append(face_mesh(model, [level[k] for level in levels], matrix, box))
+    for part in np.array_split(rows, range(batch, len(rows), batch)):
+        to_crop = store.table["crop"][part]
+        images, boxes = list(map(store.crop, part)), store.table["box_px"][part]
+        views = predict_upright(model, images, [to_input] * len(part), boxes, flip)
+        there = [moved(view, invert_affine(matrix)) for view, matrix in zip(views, to_crop, strict=True)]
+        meshes += [replace(mesh, box=box) for mesh, box in zip(there, boxes, strict=True)]
     return meshes
 
 
@@ -219,14 +220,8 @@ def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
 def face_prediction(store: FaceStore, index: int, mesh: FaceMesh) -> FacePrediction:
     """A stored sample with its prediction, over the stored crop instead of the whole photo; without a truth where the
     mesh is not on the store's template."""
-    matrix, truth = store.table["crop"][index], store.truth_px(index)
+    truth = store.truth_px(index)
     known = len(truth) == len(mesh.vertices_px)
     truth = np.float32(store.to_crop(truth_at_depth(truth, mesh.vertices_px), index)) if known else None
-    levels = tuple(np.float32(store.to_crop(level, index)) for level in mesh.levels)
-    box = np.concatenate([matrix[:, :2] @ corner + matrix[:, 2] for corner in np.split(mesh.box, 2)])
-    landmarks, template = (
-        None if points is None else np.float32(store.to_crop(points, index))
-        for points in (mesh.landmarks_px, mesh.template_px)
-    )
-    moved = FaceMesh(levels[-1], mesh.faces, levels, mesh.level_faces, landmarks, box, template, groups=mesh.groups)
-    return FacePrediction(str(store.table["name"][index]), moved, store.crop(index), truth)
+    name, over_crop = str(store.table["name"][index]), moved(mesh, store.table["crop"][index])
+    return FacePrediction(name, over_crop, store.crop(index), truth)

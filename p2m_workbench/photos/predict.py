@@ -13,10 +13,11 @@ import numpy as np
 
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
-from p2m_core.geometry.crop import box_of
-from p2m_core.inference import open_network, predict_boxes
+from p2m_core.geometry.crop import box_of, crop_matrix
+from p2m_core.inference import open_network, predict_views
 from p2m_core.network.model import Pixel2Mesh
 from p2m_workbench.photos.detect import box_iou, detect_faces
+from p2m_workbench.photos.upright import predict_upright
 
 # A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
 # this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
@@ -70,7 +71,7 @@ def predict(
     >>> from p2m_workbench.photos.read import read_photo, sample_photo
     >>> (mesh,) = predict(read_photo(sample_photo()))  # one face
     >>> mesh.vertices_px.shape, mesh.landmarks_px.shape
-    ((7057, 3), (68, 3))
+    ((8137, 3), (68, 3))
     >>> bool(abs(mesh.pose[1]) < 30)  # yaw, degrees
     True
     """
@@ -124,7 +125,8 @@ def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bo
     for _ in range(passes):
         if not len(todo):
             break
-        for k, mesh in zip(todo, predict_boxes(model, image, tight[todo], flip), strict=True):
+        looks = predict_upright(model, [image] * len(todo), crop_matrices(model, tight[todo]), tight[todo], flip)
+        for k, mesh in zip(todo, looks, strict=True):
             meshes[k] = replace(mesh, box=np.float32(boxes[k]))
         found = np.stack([box_of(mesh.landmarks_px) for mesh in meshes])
         # A box of less than a pixel comes of a network that failed, and cannot be cropped.
@@ -132,6 +134,11 @@ def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bo
         todo = np.array([k for k in todo if size[k] > 1 and box_iou(tight[k], found[k]).item() < SAME_BOX], int)
         tight[todo] = found[todo]
     return meshes
+
+
+def crop_matrices(model: Pixel2Mesh, boxes: np.ndarray) -> list[np.ndarray]:
+    """The maps (2, 3) from px of a photo to the network's crops around boxes (K, 4)."""
+    return [crop_matrix(box, model.config.input_px, model.config.margin) for box in boxes]
 
 
 def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
@@ -156,7 +163,9 @@ def search_face(model: Pixel2Mesh, image: np.ndarray) -> np.ndarray:
 
     def landmark_boxes(boxes: np.ndarray, flip: bool) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (K, 4) around the landmarks predicted from boxes, and the flip disagreements (K,)."""
-        meshes = predict_boxes(model, image, boxes, flip) if len(boxes) else []
+        meshes = (
+            predict_views(model, [image] * len(boxes), crop_matrices(model, boxes), boxes, flip) if len(boxes) else []
+        )
         found = np.array([box_of(mesh.landmarks_px) for mesh in meshes]).reshape(-1, 4)
         valid = (found[:, 2:] - found[:, :2]).min(1, initial=np.inf) > 1  # smaller: the network failed
         return found[valid], np.array([mesh.doubt for mesh in meshes])[valid]

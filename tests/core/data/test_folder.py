@@ -38,7 +38,8 @@ KINDS = ("image", "orthographic", "perspective", "opencv")
 SUFFIXES = (".obj", ".ply", ".npz", ".xyz", ".glb", ".off", ".stl")
 SMALL = (
     "data.workers=1", "data.store_px=96", "data.points=2000", "data.test_share=0.3", "data.val_share=0.2",
-    "template.rings=2", "model.input_px=64", "model.feature_channels=8", "model.hidden=[8, 8, 8, 8]",
+    "template.kind=semi_sphere", "template.rings=2",
+    "model.input_px=64", "model.feature_channels=8", "model.hidden=[8, 8, 8, 8]",
     "model.blocks=[0, 0, 0, 0]", "train.init_from=null", "train.batch_size=2", "train.workers=0", "train.epochs=1",
     "train.device=cpu", "loss.points=400",
 )  # fmt: skip

@@ -21,6 +21,7 @@ from p2m_core.face_mesh import to_world
 from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.crop import apply_affine, box_of, crop_image, crop_matrix
 from p2m_core.inference import open_network, pose_of, predict_crops
+from p2m_core.metrics import nme68_2d
 from p2m_synth.person import Overrides
 from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench import cli
@@ -251,6 +252,20 @@ def test_the_network_finds_no_face_where_there_is_none(hopper):
     network = open_network("bundled")
     for photo in (flat, ramp, disc, noise, hopper[:200, :130], hopper[400:], flat[:20, :20]):
         assert search_face(network, photo).shape == (0, 4)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_head_that_lies_or_stands_upside_down_is_seen_as_upright(hopper, quarters):
+    """The photo turned by quarters, with the box in it: the same landmarks, turned."""
+    turned, (bottom, right) = np.rot90(hopper, -quarters), np.array(hopper.shape[:2]) - 1  # clockwise
+    to_turned = np.array({
+        1: [[0, -1, bottom], [1, 0, 0]], 2: [[-1, 0, right], [0, -1, bottom]], 3: [[0, 1, 0], [-1, 0, right]],
+    }[quarters], float)  # fmt: skip
+    [upright] = predict(hopper, [HOPPER_BOX], passes=1)
+    expected = apply_affine(to_turned, upright.landmarks_px)
+    corners = apply_affine(to_turned, np.c_[np.reshape(HOPPER_BOX, (2, 2)), [0, 0]])
+    [mesh] = predict(np.ascontiguousarray(turned), [box_of(corners)], passes=1)
+    assert nme68_2d(mesh.landmarks_px[None], expected[None])[0] < 2
 
 
 def test_a_network_that_failed_finds_no_face(hopper, monkeypatch):

@@ -108,11 +108,11 @@ def test_fields_of_one_name_are_told_apart():
 
 
 def test_other_data_or_templates_get_a_store_of_their_own():
-    runs = planned(grid={"template.rings": [6, 3], "train.lr": [1e-4, 3e-4]})
+    runs = planned(grid={"template.kind": ["face", "semi_sphere"], "train.lr": [1e-4, 3e-4]})
     stores = {label: config.data.store for label, config in runs.items()}
-    assert stores["rings-6_lr-0.0001"] == stores["rings-6_lr-0.0003"] == Config().data.store
-    assert stores["rings-3_lr-0.0001"] == stores["rings-3_lr-0.0003"] != Config().data.store
-    given = planned(variants={"a": {}, "b": {"template.rings": 3, "data.store": "mine"}})
+    assert stores["kind-face_lr-0.0001"] == stores["kind-face_lr-0.0003"] == Config().data.store
+    assert stores["kind-semi-sphere_lr-0.0001"] == stores["kind-semi-sphere_lr-0.0003"] != Config().data.store
+    given = planned(variants={"a": {}, "b": {"template.kind": "semi_sphere", "data.store": "mine"}})
     assert given["b"].data.store == "mine"
 
 
