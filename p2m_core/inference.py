@@ -100,32 +100,26 @@ def predict_views(
     side = model.config.input_px
     crops = np.stack([crop_image(image, matrix, side) for image, matrix in zip(images, matrices, strict=True)])
     levels, doubt = _predict_crops(model, crops, flip)
-    return [
-        face_mesh(model, [level[k] for level in levels], matrices[k], boxes[k], crops[k], float(doubt[k]))
-        for k in range(len(crops))
-    ]
-
-
-def face_mesh(
-    model: Pixel2Mesh,
-    levels_ndc: list[Float[np.ndarray, "_ 3"]],
-    matrix: Float[np.ndarray, "2 3"],
-    box: Num[np.ndarray, "4"],
-    crop: UInt8[np.ndarray, "s s 3"] | None = None,
-    doubt: float = 0.0,
-) -> FaceMesh:
-    """The FaceMesh of one crop's levels, in normalised crop coordinates.   matrix: image px to crop px."""
-    back, side, template = invert_affine(matrix), model.config.input_px, model.template
+    template, meshes = model.template, []
     start = model.start[: template.counts[0]].cpu().numpy() * [1, -1, 1] * PLACED_SCALE
-    levels = tuple(apply_affine(back, ndc_to_px(level, side)).astype(np.float32) for level in levels_ndc)
-    return FaceMesh(
-        vertices_px=levels[-1], faces=template.faces[-1], levels=levels, level_faces=template.faces,
-        landmarks_px=template.landmarks(levels[-1]).astype(np.float32),
-        template_px=apply_affine(back, ndc_to_px(start, side)).astype(np.float32),
-        pose=pose_of(levels[-1], template.vertices), box=box.astype(np.float32), crop=crop, doubt=doubt,
-        groups=None if template.coarse_groups is None else template.groups[-1],
-        mirror=template.mirror if len(template.mirror) else None,
-    )  # fmt: skip
+    for k, back in enumerate(map(invert_affine, matrices)):
+        own = tuple(apply_affine(back, ndc_to_px(level[k], side)).astype(np.float32) for level in levels)
+        mesh = FaceMesh(
+            vertices_px=own[-1],
+            faces=template.faces[-1],
+            levels=own,
+            level_faces=template.faces,
+            landmarks_px=template.landmarks(own[-1]).astype(np.float32),
+            box=boxes[k].astype(np.float32),
+            pose=pose_of(own[-1], template.vertices),
+            crop=crops[k],
+            doubt=float(doubt[k]),
+            groups=None if template.coarse_groups is None else template.groups[-1],
+            mirror=template.mirror if len(template.mirror) else None,
+            template_px=apply_affine(back, ndc_to_px(start, side)).astype(np.float32),
+        )
+        meshes.append(mesh)
+    return meshes
 
 
 def pose_of(
