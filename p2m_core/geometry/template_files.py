@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,8 @@ def load_template(path: str | Path, levels: int = 4) -> Template:
     import trimesh
 
     try:
-        mesh = trimesh.load_mesh(path, process=False)
+        content = re.sub(rb"(?m)^usemtl .*", b"", path.read_bytes())  # by its materials trimesh parts an .obj
+        mesh = trimesh.load_mesh(io.BytesIO(content), path.suffix[1:], process=False, maintain_order=True)
     except Exception as error:  # trimesh raises whatever its readers do
         raise InputError(path, "", f"cannot be read as a mesh: {error}", "give an .obj, .ply or .dat") from error
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)

@@ -69,6 +69,12 @@ def directions() -> np.ndarray:
     return np.uint8(np.round((_sphere() + 1) / 2 * 255))
 
 
+def facing(normals_z: np.ndarray) -> np.ndarray:
+    """How well a camera sees a surface, by the z of its unit normals: 0 where that turns away, 1 where it faces it."""
+    share = np.clip((normals_z - 0.12) / 0.35, 0, 1)
+    return share * share * (3 - 2 * share)
+
+
 def seen_from_the_front(mesh: FaceMesh, height: int, width: int, side_px: int = 256) -> np.ndarray:
     """How well a photo shows the mesh's surface, as a mask in the photo's shape for its colours on the mesh.
 
@@ -84,7 +90,6 @@ def seen_from_the_front(mesh: FaceMesh, height: int, width: int, side_px: int = 
     hit = triangle >= 0
     normals = vertex_normals(to_world(points), mesh.faces)
     mask = np.zeros(shape, np.float32)
-    mask[hit] = np.clip((interpolate(normals, mesh.faces, triangle[hit], bary[hit])[:, 2] - 0.12) / 0.35, 0, 1)
-    mask = mask * mask * (3 - 2 * mask)
+    mask[hit] = facing(interpolate(normals, mesh.faces, triangle[hit], bary[hit])[:, 2])
     mask = np.minimum(mask, cv2.erode(mask, np.ones((3, 3))))
     return np.uint8(np.round(255 * cv2.GaussianBlur(mask, (0, 0), 1.2)))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import trimesh
-from jaxtyping import Float32, Int, Num, UInt8
+from jaxtyping import Float32, Int, Num
 from PIL import Image
 from trimesh.exchange.obj import export_obj
 from trimesh.visual import TextureVisuals
@@ -22,8 +21,12 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.files import atomic_path, write_bytes, write_json, write_text
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
+from p2m_core.geometry.template import GROUPS
+from p2m_synth.render.shaded_mesh import CLAY
 from p2m_workbench.drawing.html_page import write_html
 from p2m_workbench.drawing.mesh_images import (
+    EYE_WHITE,
+    MOUTH,
     clay_colors,
     draw_levels,
     draw_overlay,
@@ -33,9 +36,13 @@ from p2m_workbench.drawing.mesh_images import (
     swing,
 )
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.photos.texture import face_colors, face_texture
 
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most
+MATERIALS = {"skin": CLAY, "eye": EYE_WHITE, "mouth": MOUTH}  # RGB where there is no texture
+# The photo has its light in it: a rough, unmetallic surface adds the least of its own.
+MATT = {"roughnessFactor": 1.0, "metallicFactor": 0.0, "doubleSided": True}
 OVERLAY_PX = 2048  # longer side of an overlay picture at most
 DEPTH_STEPS = 16  # of a depth map, to a px
 DEPTH_ZERO = 32768  # a depth map's value where z is 0
@@ -52,38 +59,102 @@ def save_mesh(
 
     Args:    level: index into mesh.levels, -1 for the finest.   vertex_colors: (V_k, 3) RGB 0 to 255.
              photo: (H, W, 3) uint8, in place of vertex_colors: becomes the texture; NAME-texture.png beside an .obj
-             and its .mtl, inside a .glb, vertex colours in a .ply. Hidden parts get the colour of what hides them.
-    Returns: the path.
+             and its .mtl, inside a .glb, vertex colours in a .ply. Hidden parts get the colour of the other side of the
+             face, and in a mesh without groups that of what hides them.
+    Returns: the path. A mesh with groups, but no vertex_colors, has a part and a material for each group in an .obj and
+             a .glb: the texture on skin and eyes, or clay; a dark mouth.
     Raises:  InputError for another suffix, or coordinates that are not finite.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in MESH_SUFFIXES:
         raise InputError(path, "suffix", f"{path.suffix or 'none'} is not a mesh format", "use .obj, .ply or .glb")
-    vertices = to_world(mesh.levels[level])
+    mesh = at_level(mesh, level)
+    vertices = to_world(mesh.vertices_px)
     bad = np.flatnonzero(~np.isfinite(vertices).all(1))
     if bad.size:
         raise InputError(path, f"vertex {bad[0]}", f"{bad.size} vertices are not finite", "do not export this mesh")
+    name = "_".join(path.stem.split())  # many readers end a name at a blank
     visual = None
     if photo is not None and suffix == ".ply":
-        vertex_colors = photo_colors(photo, mesh.levels[level])
+        vertex_colors = face_colors(photo, mesh)
+    elif mesh.groups is not None and vertex_colors is None and suffix != ".ply":
+        image, uv = (None, None) if photo is None else face_texture(photo, mesh, TEXTURE_PX)
+        save = save_obj_groups if suffix == ".obj" else save_glb_groups
+        save(path, mesh, name, image, uv)
+        return path
     elif photo is not None:
-        visual = photo_texture(photo, mesh.levels[level], suffix, "_".join(path.stem.split()))
+        visual = photo_texture(photo, mesh.vertices_px, suffix, name)
     if vertex_colors is not None:
         vertex_colors = np.asarray(np.round(vertex_colors), np.uint8)
-    solid = trimesh.Trimesh(
-        vertices, mesh.level_faces[level], vertex_colors=vertex_colors, visual=visual, process=False
-    )
+    solid = trimesh.Trimesh(vertices, mesh.faces, vertex_colors=vertex_colors, visual=visual, process=False)
     if suffix == ".obj":
-        name = f"{'_'.join(path.stem.split())}.mtl"  # many readers end a name at a blank
-        text, beside = export_obj(solid, include_normals=False, return_texture=True, mtl_name=name, header=None)
-        for name, content in beside.items():
-            write_bytes(path.with_name(name), content)
+        text, beside = export_obj(
+            solid, include_normals=False, return_texture=True, mtl_name=f"{name}.mtl", header=None
+        )
+        for file_name, content in beside.items():
+            write_bytes(path.with_name(file_name), content)
         write_text(path, text)
         return path
     with atomic_path(path) as temporary:
         solid.export(temporary, file_type=suffix[1:])
     return path
+
+
+def at_level(mesh: FaceMesh, level: int) -> FaceMesh:
+    """A mesh whose finest level is this one: its vertices and, as `Template.groups` has them, groups come first."""
+    vertices, faces = mesh.levels[level], mesh.level_faces[level]
+    groups = None if mesh.groups is None else mesh.groups[: len(faces)]
+    mirror = None if mesh.mirror is None else mesh.mirror[: len(vertices)]
+    return replace(mesh, vertices_px=vertices, faces=faces, groups=groups, mirror=mirror)
+
+
+def _parts(mesh: FaceMesh) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, material and triangles (F_g, 3) of each group that a mesh has."""
+    for k, name in enumerate(GROUPS):
+        if (own := mesh.groups == k).any():
+            yield name.replace(" ", "_"), name.split()[-1], mesh.faces[own]
+
+
+def save_obj_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | None, uv: np.ndarray | None) -> None:
+    """An .obj with `g` and `usemtl` for each group and all vertices in their order, its .mtl, and the texture's image.
+
+    Args:    name: of the files beside it.   image: (S, S, 3) uint8, or None.   uv: (V, 2) each vertex' place in it.
+    """
+    corner, texture = "{0}" if image is None else "{0}/{0}", f"{name}-texture.png"
+    materials = []
+    for material, color in MATERIALS.items():
+        textured = image is not None and material != "mouth"
+        shade = " ".join(f"{value:.4g}" for value in ((1, 1, 1) if textured else np.divide(color, 255)))
+        picture = f"map_Kd {texture}\n" if textured else ""
+        materials.append(f"newmtl {material}\nKa {shade}\nKd {shade}\nKs 0 0 0\n{picture}")
+    lines = [f"mtllib {name}.mtl"]
+    lines += ["v {:.8g} {:.8g} {:.8g}".format(*place) for place in to_world(mesh.vertices_px).tolist()]
+    lines += [] if image is None else ["vt {:.8g} {:.8g}".format(*place) for place in uv.tolist()]
+    for part, material, faces in _parts(mesh):
+        lines += [f"g {part}", f"usemtl {material}"]
+        lines += ["f " + " ".join(map(corner.format, triangle)) for triangle in (faces + 1).tolist()]
+    if image is not None:
+        save_picture(path.with_name(texture), image)
+    write_text(path.with_name(f"{name}.mtl"), "\n".join(materials))
+    write_text(path, "\n".join([*lines, ""]))
+
+
+def save_glb_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | None, uv: np.ndarray | None) -> None:
+    """A .glb with a mesh for each group, by its name; each has all vertices in their order, which the file holds once.
+
+    Args:    as of `save_obj_groups`.
+    """
+    scene, picture = trimesh.Scene(), None if image is None else Image.fromarray(image)
+    for part, material, faces in _parts(mesh):
+        textured = picture is not None and material != "mouth"
+        linear = np.power(np.divide(MATERIALS[material], 255), 2.2)  # glTF's factors are, its textures are not
+        look = {"baseColorTexture": picture} if textured else {"baseColorFactor": [*linear, 1.0]}
+        visual = TextureVisuals(uv, PBRMaterial(material, **look, **MATT))
+        solid = trimesh.Trimesh(to_world(mesh.vertices_px), faces, visual=visual, process=False)
+        scene.add_geometry(solid, part, part)
+    with atomic_path(path) as temporary:
+        scene.export(temporary, file_type="glb")
 
 
 def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name: str) -> TextureVisuals:
@@ -99,9 +170,7 @@ def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name:
     image.thumbnail((TEXTURE_PX, TEXTURE_PX), Image.Resampling.LANCZOS)
     if suffix == ".obj":
         return TextureVisuals(uv, SimpleMaterial(image=image, name=f"{name}-texture"))
-    # The photo has its light in it: a rough, unmetallic surface adds the least of its own.
-    material = PBRMaterial(baseColorTexture=image, roughnessFactor=1.0, metallicFactor=0.0, doubleSided=True)
-    return TextureVisuals(uv, material)
+    return TextureVisuals(uv, PBRMaterial(baseColorTexture=image, **MATT))
 
 
 # --- landmarks and pose ---------------------------------------------------------------------------
@@ -169,7 +238,7 @@ def normal_map(prediction: FacePrediction) -> np.ndarray:
 def turntable(prediction: FacePrediction, size_px: int = 320, frames: int = 48) -> list[np.ndarray]:
     """Pictures of the finest level beside itself, in clay and in the photo's colours, turning to both sides."""
     mesh = prediction.mesh
-    surfaces = clay_colors(mesh.vertices_px, mesh.faces, mesh.groups), photo_colors(prediction.photo, mesh.vertices_px)
+    surfaces = clay_colors(mesh.vertices_px, mesh.faces, mesh.groups), face_colors(prediction.photo, mesh)
     return [
         np.concatenate(
             [draw_turned(mesh.vertices_px, mesh.faces, yaw, size_px, c, flat=c is not surfaces[0]) for c in surfaces], 1
@@ -261,13 +330,3 @@ def depth_and_normals(
     of_vertices = vertex_normals(to_world(vertices_px), np.asarray(faces))
     normals[rows, columns][hit] = normalized(interpolate(of_vertices, faces, triangle[hit], bary[hit]))
     return depth, normals
-
-
-def photo_colors(photo: UInt8[np.ndarray, "h w 3"], vertices_px: Num[np.ndarray, "v _"]) -> UInt8[np.ndarray, "v 3"]:
-    """The photo's colour under each vertex, bilinear; for a vertex outside it, that of the nearest edge pixel."""
-    x, y = np.ascontiguousarray(vertices_px[:, :2].T, np.float32)
-    colors = [  # OpenCV's maps end at 32767 entries
-        cv2.remap(photo, a[None], b[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-        for a, b in zip(np.array_split(x, len(x) // 30_000 + 1), np.array_split(y, len(y) // 30_000 + 1), strict=True)
-    ]
-    return np.concatenate(colors)

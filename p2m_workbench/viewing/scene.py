@@ -32,7 +32,7 @@ class ViewOptions:
     """What of a prediction is shown, and how.
 
     stage    0 is the template, 1 the coarsest level, and so on; fractions are deformations in between
-    surface  one of SURFACES; error shows clay where there is no ground truth; clay has eyes and mouth if there are groups
+    surface  one of SURFACES, where error shows clay without a ground truth, and clay has eyes and a mouth with groups
     style    one of STYLES
     opacity  of the surface, 0 to 1
     maximum  error at which the colours end, percent of the face size

@@ -72,7 +72,7 @@ def test_html_without_truth_and_template_says_so():
 
 def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):
     prediction = made_up(name='</script><b title="x">&amp;')
-    assert len(prediction.mesh.vertices_px) == 8137
+    assert len(prediction.mesh.vertices_px) == 7057
     text = html_page.write_html(tmp_path / "view.html", prediction).read_text(encoding="utf-8")
     assert len(text.encode()) < 1.2e6
     assert [p.name for p in tmp_path.iterdir()] == ["view.html"]

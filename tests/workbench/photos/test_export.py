@@ -11,6 +11,7 @@ from PIL import Image
 from p2m_core.config.settings import SAVED
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, to_world
+from p2m_core.geometry.template_files import load_template
 from p2m_workbench.drawing.mesh_images import draw_overlay
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos import export
@@ -91,6 +92,65 @@ def test_texture_is_the_photo_under_each_vertex(tmp_path, prediction, suffix):
     assert np.abs(texture_at(back).astype(int) - photo[y, x]).mean() < 3
     ply = trimesh.load(export.save_mesh(tmp_path / "face.ply", mesh, photo=photo), process=False)
     assert np.abs(ply.visual.vertex_colors[:, :3].astype(int) - photo[y, x]).mean() < 6
+
+
+PARTS = {"skin": "skin", "right_eye": "eye", "left_eye": "eye", "mouth": "mouth"}
+
+
+@pytest.mark.parametrize("level", [0, -1])
+@pytest.mark.parametrize("textured", [True, False])
+def test_groups_are_named_parts_of_an_obj(tmp_path, with_eyes, level, textured):
+    mesh, photo = with_eyes.mesh, with_eyes.photo if textured else None
+    path = export.save_mesh(tmp_path / "my face.obj", mesh, level, photo=photo)
+    names = {"my face.obj", "my_face.mtl", *(["my_face-texture.png"] if textured else [])}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    places, parts, words = [], {}, [line.split() for line in path.read_text().splitlines()]
+    for word, *values in words:
+        if word == "v":
+            places.append([float(value) for value in values])
+        elif word == "g":
+            part = parts.setdefault(values[0], [])
+        elif word == "usemtl":
+            part.append(values[0])
+        elif word == "f":
+            part.append([int(value.split("/")[0]) - 1 for value in values])
+    assert {name: material for name, (material, *_) in parts.items()} == PARTS
+    np.testing.assert_allclose(places, to_world(mesh.levels[level]), atol=1e-4)
+    faces = mesh.level_faces[level]
+    for k, (_, *triangles) in enumerate(parts.values()):
+        np.testing.assert_array_equal(triangles, faces[mesh.groups[: len(faces)] == k])
+    text = (tmp_path / "my_face.mtl").read_text()
+    assert text.count("map_Kd my_face-texture.png") == 2 * textured
+    # As a template it is one mesh again, with the same vertices.
+    read = load_template(path, levels=1)
+    np.testing.assert_allclose(read.vertices, places, atol=1e-4)
+    assert set(map(tuple, read.faces[0].tolist())) == set(map(tuple, faces.tolist()))
+
+
+def test_groups_are_named_meshes_of_a_glb(tmp_path, with_eyes):
+    mesh = with_eyes.mesh
+    clay, textured = (export.save_mesh(tmp_path / name, mesh, photo=photo) for name, photo in
+                      (("clay.glb", None), ("photo.glb", with_eyes.photo)))  # fmt: skip
+    scene = trimesh.load(textured, process=False)
+    assert {name: part.visual.material.name for name, part in scene.geometry.items()} == PARTS
+    for k, part in enumerate(scene.geometry.values()):
+        np.testing.assert_allclose(part.vertices, to_world(mesh.vertices_px), atol=1e-3)
+        np.testing.assert_array_equal(part.faces, mesh.faces[mesh.groups == k])
+    skin = np.unique(scene.geometry["skin"].faces)
+    away = np.abs(texture_at(scene.geometry["skin"]).astype(int) - export.face_colors(with_eyes.photo, mesh))[skin]
+    assert away.mean() < 6
+    assert scene.geometry["mouth"].visual.material.baseColorTexture is None
+    assert clay.stat().st_size < 12 * (len(mesh.vertices_px) + len(mesh.faces)) + 4096  # the vertices are there once
+
+
+def test_colours_of_ones_own_need_no_groups(tmp_path, with_eyes):
+    mesh = with_eyes.mesh
+    colors = np.random.default_rng(0).integers(0, 256, (len(mesh.vertices_px), 3))
+    path = export.save_mesh(tmp_path / "face.obj", mesh, vertex_colors=colors)
+    back = trimesh.load(path, process=False, maintain_order=True)
+    np.testing.assert_allclose(back.visual.vertex_colors[:, :3].astype(int), colors, atol=1)
+    ply = trimesh.load(export.save_mesh(tmp_path / "face.ply", mesh, photo=with_eyes.photo), process=False)
+    np.testing.assert_array_equal(ply.visual.vertex_colors[:, :3], export.face_colors(with_eyes.photo, mesh))
 
 
 def test_a_texture_of_a_large_photo_or_of_a_face_beyond_its_edge(tmp_path, prediction):
@@ -191,10 +251,3 @@ def test_turntables_turn_and_close(tmp_path, prediction):
     # From the last frame to the first is no jump; left and right are the mirrored angles.
     assert steps[-1] < 2 * np.mean(steps)
     assert np.abs(frames[2] - frames[6]).mean() > max(steps) / 2
-
-
-def test_photo_colors_are_bilinear():
-    photo = np.zeros((4, 5, 3), np.uint8)
-    photo[..., 0] = 10 * np.arange(5)
-    points = np.array([[1.5, 2, 0], [0, 0, 9], [-8, 1, 0], [40, 3, 0]])
-    assert export.photo_colors(photo, points)[:, 0].tolist() == [15, 0, 0, 40]
