@@ -14,7 +14,7 @@ from p2m_synth.render import renderer
 from p2m_synth.render.renderer import place_head, render
 from p2m_synth.scene import elements
 from p2m_synth.scene.elements import Camera, Surface
-from p2m_synth.writer import Recipe, draw_angles, draw_sample, take_picture
+from p2m_synth.writer import DISTANCE_UM, Recipe, draw_angles, draw_sample, take_picture
 
 SIZE = 128
 
@@ -240,10 +240,10 @@ def test_faces_seen_in_perspective_have_the_nearest_pose(head):
     model = load_head_mesh().model.face_model()
     for index in range(4):
         draw = draw_sample(recipe, index)
-        assert 0.35e6 <= draw.camera.distance_um <= 2.5e6
+        assert DISTANCE_UM[0] <= draw.camera.distance_um <= DISTANCE_UM[1]
         rebuilt = model_to_image(model.vertices(draw.person.shape, draw.person.expression), draw.pose_para, 96)
         apart = np.linalg.norm((rebuilt - draw.face_px)[:, :2], axis=1)
-        assert 0.05 < apart.mean() < 2.5
+        assert 0.01 < apart.mean() < 2.5
         moved = draw.pose_para + np.array([0, 0.02, 0, 0, 0, 0, 0])
         worse = model_to_image(model.vertices(draw.person.shape, draw.person.expression), moved, 96)
         assert ((worse - draw.face_px) ** 2).sum() > ((rebuilt - draw.face_px) ** 2).sum()

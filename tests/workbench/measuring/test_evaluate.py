@@ -443,7 +443,9 @@ def test_what_does_not_fit_is_one_line(settings, tiny_settings, tmp_path):
 def grouped_store(tiny_settings, tmp_path_factory):
     """The set on the template whose mouth is closed by a membrane."""
     folder = tmp_path_factory.mktemp("processed") / "grouped"
-    return preprocess(load_config(None, ["name=x", *tiny_settings, f"data.store={folder}", "template.kind=face"]))
+    return preprocess(
+        load_config(None, ["name=x", *tiny_settings, f"data.store={folder}", "template.kind=face", "template.rings=6"])
+    )
 
 
 def test_what_lies_within_the_mouth_counts_in_no_metric(settings, grouped_store, tmp_path):
