@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from p2m_core.face_mesh import FaceMesh
@@ -63,5 +64,5 @@ def tilt_deg(mesh: FaceMesh) -> float:
 
 def turn(angle_deg: float, size_px: int) -> np.ndarray:
     """The rotation (2, 3) of a picture about its centre, clockwise as one sees it."""
-    c, s, centre = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg)), (size_px - 1) / 2
-    return np.array([[c, -s, centre - (c - s) * centre], [s, c, centre - (s + c) * centre]])
+    centre = (size_px - 1) / 2
+    return cv2.getRotationMatrix2D((centre, centre), -angle_deg, 1)
