@@ -134,7 +134,7 @@ def frames(count: int) -> None:
             frame = cv2.warpAffine(photo, matrix, (450, 450), borderMode=cv2.BORDER_REFLECT)
             cv2.imwrite(f"{folder}/{k:03d}.jpg", frame[..., ::-1])
         for name, way in (("video", {"video": True}), ("single photos", {"workers": 2})):
-            settings = PredictConfig(detector="fast", save=("glb", "csv"), **way)
+            settings = PredictConfig(save=("glb", "csv"), **way)
             result = predict_files([folder], f"{folder}/{name}", settings=settings, keep=False)
             print(f"{count} frames as {name}:\n{timing_table(result, settings.workers)}")
 

@@ -46,11 +46,13 @@ class Person:
         return np.array([0.42 * left, 0.35 * up])
 
 
-def draw_person(rng: np.random.Generator, model: HeadModel, overrides: Overrides | None = None) -> Person:
-    """A random person with a random expression."""
+def draw_person(
+    rng: np.random.Generator, model: HeadModel, overrides: Overrides | None = None, even: bool = False
+) -> Person:
+    """A random person with a random expression; `even` as in `draw_expression`."""
     overrides = overrides or Overrides()
     identity = draw_identity(rng)
-    preset, strengths = draw_expression(rng)
+    preset, strengths = draw_expression(rng, even=even)
     look = draw_appearance(rng, identity)
     [own] = rng.spawn(1)  # overrides have a generator of their own, so that all other draws stay the same
     if overrides.preset is not None:

@@ -45,6 +45,7 @@ VERSION = 5  # raise it when the same recipe gives other files
 SHARD_SIZE = 1000
 RECIPE_FILE, TABLE_FILE = "recipe.json", "attributes.csv"
 DISTANCE_UM = (0.5e6, 5e6)  # of the camera, where pictures are taken in perspective: a selfie to a portrait from afar
+EVEN_RANGE = (-2.8, 2.8)  # of sum and difference of pitch and roll where they are drawn evenly, in their deviations
 YAW_BINS_DEG = ((0, 30), (30, 60), (60, 90))
 YAW_SHARES = {"aflw2000": (0.656, 0.1915, 0.1525), "uniform": (1 / 3, 1 / 3, 1 / 3), "between": (0.5, 0.26, 0.24)}
 
@@ -57,19 +58,20 @@ class Recipe:
     seed: int = 0
     yaw: str = "aflw2000"
     perspective: bool = False
+    even: float = 0.0
     backgrounds: Path | None = None
 
     @classmethod
     def of(cls, synth: SynthConfig) -> Recipe:
         """The part of the settings that decides the samples."""
         folder = synth.backgrounds and resolve(synth.backgrounds)
-        return cls(synth.size_px, synth.seed, synth.yaw, synth.perspective, folder)
+        return cls(synth.size_px, synth.seed, synth.yaw, synth.perspective, synth.even, folder)
 
     def described(self) -> dict[str, object]:
         """What recipe.json holds; the names and sizes of the pictures, not where they lie, stand for backgrounds."""
         return {
             "seed": self.seed, "size_px": self.size_px, "yaw": self.yaw, "perspective": self.perspective,
-            "backgrounds": self.backgrounds and pictures_key(own_pictures(self.backgrounds)),
+            "even": self.even, "backgrounds": self.backgrounds and pictures_key(own_pictures(self.backgrounds)),
             "generator": VERSION, "face_model": FACE_MODEL_VERSION,
         }  # fmt: skip
 
@@ -102,16 +104,17 @@ def shard_name(index: int) -> str:
     return f"{index // SHARD_SIZE:05d}"
 
 
-def draw_angles(rng: np.random.Generator, yaw: str) -> np.ndarray:
+def draw_angles(rng: np.random.Generator, yaw: str, even: bool = False) -> np.ndarray:
     """Pitch, yaw, roll in radians; `yaw` names the shares of the yaw bins (AFLW2000-3D's, equal, or between).
 
     Pitch and roll spread as those of AFLW2000-3D's landmarks do. Towards 90 degrees of yaw both turn the head about
-    the same axis: their difference stays small, while their sum means little and grows.
+    the same axis: their difference stays small, while their sum means little and grows. `even`: both within a range,
+    drawn evenly.
     """
     low, high = YAW_BINS_DEG[rng.choice(3, p=YAW_SHARES[yaw])]
     side, turn = rng.choice([-1, 1]), rng.uniform(low, high)
-    total = rng.normal(-6, min(20 / np.cos(np.radians(turn)), 70))
-    difference = rng.normal(-4, 16 - 0.08 * turn)
+    spreads = min(20 / np.cos(np.radians(turn)), 70), 16 - 0.08 * turn
+    total, difference = (-6, -4) + spreads * (rng.uniform(*EVEN_RANGE, 2) if even else rng.standard_normal(2))
     pitch, roll = np.clip([(total + difference) / 2, side * (total - difference) / 2], -75, 75)
     return np.radians([pitch, side * turn, roll])
 
@@ -119,8 +122,9 @@ def draw_angles(rng: np.random.Generator, yaw: str) -> np.ndarray:
 def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) -> Draw:
     """The draws of sample `index`, the same whatever came before."""
     rng, model = np.random.default_rng([recipe.seed, index]), load_head_mesh().model
-    person = draw_person(rng, model, overrides)
-    angles = draw_angles(rng, recipe.yaw)
+    even = recipe.even > 0 and bool(rng.spawn(1)[0].random() < recipe.even)
+    person = draw_person(rng, model, overrides, even)
+    angles = draw_angles(rng, recipe.yaw, even)
     if overrides and overrides.yaw_deg is not None:
         angles[1] = np.radians(overrides.yaw_deg)
     distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if recipe.perspective else None

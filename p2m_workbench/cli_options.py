@@ -94,7 +94,6 @@ OPTIONS: dict[str, list[Option]] = {
     ],
     "predict": [
         Option("--weights", "predict.weights", ("bundled",)),
-        Option("--detector", "predict.detector"),
         Option("--passes", "predict.passes"),
         Option("--workers", "predict.workers"),
     ],

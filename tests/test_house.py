@@ -182,7 +182,7 @@ def test_every_import_is_declared():
     # A package that merely happens to be there, as a dependency of another one, may go with the next release.
     of_module = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "matplotlib", "IPython": "jupyterlab"}
     with_jupyter = {"nbformat", "nbclient", "jupyter_client", "traitlets"}  # what papermill is made of
-    optional = {"triton", "mediapipe", "dask", "distributed", "onnx", "onnxruntime", "onnxscript"}
+    optional = {"triton", "dask", "distributed", "onnx", "onnxruntime", "onnxscript"}
     for path in modules():
         for module in imports_of(path) - set(sys.stdlib_module_names) - set(PACKAGES) - with_jupyter - optional:
             assert canonicalize_name(of_module.get(module, module)) in RUNTIME, f"{path}: {module}"

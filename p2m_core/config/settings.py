@@ -57,6 +57,9 @@ class SynthConfig(Section):
     """Shares of the yaw ranges 0-30, 30-60 and 60-90 degrees: those of AFLW2000-3D, equal, or in between."""
     perspective: bool = False
     """Render faces from near by, with the perspective of a telephone's camera."""
+    even: Share = 0.0
+    """Share of the faces whose pitch, roll, expression and opening of the mouth are drawn evenly over their range, not
+    as AFLW2000-3D's spread: a network that has seen rare ones as often leans less on the mean."""
     backgrounds: str | None = None
     """Folder of pictures to take backgrounds from; null draws them."""
     workers: Count = 2
@@ -391,9 +394,6 @@ class PredictConfig(Section):
     """Average with the prediction for the mirrored photo, which takes twice the time."""
     passes: Annotated[int, Field(ge=1, le=4)] = 2
     """Predictions of a face, 1 to 4; each after the first is of a crop around the one before."""
-    detector: Literal["cascades", "fast", "blazeface"] = "cascades"
-    """How faces are found: OpenCV's cascades, then the network itself; "fast", for faces that fill the photo; or
-    MediaPipe's "blazeface", which needs the package mediapipe."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of encoder and graph layers; "auto" is bf16 where the device has instructions for it, else fp32."""
     save: tuple[SavedFile, ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")

@@ -28,13 +28,15 @@ PRESETS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
                        "eyeSquint": (0.2, 0.7)}),
     "shout": (0.02, {"jawOpen": (0.5, 1), "mouthStretch": (0, 0.6), "browDown": (0, 0.7), "eyeSquint": (0, 0.6)}),
 }  # fmt: skip
+EVEN_JAW = 0.7  # largest opening of the jaw where it is drawn evenly
 MIXED, MOVED_BROWS, BLINKS, SHIFTED_MOUTHS = 0.25, 0.5, 0.05, 0.4  # how often each happens on top of a preset
 
 
-def draw_expression(rng: np.random.Generator, wanted: str | None = None) -> tuple[str, np.ndarray]:
+def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: bool = False) -> tuple[str, np.ndarray]:
     """The leading preset's name and the strength of each expression unit, (52,) in [0, 1].
 
     wanted: a preset to take in place of the one that is drawn, alone.
+    even: presets have equal shares, and the jaw opens by any width alike.
     """
     units = {name: k for k, name in enumerate(load_asset()["unit_names"])}
     strength = np.zeros(len(units))
@@ -45,7 +47,8 @@ def draw_expression(rng: np.random.Generator, wanted: str | None = None) -> tupl
                 strength[units[name]] += value * (1 + rng.normal(0, asymmetry))
 
     names = list(PRESETS)
-    preset, other = (names[k] for k in rng.choice(len(names), 2, p=[share for share, _ in PRESETS.values()]))
+    shares = None if even else [share for share, _ in PRESETS.values()]
+    preset, other = (names[k] for k in rng.choice(len(names), 2, p=shares))
     share = rng.uniform(0.15, 0.45) if rng.random() < MIXED else 0
     if wanted is not None:
         preset, share = wanted, 0
@@ -67,6 +70,8 @@ def draw_expression(rng: np.random.Generator, wanted: str | None = None) -> tupl
         ("eyeLookUp", up), ("eyeLookDown", -0.6 * up),
     ):  # fmt: skip
         add(unit, max(value, 0), asymmetry=0)
+    if even:
+        strength[units["jawOpen"]] = rng.uniform(0, EVEN_JAW)
     return preset, np.clip(strength, 0, 1)
 
 

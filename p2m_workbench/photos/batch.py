@@ -144,7 +144,7 @@ class _Job:
                 photo = read_photo(path)
             model = open_network(settings.weights, self.device, settings.precision)
             if boxes is None:
-                meshes = find_meshes(model, photo, settings.flip, settings.passes, settings.detector, result.timed)
+                meshes = find_meshes(model, photo, settings.flip, settings.passes, timed=result.timed)
             else:
                 with result.timed("network"):
                     meshes = mesh_boxes(model, photo, boxes, settings.flip, settings.passes)

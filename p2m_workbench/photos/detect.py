@@ -1,181 +1,169 @@
-"""Face detection on the CPU, by detectors that come with packages from PyPI.
-
-A detector is anything with `detect(image) -> boxes`; `DETECTORS` names those that a setting can choose.
-"""
+"""Where the faces of a photo are, and how they are turned in its plane: BlazeFace, on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
+from scipy.special import expit
 from torchvision import ops
 
-from p2m_core.errors import InputError
+ASSETS = Path(__file__).parent / "assets"  # build_assets.py takes them from a wheel; see NOTICE
+SHORT_RANGE, BACK = ("short_range", 128), ("back", 256)  # BlazeFace's nets, and the side of their input in px
+LEAST_CONFIDENCE = 0.35  # of a find; most below 0.6 are no faces, as the mesh network tells (`predict.find_meshes`)
+# Both nets look at the whole photo, and "back" at overlapping tiles of a large one, in which it finds faces of 65 px.
+# A tile's finds that are larger than the overlap may be cut by its edge, and the whole photo shows them.
+TILE_PX, OVERLAP = 1280, 0.25
+SAME_FACE = 0.3  # two finds are one face if their intersection covers this share of the smaller one
+# From a net's box to the tight box around the 68 landmarks, the head upright in both: x0, y0, x1, y1 as shares of the
+# found box. Medians over this project's synthetic faces, see benchmarks/detection.py.
+TO_LANDMARK_BOX = np.array([0.01, 0.08, 0.98, 1.00])
 
-# From a detector's box to the tight box around the 68 landmarks: x0, y0, x1, y1 as shares of the found box's width and
-# height. Medians over this project's synthetic faces, see benchmarks/detection.py.
-TO_LANDMARK_BOX = {
-    "frontal": (0.05, 0.24, 0.94, 1.05),
-    "profile": (0.13, 0.29, 0.81, 0.95),
-    "blazeface": (0.03, 0.10, 0.95, 1.00),
-}
-FILES = {"frontal": "haarcascade_frontalface_alt2.xml", "profile": "haarcascade_profileface.xml"}
+_one_at_a_time = threading.Lock()  # a net keeps its input
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Faces in a photo, largest first.
+
+    boxes: (K, 4) x0 y0 x1 y1, px: about the centre of the 68 landmarks, and of the size of their box where the head
+    stands upright.   tilt_deg: (K,) by how much the photo must be turned, clockwise, for that; BlazeFace takes a head
+    that stands upside down for an upright one.
+    confidence: (K,) of the detector, in [0, 1].
+    """
+
+    boxes: np.ndarray
+    tilt_deg: np.ndarray
+    confidence: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.boxes)
 
 
 class Detector(Protocol):
     """Finds faces in a photo."""
 
-    def detect(self, image: np.ndarray) -> np.ndarray:
-        """Boxes of the faces.
-
-        Args:    image: (H, W, 3) uint8 RGB.
-        Returns: (K, 4) x0 y0 x1 y1 around the 68 landmarks, px, largest first; (0, 4) if there is no face.
-        """
+    def detect(self, image: np.ndarray) -> Faces:
+        """The faces in a photo (H, W, 3) uint8 RGB."""
         ...
 
 
-# --- OpenCV's cascades ----------------------------------------------------------------------------
+class BlazeFace:
+    """MediaPipe's nets for near and for farther faces, run by OpenCV.
+
+    Source: Bazarevsky et al., BlazeFace, 2019; layout of inputs, anchors and outputs as in MediaPipe.
+    """
+
+    def detect(self, image: np.ndarray) -> Faces:
+        """See `Detector`."""
+        height, width = image.shape[:2]
+        side = max(height, width)
+        whole = ((width - side) // 2, (height - side) // 2, side)
+        finds = one_a_face(np.concatenate([finds_in(image, whole, *SHORT_RANGE), finds_in(image, whole, *BACK)]))
+        if side > TILE_PX:
+            tiles = np.concatenate([finds_in(image, tile, *BACK) for tile in tiles_of(width, height)])
+            small = one_a_face(tiles[tiles[:, 3] < OVERLAP * TILE_PX])
+            finds = np.concatenate([finds, small[~overlap(small, finds).any(1)]])
+        return as_faces(finds[np.argsort(-finds[:, 3], kind="stable")])
 
 
 @cache
-def cascade(name: str) -> cv2.CascadeClassifier:
-    """One of OpenCV's Haar cascades."""
-    return cv2.CascadeClassifier(cv2.data.haarcascades + name)
+def network(name: str) -> cv2.dnn.Net:
+    """One of BlazeFace's nets."""
+    return cv2.dnn.readNetFromTFLite(str(ASSETS / f"face_detection_{name}.tflite"))
 
 
-def search(grey: np.ndarray, name: str, least_px: int) -> np.ndarray:
-    """Boxes (K, 5) of one cascade: x0 y0 x1 y1 in px, and the cascade's confidence."""
-    found, _, weights = cascade(name).detectMultiScale3(
-        grey, 1.1, 4, minSize=(least_px, least_px), outputRejectLevels=True
-    )
-    if not len(found):
-        return np.zeros((0, 5))
-    x, y, w, h = np.asarray(found, np.float64).T
-    return np.stack([x, y, x + w, y + h, np.ravel(weights)], 1)
+@cache
+def anchors() -> np.ndarray:
+    """Where the nets' 896 anchors stand in their input, (896, 2) shares of its side: 2 a cell of 16 x 16, 6 of 8 x 8."""
+    grids = []
+    for cells, number in ((16, 2), (8, 6)):
+        y, x = np.mgrid[:cells, :cells]
+        grids.append((np.stack([x.ravel(), y.ravel()], 1).repeat(number, 0) + 0.5) / cells)
+    return np.concatenate(grids)
 
 
-def landmark_boxes(found: np.ndarray, kind: str) -> np.ndarray:
-    """Boxes around the landmarks (K, 5) from a detector's; `kind` is a key of TO_LANDMARK_BOX."""
-    x0, y0, x1, y1, weight = found.T
-    left, top, right, bottom = TO_LANDMARK_BOX[kind]
-    w, h = x1 - x0, y1 - y0
-    return np.stack([x0 + left * w, y0 + top * h, x0 + right * w, y0 + bottom * h, weight], 1)
+def tiles_of(width: int, height: int) -> Iterator[tuple[int, int, int]]:
+    """Squares (x0, y0, side) px that cover a photo and overlap."""
+    starts = []
+    for length in (width, height):
+        steps = max(0, int(np.ceil((length - TILE_PX) / (TILE_PX * (1 - OVERLAP)))))
+        starts.append(np.linspace(0, length - TILE_PX, steps + 1) if steps else np.array([(length - TILE_PX) / 2]))
+    yield from ((round(x), round(y), TILE_PX) for y in starts[1] for x in starts[0])
 
 
-def suppress_overlapping(boxes: np.ndarray) -> np.ndarray:
-    """Non-maximum suppression (K, 5): the highest weight of each group of boxes that overlap.
+def finds_in(image: np.ndarray, window: tuple[int, int, int], name: str, side: int) -> np.ndarray:
+    """What a net finds in a square window (x0, y0, side) of a photo, black beyond it.
 
-    Two boxes overlap if their intersection covers 30% of the smaller one. (torchvision.ops.nms goes by the union, by
-    which a small box inside a large one would stay.)
+    Returns: (K, 17) confidence; centre, width and height of the box; eyes, nose, mouth and ears (6 times x, y), px of
+             the photo. The first of eyes and ears is the subject's right one.
     """
-    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
-    low, high = boxes[:, :2], boxes[:, 2:4]
-    area, kept = np.prod(high - low, axis=1), []
-    for k in range(len(boxes)):
-        shared = np.clip(np.minimum(high[k], high[kept]) - np.maximum(low[k], low[kept]), 0, None).prod(1)
-        if (shared < 0.3 * np.minimum(area[k], area[kept])).all():
+    x0, y0, extent = window
+    part = image[max(y0, 0) : y0 + extent, max(x0, 0) : x0 + extent]
+    scale = side / extent
+    height, width = (min(side, max(1, round(length * scale))) for length in part.shape[:2])
+    top, left = (min(round(max(-start, 0) * scale), side - 1) for start in (y0, x0))
+    square = np.zeros((side, side, 3), np.uint8)
+    square[top : top + height, left : left + width] = cv2.resize(
+        part, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )[: side - top, : side - left]
+    with _one_at_a_time:
+        network(name).setInput(cv2.dnn.blobFromImage(square, 1 / 127.5, (side, side), (127.5, 127.5, 127.5)))
+        logits, values = network(name).forward(("classificators", "regressors"))
+    confidence = expit(logits[0, :, 0].astype(np.float64))
+    idx = np.flatnonzero(confidence >= LEAST_CONFIDENCE)
+    centre, size, points = np.split(values[0, idx].astype(np.float64), [2, 4], axis=1)
+    # The net counts from its input's edge, in units of its px; we count from the first pixel's centre.
+    at, origin = anchors()[idx] * side, np.array([x0, y0]) - 0.5
+    places = (np.concatenate([centre, points], 1) + np.tile(at, 7)) / scale + np.tile(origin, 7)
+    return np.concatenate([confidence[idx, None], places[:, :2], size / scale, places[:, 2:]], 1)
+
+
+def corners(finds: np.ndarray) -> np.ndarray:
+    """The boxes (K, 4) x0 y0 x1 y1 of finds."""
+    return np.concatenate([finds[:, 1:3] - finds[:, 3:5] / 2, finds[:, 1:3] + finds[:, 3:5] / 2], 1)
+
+
+def overlap(finds: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether finds (K, 17) are the same face as others (L, 17), (K, L); see SAME_FACE."""
+    a, b = corners(finds)[:, None], corners(others)[None]
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
+    smaller = np.minimum(*(np.prod(x[..., 2:] - x[..., :2], axis=-1) for x in (a, b)))
+    return shared >= SAME_FACE * smaller
+
+
+def one_a_face(finds: np.ndarray) -> np.ndarray:
+    """Non-maximum suppression: the most confident of each group of finds that are the same face.
+
+    (torchvision.ops.nms goes by the union, by which a small box inside a large one would stay.)
+    """
+    finds = finds[np.argsort(-finds[:, 0], kind="stable")]
+    same, kept = overlap(finds, finds), []
+    for k in range(len(finds)):
+        if not same[k, kept].any():
             kept.append(k)
-    return boxes[kept]
+    return finds[kept]
+
+
+def as_faces(finds: np.ndarray) -> Faces:
+    """Finds (K, 17) with boxes around the landmarks; the ears tell how a head is turned, in profile too."""
+    ears = finds[:, 15:17] - finds[:, 13:15]
+    tilt = -np.arctan2(ears[:, 1], ears[:, 0])
+    low, high = np.split(TO_LANDMARK_BOX, 2)
+    offset, half = finds[:, 3:5] * ((low + high) / 2 - 0.5), finds[:, 3:5] * (high - low) / 2
+    c, s = np.cos(tilt), np.sin(tilt)  # from the upright head's frame to the photo's
+    centre = finds[:, 1:3] + np.stack([c * offset[:, 0] + s * offset[:, 1], c * offset[:, 1] - s * offset[:, 0]], 1)
+    return Faces(np.concatenate([centre - half, centre + half], 1), np.degrees(tilt), finds[:, 0])
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union (K, L) of boxes (K, 4) with boxes (L, 4); (4,) is one box."""
     first, second = (torch.from_numpy(np.asarray(boxes, np.float64).reshape(-1, 4)) for boxes in (a, b))
     return ops.box_iou(first, second).numpy()
-
-
-def largest_first(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (K, 4) by falling area."""
-    return boxes[np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")]
-
-
-@dataclass(frozen=True)
-class Cascades:
-    """OpenCV's frontal and profile cascades, both sides.
-
-    sides_px: the photo's longer side is scaled to the first; where nothing is found, to the next.
-    profiles: "always" looks for profiles, too; "else" does so where there is no frontal face.
-    """
-
-    sides_px: tuple[int, ...] = (640,)
-    profiles: str = "always"
-
-    def detect(self, image: np.ndarray) -> np.ndarray:
-        """See `Detector`."""
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        boxes = np.zeros((0, 4))
-        for side_px in self.sides_px:
-            scale = min(1.0, side_px / max(grey.shape))
-            small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
-            boxes = self.detect_at_scale(cv2.equalizeHist(small))
-            # px of the small picture's centres to those of the large one
-            boxes = (boxes + 0.5) / scale - 0.5
-            if len(boxes) or scale == 1:
-                break
-        return largest_first(boxes)
-
-    def detect_at_scale(self, grey: np.ndarray) -> np.ndarray:
-        """Boxes (K, 4) in a grey picture (H, W) of even histogram, as it is."""
-        least = max(24, int(0.06 * min(grey.shape)))
-        found = landmark_boxes(search(grey, FILES["frontal"], least), "frontal")
-        # The frontal cascade's boxes go before the profile cascade's, which is wrong more often.
-        found[:, 4] += 100
-        if self.profiles == "always" or not len(found):
-            right = landmark_boxes(search(grey, FILES["profile"], least), "profile")
-            # The cascade is trained on one side: the other side is searched in the mirrored photo.
-            left = landmark_boxes(search(np.ascontiguousarray(grey[:, ::-1]), FILES["profile"], least), "profile")
-            left[:, [0, 2]] = grey.shape[1] - left[:, [2, 0]]
-            found = np.concatenate([found, right, left])
-        return suppress_overlapping(found)[:, :4]
-
-
-# --- MediaPipe's BlazeFace ------------------------------------------------------------------------
-
-
-@cache
-def blazeface_network():
-    """The short-range network from mediapipe's wheel.   Raises InputError where there is none."""
-    remedy = "pip install mediapipe==0.10.14, or take the detector cascades"
-    try:
-        from mediapipe import solutions
-    except ImportError as error:  # not installed, or of the later releases, whose wheels carry no network
-        raise InputError("predict.detector", "blazeface", f"no such package here: {error}", remedy) from None
-    return solutions.face_detection.FaceDetection(model_selection=0, min_detection_confidence=0.5)
-
-
-class BlazeFace:
-    """MediaPipe's face detector, where a mediapipe is installed whose wheel carries it."""
-
-    def detect(self, image: np.ndarray) -> np.ndarray:
-        """See `Detector`."""
-        height, width = image.shape[:2]
-        found = []
-        for detection in blazeface_network().process(image).detections or []:
-            box = detection.location_data.relative_bounding_box
-            corner = np.array([box.xmin * width, box.ymin * height]) - 0.5  # theirs count from the corner
-            found.append([*corner, *(corner + [box.width * width, box.height * height]), detection.score[0]])
-        boxes = landmark_boxes(np.reshape(found, (-1, 5)), "blazeface")
-        return largest_first(suppress_overlapping(boxes)[:, :4])
-
-
-DETECTORS: dict[str, Callable[[], Detector]] = {
-    "cascades": Cascades,
-    "fast": lambda: Cascades(sides_px=(224, 640), profiles="else"),
-    "blazeface": BlazeFace,
-}
-
-
-def detect_faces(image: np.ndarray, detector: str = "cascades") -> np.ndarray:
-    """Faces in a photo.
-
-    Args:    image: (H, W, 3) uint8 RGB.
-             detector: "cascades", OpenCV's, which find faces down to 4% of the photo; "fast", the same on a photo
-             of 224 px, for faces that fill it; "blazeface", where mediapipe is installed.
-    Returns: (K, 4) boxes x0 y0 x1 y1 around the 68 landmarks, px, largest first; (0, 4) if there is no face.
-    """
-    return DETECTORS[detector]().detect(image)

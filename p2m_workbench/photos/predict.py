@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,17 +15,16 @@ from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of, crop_matrix
 from p2m_core.inference import open_network, predict_views
 from p2m_core.network.model import Pixel2Mesh
-from p2m_workbench.photos.detect import box_iou, detect_faces
-from p2m_workbench.photos.upright import predict_upright
+from p2m_workbench.photos.detect import BlazeFace, Detector, box_iou
+from p2m_workbench.photos.upright import predict_upright, upright_box
 
-# A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
-# this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
-# (benchmarks/boxes.py).
-SAME_BOX = 0.85
 # Flip disagreement (FaceMesh.doubt) above which a crop is taken for no face: 97% of 66 crops without a face lie above,
 # of 299 detected synthetic faces 0.3%. Mahalanobis distances of the network's features told them apart less well (area
 # under the ROC curve 0.985, flip disagreement 0.999).
 MAX_FLIP_DISAGREEMENT = 0.055
+# What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. Of the
+# faces of 500 photos of AFLW2000-3D all but one have a confidence above SURE; of the 36 false finds above 0.35, six.
+SURE, MAX_DISAGREEMENT_SURE = 0.6, 0.12
 # Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
 # in the photo. Boxes that are off by a fifth of their side and a quarter in size stay above.
 MIN_OVERLAP = 0.5
@@ -52,18 +50,19 @@ def predict(
     device: str | None = None,
     flip: bool = True,
     passes: int = 2,
-    detector: str = "cascades",
+    detector: Detector | None = None,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> list[FaceMesh]:
     """The mesh of every face in a photo.
 
     Args:    image: (H, W, 3) uint8 RGB.
-             boxes: (K, 4) x0 y0 x1 y1 in px, tight around the 68 landmarks; None looks for faces.
+             boxes: (K, 4) x0 y0 x1 y1 in px, around the 68 landmarks; None looks for faces.
              weights: "bundled" or a weights file.   device: None takes CUDA where there is one.
              flip: average with the prediction for the mirrored crop: better, twice the time, and FaceMesh.doubt,
              the distance of the two, is measured.
-             passes: 2 crops again around the first prediction where its box differs from the given one.
-             detector: see `detect.detect_faces`; see also `find_meshes`.
+             passes: 2 crops again around the first prediction where its box differs from the given one, so that
+             boxes may be loose or tight.
+             detector: None is `detect.BlazeFace`; see also `find_meshes`.
              precision: as for `open_network`; bf16 moves a vertex by 0.04% of the face size (benchmarks/speed.py).
     Returns: a FaceMesh a box, in the boxes' order, or the largest face first; [] if no face is found.
     Raises:  InputError for an image or boxes of another shape.
@@ -89,51 +88,46 @@ def find_meshes(
     image: np.ndarray,
     flip: bool = True,
     passes: int = 2,
-    detector: str = "cascades",
+    detector: Detector | None = None,
     timed: Callable[[str], AbstractContextManager] = lambda stage: nullcontext(),
 ) -> list[FaceMesh]:
-    """The meshes of the faces that a detector finds; where it finds none, or only unlikely ones, of `search_face`.
+    """The meshes of the finds of a detector that the network agrees to be faces; where there is none, of `search_face`.
 
     Args:    timed: a context around each stage.
     Returns: as `predict` does.
     """
     with timed("find faces"):
-        boxes = detect_faces(image, detector)
+        faces = (detector or BlazeFace()).detect(image)
     with timed("network"):
-        meshes = mesh_boxes(model, image, boxes, flip, passes)
-    if all(is_unlikely(mesh) for mesh in meshes):
+        meshes = mesh_boxes(model, image, faces.boxes, flip, passes, faces.tilt_deg)
+    limits = np.where(faces.confidence >= SURE, MAX_DISAGREEMENT_SURE, MAX_FLIP_DISAGREEMENT)
+    meshes = [mesh for mesh, limit in zip(meshes, limits, strict=True) if not is_unlikely(mesh, limit)]
+    if not meshes:
         with timed("search"):
             boxes = search_face(model, image)
-        if len(boxes):
-            with timed("network"):
-                meshes = mesh_boxes(model, image, boxes, flip, passes)
+        with timed("network"):
+            meshes = mesh_boxes(model, image, boxes, flip, passes)
     return meshes
 
 
-def is_unlikely(mesh: FaceMesh) -> bool:
+def is_unlikely(mesh: FaceMesh, limit: float = MAX_FLIP_DISAGREEMENT) -> bool:
     """Whether a mesh is probably no face: its flip disagreement is large, or it lies outside the box it came from."""
-    return mesh.doubt > MAX_FLIP_DISAGREEMENT or box_iou(mesh.box, box_of(mesh.landmarks_px)).item() < MIN_OVERLAP
+    return mesh.doubt > limit or box_iou(mesh.box, upright_box(mesh)[0]).item() < MIN_OVERLAP
 
 
-def mesh_boxes(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray, flip: bool, passes: int) -> list[FaceMesh]:
-    """A FaceMesh for each box (K, 4), cropped again where box and prediction differ.   Raises InputError."""
+def mesh_boxes(
+    model: Pixel2Mesh,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    flip: bool,
+    passes: int,
+    tilt_deg: np.ndarray | None = None,
+) -> list[FaceMesh]:
+    """A FaceMesh for each box (K, 4); see `predict_upright`.   Raises InputError."""
     boxes = np.asarray(boxes, np.float64)
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
-    meshes: list[FaceMesh] = [None] * len(boxes)
-    tight, todo = boxes.copy(), np.arange(len(boxes))
-    for _ in range(passes):
-        if not len(todo):
-            break
-        looks = predict_upright(model, [image] * len(todo), crop_matrices(model, tight[todo]), tight[todo], flip)
-        for k, mesh in zip(todo, looks, strict=True):
-            meshes[k] = replace(mesh, box=np.float32(boxes[k]))
-        found = np.stack([box_of(mesh.landmarks_px) for mesh in meshes])
-        # A box of less than a pixel comes of a network that failed, and cannot be cropped.
-        size = (found[:, 2:] - found[:, :2]).min(1)
-        todo = np.array([k for k in todo if size[k] > 1 and box_iou(tight[k], found[k]).item() < SAME_BOX], int)
-        tight[todo] = found[todo]
-    return meshes
+    return predict_upright(model, [image] * len(boxes), boxes, tilt_deg, flip, passes) if len(boxes) else []
 
 
 def crop_matrices(model: Pixel2Mesh, boxes: np.ndarray) -> list[np.ndarray]:

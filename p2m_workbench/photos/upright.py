@@ -1,4 +1,4 @@
-"""Heads that lie on their side or stand upside down: found by looking again, and cropped upright."""
+"""Crops in which heads stand upright, and that fit them: looked at, and cut anew where the network shows otherwise."""
 
 from __future__ import annotations
 
@@ -9,57 +9,93 @@ import numpy as np
 
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.camera import rotation_from_angles
-from p2m_core.geometry.crop import apply_affine, box_of, compose, crop_matrix
+from p2m_core.geometry.crop import apply_affine, box_of, compose, crop_matrix, invert_affine
 from p2m_core.inference import predict_views
 from p2m_core.network.model import Pixel2Mesh
+from p2m_workbench.photos.detect import box_iou
 
 # FaceMesh.doubt above which a head may lie or stand upside down. In the quarter turn in which it stands, the doubt is
 # less than half of that and the head upright within UPRIGHT_DEG: so in 4 of 998 photos of AFLW2000-3D, and in no wrong
 # turn.
 UNSURE, UPRIGHT_DEG = 0.05, 20
-LYING_DEG = 35  # tilt beyond which the crop is cut anew; below it the network is as good as upright
+LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network is as good
+# A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
+# this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
+# (benchmarks/boxes.py).
+SAME_BOX = 0.85
 
 
 def predict_upright(
-    model: Pixel2Mesh, images: Sequence[np.ndarray], matrices: Sequence[np.ndarray], boxes: np.ndarray, flip: bool
+    model: Pixel2Mesh,
+    images: Sequence[np.ndarray],
+    boxes: np.ndarray,
+    tilt_deg: np.ndarray | None = None,
+    flip: bool = True,
+    passes: int = 1,
 ) -> list[FaceMesh]:
-    """`predict_views`, and again where heads may not be upright.
+    """A mesh for each image's box, from a crop in which the head stands upright.
 
     Where the predictions for a crop and its mirror image differ much, the crop is also seen in quarter turns; one of
     them is taken if it agrees with its mirror image much better, and the head stands upright in it. Heads that are
-    turned by more than LYING_DEG are then cropped anew, upright.
+    turned by more than LYING_DEG in their crop are then cropped anew.
 
-    Args: images: (H, W, 3) uint8 RGB each.   matrices: (2, 3) px of each to crop px.   boxes: (K, 4), as there.
+    Args: images: (H, W, 3) uint8 RGB each.   boxes, tilt_deg: (K, 4) and (K,), as in `detect.Faces`; heads are taken
+          for upright where tilt_deg is None.   passes: from 2 on, crops that do not fit the predicted face are cut
+          anew, too, so often less one.
     """
-    meshes = predict_views(model, images, matrices, boxes, flip)
-    side, margin = model.config.input_px, model.config.margin
+    given, side = np.asarray(boxes, np.float64), model.config.input_px
+    tilt = np.zeros(len(given)) if tilt_deg is None else np.where(abs(tilt_deg) > LYING_DEG, tilt_deg, 0.0)
+    boxes = given.copy()
 
-    def look_again(idx: list[int], anew: list[np.ndarray]) -> list[FaceMesh]:
-        return predict_views(model, [images[k] for k in idx], anew, boxes[idx], flip) if idx else []
+    def look(idx: list[int], quarter: float = 0) -> list[FaceMesh]:
+        matrices = [
+            compose(turn(tilt[k] + quarter, side), crop_matrix(boxes[k], side, model.config.margin)) for k in idx
+        ]
+        return predict_views(model, [images[k] for k in idx], matrices, given[idx], flip) if idx else []
 
+    meshes = look([*range(len(given))])
     unsure = [k for k, mesh in enumerate(meshes) if mesh.doubt > UNSURE]
-    doubt = {k: meshes[k].doubt / 2 for k in unsure}
-    for angle in (90, 180, 270):
-        turned = look_again(unsure, [compose(turn(angle, side), matrices[k]) for k in unsure])
-        for k, mesh in zip(unsure, turned, strict=True):
-            if mesh.doubt < doubt[k] and abs((tilt_deg(mesh) - angle + 180) % 360 - 180) < UPRIGHT_DEG:
-                meshes[k], doubt[k] = mesh, mesh.doubt
-    upright = {}
-    for k, mesh in enumerate(meshes):
-        if abs(angle := tilt_deg(mesh)) > LYING_DEG:
-            box = box_of(apply_affine(turn(angle, 1), mesh.landmarks_px))
-            if (box[2:] - box[:2]).min() > 1:  # else the network failed
-                upright[k] = compose(crop_matrix(box, side, margin), turn(angle, 1))
-    for k, mesh in zip(upright, look_again(list(upright), list(upright.values())), strict=True):
-        meshes[k] = mesh
+    doubt, quarters = {k: meshes[k].doubt / 2 for k in unsure}, dict.fromkeys(unsure, 0)
+    for quarter in (90, 180, 270):
+        for k, mesh in zip(unsure, look(unsure, quarter), strict=True):
+            if mesh.doubt < doubt[k] and abs(angle_between(tilt_of(mesh), tilt[k] + quarter)) < UPRIGHT_DEG:
+                meshes[k], doubt[k], quarters[k] = mesh, mesh.doubt, quarter
+    for k, quarter in quarters.items():
+        tilt[k] += quarter
+    for _ in range(max(passes - 1, 1)):
+        anew = []
+        for k, mesh in enumerate(meshes):
+            box, angle = upright_box(mesh)
+            lies = abs(angle_between(tilt_of(mesh), tilt[k])) > LYING_DEG
+            # A box of less than a pixel comes of a network that failed, and cannot be cropped.
+            if (box[2:] - box[:2]).min() > 1 and (lies or (passes > 1 and box_iou(boxes[k], box).item() < SAME_BOX)):
+                boxes[k], tilt[k] = box, angle
+                anew.append(k)
+        for k, mesh in zip(anew, look(anew), strict=True):
+            meshes[k] = mesh
     return meshes
 
 
-def tilt_deg(mesh: FaceMesh) -> float:
+def upright_box(mesh: FaceMesh) -> tuple[np.ndarray, float]:
+    """Box (4,) and tilt of a mesh, as `detect.Faces` has them; the tilt is 0 up to LYING_DEG."""
+    angle = tilt_of(mesh)
+    angle = angle if abs(angle) > LYING_DEG else 0.0
+    box = box_of(apply_affine(turn(angle, 1), mesh.landmarks_px))
+    half = (box[2:] - box[:2]) / 2
+    centre = apply_affine(invert_affine(turn(angle, 1)), np.append((box[:2] + box[2:]) / 2, 0.0))[:2]
+    return np.concatenate([centre - half, centre + half]), angle
+
+
+def tilt_of(mesh: FaceMesh) -> float:
     """By how much a picture must be turned, clockwise as one sees it, for the head in it to stand upright, degrees."""
     assert mesh.pose is not None
     rotation = rotation_from_angles(np.radians(mesh.pose[:3]))
     return float(np.degrees(np.arctan2(-rotation[0, 1], rotation[1, 1])))
+
+
+def angle_between(a_deg: float, b_deg: float) -> float:
+    """The difference of two angles, within [-180, 180) degrees."""
+    return (a_deg - b_deg + 180) % 360 - 180
 
 
 def turn(angle_deg: float, size_px: int) -> np.ndarray:

@@ -108,7 +108,7 @@ class PhotoUpload(widgets.VBox):
         photo = self.photos[self.choice.value]
         height, width = photo.shape[:2]
         model = open_network(self.settings.weights, self.device, self.settings.precision)
-        found = find_meshes(model, photo, detector=self.settings.detector)
+        found = find_meshes(model, photo)
         self._boxes = np.array([mesh.box for mesh in found]).reshape(-1, 4)
         middle = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height])
         x0, y0, x1, y1 = np.round(self._boxes[0] if len(self._boxes) else middle)

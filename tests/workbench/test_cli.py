@@ -191,11 +191,11 @@ def test_predict_passes_boxes_and_photos(calls):
 
 
 def test_predict_options_are_settings(calls, capsys):
-    options = ["--save", "glb,csv", "--detector", "fast", "--passes", "1", "--workers", "2"]
+    options = ["--save", "glb,csv", "--passes", "1", "--workers", "2"]
     assert cli.main(["predict", "frames", *options, "--timing"]) == 1  # one photo failed
     settings = calls["predict_files"][3]
     assert settings.save == ("glb", "csv")
-    assert (settings.detector, settings.passes, settings.workers, settings.video) == ("fast", 1, 2, False)
+    assert (settings.passes, settings.workers, settings.video) == (1, 2, False)
     shown = capsys.readouterr().out
     assert "2 photo(s), 1 face(s), 1 failed" in shown
     assert "2 worked" in shown

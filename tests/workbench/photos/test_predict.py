@@ -27,7 +27,7 @@ from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench import cli
 from p2m_workbench.photos import predict as predict_module
 from p2m_workbench.photos.batch import predict_files
-from p2m_workbench.photos.detect import box_iou, detect_faces
+from p2m_workbench.photos.detect import BlazeFace, Faces, box_iou
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, WINDOWS, predict, search_face, windows
 from p2m_workbench.photos.read import read_photo, sample_photo
 
@@ -44,6 +44,16 @@ def hopper():
 def face(hopper):
     """The middle of the photo, 200 x 200, and the face's box in it at half the size of the photo."""
     return np.ascontiguousarray(hopper[::2, ::2][40:240, 20:220]), np.array([64.0, 44, 159, 126])
+
+
+class Finds:
+    """A detector that finds what it is told."""
+
+    def __init__(self, boxes, confidence=0.9):
+        self.faces = Faces(boxes, np.zeros(len(boxes)), np.full(len(boxes), confidence))
+
+    def detect(self, image):
+        return self.faces
 
 
 # --- meshes ---
@@ -223,21 +233,13 @@ def test_windows_lie_all_over_the_photo():
     assert len(windows(100, 100_000)) < 100
 
 
-def test_the_network_finds_the_face_that_detectors_miss(hopper, monkeypatch):
-    """With the bundled weights: tilted by 35 degrees, the cascades find something small beside; then nothing at all."""
-    truth = np.array(HOPPER_BOX, float)
-    centre = (truth[:2] + truth[2:]) / 2
-    matrix = cv2.getRotationMatrix2D(tuple(centre), 35, 1)
-    tilted = cv2.warpAffine(hopper, matrix, hopper.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
-    detected = detect_faces(tilted)
-    assert all(box_iou(box, truth) < 0.1 for box in detected)
-    [mesh] = predict(tilted)
-    assert box_iou(mesh.box, truth) > 0.6
+def test_the_network_finds_the_face_that_detectors_miss(hopper):
+    """With the bundled weights."""
+    nothing = Finds(np.zeros((0, 4)))
+    [mesh] = predict(hopper, detector=nothing)
+    assert box_iou(mesh.box, np.array(HOPPER_BOX, float)) > 0.6
     assert mesh.doubt < MAX_FLIP_DISAGREEMENT
-    monkeypatch.setattr(predict_module, "detect_faces", lambda *_: np.zeros((0, 4)))
-    [again] = predict(tilted)
-    np.testing.assert_array_equal(again.box, mesh.box)
-    [large] = predict(cv2.resize(tilted, None, fx=4, fy=4))
+    [large] = predict(cv2.resize(hopper, None, fx=4, fy=4), detector=nothing)
     assert box_iou(large.box, 4 * mesh.box) > 0.9
 
 
@@ -278,16 +280,30 @@ def test_a_network_that_failed_finds_no_face(hopper, monkeypatch):
     assert search_face(network, hopper).shape == (0, 4)
 
 
-@pytest.mark.parametrize(("doubt", "strays", "taken"), [(0.3, False, 1), (0.03, True, 1), (0.03, False, 0)])
-def test_the_search_is_behind_a_detector_that_finds_nothing_likely(hopper, monkeypatch, doubt, strays, taken):
+@pytest.mark.parametrize(
+    ("doubt", "confidence", "strays", "taken"),
+    [
+        (0.3, 0.9, False, 1), (0.03, 0.9, True, 1), (0.03, 0.9, False, 0),
+        (0.08, 0.9, False, 0), (0.08, 0.4, False, 1), (0.03, 0.4, False, 0),
+    ],
+)  # fmt: skip
+def test_the_search_is_behind_a_detector_that_finds_nothing_likely(
+    hopper, monkeypatch, doubt, confidence, strays, taken
+):
     [face] = predict(hopper, [HOPPER_BOX], passes=1)
     boxes = np.array([[0.0, 350, 180, 530] if strays else HOPPER_BOX, HOPPER_BOX], float)
     faces = [replace(face, doubt=doubt, box=boxes[0]), replace(face, doubt=0.08, box=boxes[1])]
     found = iter(faces)
-    monkeypatch.setattr(predict_module, "detect_faces", lambda image, detector: boxes[:1])
     monkeypatch.setattr(predict_module, "search_face", lambda model, image: boxes[1:])
-    monkeypatch.setattr(predict_module, "mesh_boxes", lambda model, image, boxes, flip, passes: [next(found)])
-    assert predict_module.find_meshes(open_network("bundled"), hopper) == [faces[taken]]
+    monkeypatch.setattr(predict_module, "mesh_boxes", lambda *_: [next(found)])
+    detector = Finds(boxes[:1], confidence)
+    assert predict_module.find_meshes(open_network("bundled"), hopper, detector=detector) == [faces[taken]]
+
+
+def test_a_detector_of_ones_own(hopper):
+    [mesh] = predict(hopper, detector=Finds(np.array([HOPPER_BOX], float)))
+    [given] = predict(hopper, [HOPPER_BOX])
+    np.testing.assert_array_equal(mesh.vertices_px, given.vertices_px)
 
 
 # --- the second pass, doubt, pose ---
@@ -429,7 +445,7 @@ def test_workers_do_the_same(folder, tmp_path):
     photos = [folder / name for name in ("hopper.jpg", "empty.jpg", "two.png")]
     results = []
     for workers in (1, 2):
-        settings = PredictConfig(save=("json", "csv"), workers=workers, flip=False, detector="fast", precision="fp32")
+        settings = PredictConfig(save=("json", "csv"), workers=workers, flip=False, precision="fp32")
         result = predict_files(photos, tmp_path / str(workers), settings=settings, keep=False)
         assert not result.predictions
         results.append((pd.read_csv(tmp_path / str(workers) / "predictions.csv"), result.problems))
@@ -443,16 +459,17 @@ def test_workers_do_the_same(folder, tmp_path):
 def test_a_video_looks_for_faces_where_they_were(hopper, tmp_path, monkeypatch):
     looked = []
 
-    def counted(image, detector):
-        looked.append(detector)
-        return detect_faces(image, detector)
+    class Counted(BlazeFace):
+        def detect(self, image):
+            looked.append(image)
+            return super().detect(image)
 
-    monkeypatch.setattr(predict_module, "detect_faces", counted)
+    monkeypatch.setattr(predict_module, "BlazeFace", Counted)
     for k in range(4):
         frame = np.roll(hopper, 6 * k, 1) if k < 3 else np.full_like(hopper, 90)
         Image.fromarray(frame).save(tmp_path / f"f{k}.png")
     result = predict_files([tmp_path], tmp_path / "out", settings=PredictConfig(video=True, save=()))
-    assert looked == ["cascades"]
+    assert len(looked) == 1
     assert [row["name"] for row in result.rows] == ["f0", "f1", "f2", "f3"]
     first, second, third, _ = (item.mesh.landmarks_px for item in result.predictions)
     np.testing.assert_allclose(np.diff([x[:, 0].mean() for x in (first, second, third)]), 6, atol=2)

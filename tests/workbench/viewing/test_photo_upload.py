@@ -10,7 +10,7 @@ from p2m_core.config.settings import PredictConfig
 from p2m_workbench.photos.read import sample_photo
 from p2m_workbench.viewing.photo_upload import PhotoUpload
 
-SETTINGS = PredictConfig(save=("glb", "json"), flip=False, passes=1, detector="fast")
+SETTINGS = PredictConfig(save=("glb", "json"), flip=False, passes=1)
 
 
 @pytest.fixture
