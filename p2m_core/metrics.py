@@ -60,6 +60,14 @@ def nme68_2d(pred: ArrayLike, gt: ArrayLike) -> Errors:
     return _nme(pred, gt, 2)
 
 
+def nme68_2d_seen(pred: ArrayLike, gt: ArrayLike, seen: np.ndarray, size: Errors) -> Errors:
+    """Protocol nme68-2d-seen: as nme68-2d over the landmarks that `seen` (N, 68) marks, size (N,) px being the face
+    size of an annotation that has all of them; nan where none is marked. (N, 68, 2 or 3) twice -> (N,) percent."""
+    distance = np.linalg.norm(np.asarray(pred)[..., :2] - np.asarray(gt)[..., :2], axis=-1)
+    counts = seen.sum(-1)
+    return np.where(counts > 0, np.where(seen, distance, 0).sum(-1) / np.maximum(counts, 1) / size * 100, np.nan)
+
+
 def nme68_3d(pred: ArrayLike, gt: ArrayLike) -> Errors:
     """Protocol nme68-3d: as nme68-2d in x, y, z, after the mean z is taken off both. (N, 68, 3) -> (N,) percent."""
     return _nme(pred, gt, 3)

@@ -66,6 +66,14 @@ def evaluate(args: argparse.Namespace) -> Any:
         print(result)
         return 1 if result.differing else None
     config = _config(args)
+    if config.evaluate.protocol == "scan-to-mesh":
+        from p2m_workbench.measuring.scans import evaluate_scans
+
+        return evaluate_scans(config)
+    if config.evaluate.protocol == "consistency":
+        from p2m_workbench.measuring.people import evaluate_people
+
+        return evaluate_people(config)
     if config.data.kind != "faces":
         from p2m_workbench.measuring.evaluate_objects import evaluate_objects
 

@@ -85,6 +85,9 @@ OPTIONS: dict[str, list[Option]] = {
             ("auto", "dlib68", "mediapipe468", "template"),
             "evaluate.mapping",
         ),
+        Option("--protocol", "evaluate.protocol"),
+        Option("--split", "evaluate.split"),
+        Option("--found", "evaluate.found"),
     ],
     "sweep": [
         Option("--seeds", "sweep.seeds"),

@@ -95,7 +95,7 @@ class DataConfig(Section):
     """Side of a stored crop over the longer side of the landmarks' box."""
     split: Literal["auto", "shares", "fold-1", "fold-2", "fold-3", "fold-4", "fold-5"] = "auto"
     """How samples are split: by val_share and test_share, by a tracked fold of AFLW2000-3D, or "auto": the tracked
-    split for the 2000 images of AFLW2000-3D, else by shares. Samples of one photo stay together."""
+    split for images of AFLW2000-3D, else by shares. Samples of one photo stay together."""
     val_share: Share = 0.05
     """Share of the samples for validation."""
     test_share: Share = 0.10
@@ -349,6 +349,9 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """What `p2m evaluate` measures."""
 
+    protocol: Literal["landmarks", "scan-to-mesh", "consistency"] = "landmarks"
+    """Of faces: landmarks and surfaces on a store; "scan-to-mesh", shapes against the scans of a folder; or
+    "consistency", whether shapes of a person agree, on photos FOLDER/VIEW/PERSON_*.jpg."""
     weights: str = "run"
     """Weights that all others are compared with: "run" (this run's), "bundled", a file, or a run's folder."""
     checkpoints: tuple[str, ...] = ()
@@ -362,9 +365,13 @@ class EvaluateConfig(Section):
     split: Literal["train", "val", "test", "all"] = "test"
     """Samples to measure on."""
     store: str | None = None
-    """Store to measure on; null takes data.store."""
+    """Store to measure on, null takes data.store; for the other protocols the folder of scans or people."""
     flip: bool = True
     """Average with the prediction for the mirrored image; faces only."""
+    found: bool = False
+    """Measure each network also on the faces that it finds itself in the set's photos."""
+    views: tuple[str, ...] = ()
+    """Views of consistency to compare, the first being the reference; all folders, by name, where none is given."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

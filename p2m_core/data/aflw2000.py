@@ -72,6 +72,11 @@ class Sample:
     flipped: bool
     source: str
 
+    @property
+    def has_pose(self) -> bool:
+        """Whether the pose can be meant: the scale is above 0, as in all but one file of AFLW2000-3D."""
+        return bool(self.pose_para[6] > 0)
+
 
 def origin(mat_path: Path) -> tuple[str, bool, str]:
     """Subset of 300W-LP or "", whether it is a mirrored twin, and the photo that a sample comes from."""
@@ -142,8 +147,6 @@ def read_sample(mat_path: str | Path) -> Sample:
     if image_path is None:
         raise _no_image(mat_path)
     pose_para = _numbers(mat_path, content, "Pose_Para", (1, 7)).ravel()
-    if pose_para[6] <= 0:
-        raise InputError(mat_path, "Pose_Para", f"has the scale {pose_para[6]:g}, not above 0", _REMEDY)
     size, (subset, flipped, source) = _image_size(image_path), origin(mat_path)
     if "pt3d_68" in content or not subset:
         landmarks_px = _numbers(mat_path, content, "pt3d_68", (3, 68)).T - [1, 1, 0]

@@ -115,6 +115,10 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
         except InputError as error:
             lines.append(str(error))
     lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
+    for sample in samples:
+        if not sample.has_pose:
+            lines.append(f"{sample.name}: Pose_Para has the scale {sample.pose_para[6]:g}; its landmarks can be used")
+    samples = [sample for sample in samples if sample.has_pose]
     if not samples:
         return lines
     sizes = sorted({sample.size for sample in samples})

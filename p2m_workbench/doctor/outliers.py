@@ -16,7 +16,8 @@ CUT_OFF = 5  # landmarks outside the photo
 def find_outliers(store: FaceStore) -> pd.DataFrame:
     """A row for each reason to doubt a sample: index (into the store), name, reason; largest residuals first.
 
-    Reasons: a large landmark residual, a yaw beyond profile, a small face, landmarks outside the photo.
+    Reasons: a large landmark residual, a yaw beyond profile, a small face, landmarks outside the photo, a pose that
+    its file cannot mean.
     """
     table, residual = store.table, store.table["residual_percent"]
     points, yaw, size = table["landmarks_px"][..., :2], store.yaw_deg(), store.face_size_px()
@@ -26,6 +27,7 @@ def find_outliers(store: FaceStore) -> pd.DataFrame:
         (residual > RESIDUAL_PERCENT, lambda k: f"landmark residual {residual[k]:.1f} %"),
         (np.abs(yaw) > ANGLE_DEG, lambda k: f"yaw {yaw[k]:.0f} degrees"),
         (size < SMALL_PX, lambda k: f"face of {size[k]:.0f} px"),
+        (table["file_pose"][:, 6] <= 0, lambda k: f"scale {table['file_pose'][k, 6]:g} in its file"),
         (outside >= CUT_OFF, lambda k: f"{outside[k]} landmarks outside the photo"),
     ]
     rows = [(k, str(table["name"][k]), tell(k)) for of, tell in reasons for k in np.flatnonzero(of)]

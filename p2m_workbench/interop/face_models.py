@@ -133,7 +133,7 @@ def registration_report(model: FaceModel, kind: Kind, rings: int = 6, levels: in
     skin = np.unique(outside)
     # Within the rim: nearer to a vertex inside the template than to one of its rim.
     skin = skin[~np.isin(cKDTree(places).query(mean[skin])[1], rim)]
-    left_out = distance_to_surface(mean[skin], places, finest)
+    left_out = closest_on_surface(mean[skin], places, finest)[1]
     near = {
         name: cKDTree(landmarks[part]).query(mean[skin])[0] < NEAR * _face_width(model) for name, part in PARTS.items()
     }
@@ -142,7 +142,7 @@ def registration_report(model: FaceModel, kind: Kind, rings: int = 6, levels: in
         "levels": rows,
         "groups": {name: counts for name, counts in groups.items() if counts["triangles"]},
         "landmarks_mm": _summary(np.linalg.norm(template.landmarks(places) - landmarks, axis=1)),
-        "template_to_face_mm": _summary(distance_to_surface(places, mean, model.triangles)),
+        "template_to_face_mm": _summary(closest_on_surface(places, mean, model.triangles)[1]),
         "face_to_template_mm": _summary(left_out),
         **{f"{name}_mm": _summary(left_out[member]) for name, member in near.items()},
         "mirror_mm": _summary(np.linalg.norm(mirrored - places, axis=1)),
@@ -260,15 +260,19 @@ def _area(vertices: np.ndarray, faces: np.ndarray) -> float:
     return trimesh.triangles.area(vertices[faces]).sum()
 
 
-def distance_to_surface(
+def closest_on_surface(
     points: Float[np.ndarray, "p 3"], vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], near: int = 24
-) -> Float[np.ndarray, "p"]:
-    """Distance of points to a mesh, by the `near` triangles whose centres are nearest to each.
+) -> tuple[Float[np.ndarray, "p 3"], Float[np.ndarray, "p"], Int[np.ndarray, "p"]]:
+    """The point of a mesh that is closest to each point, its distance and its triangle, by the `near` triangles whose
+    centres are nearest.
 
-    Never too small; too large only where triangles are so long that none of these is the nearest.
+    The distance is never too small; too large only where triangles are so long that none of these is the nearest.
     """
     corners = vertices[faces]
     candidates = cKDTree(corners.mean(1)).query(points, min(near, len(faces)))[1].reshape(len(points), -1)
     repeated = np.repeat(points, candidates.shape[1], axis=0)
     closest = trimesh.triangles.closest_point(corners[candidates.ravel()], repeated)
-    return np.linalg.norm(closest - repeated, axis=1).reshape(candidates.shape).min(1)
+    distance = np.linalg.norm(closest - repeated, axis=1).reshape(candidates.shape)
+    best = distance.argmin(1)
+    rows = np.arange(len(points))
+    return closest.reshape(*candidates.shape, 3)[rows, best], distance[rows, best], candidates[rows, best]

@@ -1,7 +1,7 @@
 """Predictions of other systems from files: their landmarks or vertices, by sample, as 68 landmarks.
 
-    X.npz            names (N,) and points (N, P, 2 or 3); or one array (P, 2 or 3) a sample, under the sample's name.
-                     not_found: names of samples on which the system found no face, if it says so
+    X.npz            names (N,) and points, or landmarks_px, (N, P, 2 or 3); or one array (P, 2 or 3) a sample, under
+                     the sample's name. not_found: names of samples on which the system found no face, if it says so
     X.npy            points (N, P, 2 or 3), with the samples' names in X.txt, one a line
     X.txt            lines NAME x y [z], one a point, each sample's in order
     X.obj            vertices of the one sample X
@@ -49,7 +49,7 @@ def read_predictions(source: str | Path, names: Sequence[str], template: Templat
              template: ours, for points that are its vertices.
              mapping: "auto" (by the number of points), "dlib68", "mediapipe468" (also of the 478 with irises),
              "template", 68 indices such as "0,7,12+13,..." (12+13: the middle of both), or a file with them.
-    Raises:  InputError if it cannot be read, if samples are missing or of other names, if the number of points differs
+    Raises:  InputError if it cannot be read, if none of the samples is in it, if the number of points differs
              or does not suit the mapping, or if a number is not finite.
     """
     path = resolve(source)
@@ -58,7 +58,8 @@ def read_predictions(source: str | Path, names: Sequence[str], template: Templat
     if both := sorted(set(absent) & set(found)):
         raise InputError(path, "not_found", f"names {_some(both)}, whose points are there", "take one of them out")
     found = {name: found[name] for name in names if name in found}
-    missing = len(names) - len(found)
+    without = len(set(names) - found.keys() - set(absent))
+    missing = len(names) - len(found) - without
     if not found:
         raise InputError(path, "", "says of every sample that it found no face", "leave it out")
     (first, one), *others = found.items()
@@ -73,6 +74,7 @@ def read_predictions(source: str | Path, names: Sequence[str], template: Templat
     kind = guess_mapping(path, len(one), template) if mapping == "auto" else mapping
     about = f"{path.name}, mapping {kind if len(kind) < 40 else 'of 68 indices'}"
     about += f", no face found on {missing}" if missing else ""
+    about += f", {without} samples are not in it" if without else ""
     if kind != "template":
         return System(path.stem, "peer", mapped(points, read_mapping(kind), path), about=about)
     if one.shape != (template.counts[-1], 3):
@@ -86,14 +88,10 @@ def _shape(points: np.ndarray) -> str:
 
 
 def check_names(path: Path, given: Sequence[str], names: Sequence[str]) -> None:
-    """Raise InputError unless all of `names` are given; more may be, such as those of a whole set."""
-    missing = [name for name in names if name not in set(given)]
-    if len(missing) == len(names):
+    """Raise InputError if none of `names` is given; more may be, such as those of a whole set."""
+    if set(names).isdisjoint(given):
         problem = f"none of the {len(names)} samples is in it: it has {_some(given)}, the set has {_some(names)}"
         raise InputError(path, "names", problem, "give the names of the set's files, without their suffix")
-    if missing:
-        problem = f"{len(missing)} of {len(names)} samples are missing: {_some(missing)}"
-        raise InputError(path, "names", problem, "predict them too, or name them in not_found of an .npz")
 
 
 def _some(names: Sequence[str]) -> str:
@@ -170,6 +168,8 @@ def read_points(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     content = read_npz(path, "write names and points with numpy.savez")
     absent = [str(name) for name in np.ravel(content.pop("not_found", []))]
+    if "landmarks_px" in content:
+        content["points"] = content.pop("landmarks_px")
     if "points" in content:
         if "names" not in content:
             raise InputError(path, "names", "is missing beside points", "add the samples' names")

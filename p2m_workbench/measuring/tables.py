@@ -18,6 +18,8 @@ from p2m_core.metrics import (
     cd_f1,
     error_decomposition,
     identity_variance,
+    nme68_2d,
+    nme68_2d_seen,
     nme_dense_2d,
     nme_dense_3d,
     pose_mae,
@@ -25,6 +27,7 @@ from p2m_core.metrics import (
     yaw_bins,
 )
 from p2m_synth.statistics import attribute_table
+from p2m_workbench.measuring.annotations import Annotation
 from p2m_workbench.measuring.bootstrap import bootstrap_interval, group_difference, paired_difference
 from p2m_workbench.measuring.results import System, Table
 
@@ -67,6 +70,41 @@ def nme_table(errors: dict[str, np.ndarray], yaw_deg: np.ndarray, protocol: str,
     return Table(title, protocol, PERCENT, len(yaw_deg), by_system(lines), f"95% of the plain mean: {BOOTSTRAP}")
 
 
+def annotation_table(other: Annotation, points: dict[str, np.ndarray], truth: np.ndarray, yaw_deg: np.ndarray) -> Table:
+    """`nme_table` against another annotation.
+
+    Args: points: {system: (N, 68, 2 or 3) px}.   truth: (N, 68, 3) px, whose face size is the unit where not all points
+          of the other annotation count.
+    """
+    if other.whole:
+        errors = {name: nme68_2d(landmarks, other.landmarks_px) for name, landmarks in points.items()}
+        return nme_table(errors, yaw_deg, "nme68-2d", other.about)
+    size = face_size(truth)
+    errors = {name: nme68_2d_seen(p, other.landmarks_px, other.counts, size) for name, p in points.items()}
+    return nme_table(errors, yaw_deg, "nme68-2d-seen", other.about)
+
+
+def opening_table(systems: list[System], truth: np.ndarray) -> Table:
+    """How far predicted mouths open where true ones do: the distance of the inner lips' middles, % of the face size."""
+    lines, true = {}, mouth_opening(truth, truth)
+    for system in systems:
+        found, opening = system.found, mouth_opening(system.landmarks_px, truth)
+        if found.sum() > 1:
+            slope = np.polyfit(true[found], opening[found], 1)[0]
+            correlation = np.corrcoef(true[found], opening[found])[0, 1]
+            means = {"mean": opening[found].mean(), "true mean": true[found].mean()}
+            lines[system.name] = {"slope": slope, "correlation": correlation, **means, "samples": int(found.sum())}
+    title = (
+        "Opening of the mouth, landmarks 62 to 66: slope of the predicted on the true one; means in % of the face size"
+    )
+    return Table(title, "mouth-opening", "slope; means in % of the face size", len(truth), by_system(lines))
+
+
+def mouth_opening(landmarks: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Protocol mouth-opening: the distance of landmarks 62 and 66 in x, y over the truth's face size, % (N,)."""
+    return np.linalg.norm(landmarks[:, 62, :2] - landmarks[:, 66, :2], axis=-1) / face_size(truth) * 100
+
+
 def paired_table(errors: dict[str, np.ndarray]) -> Table:
     """The error of the first system minus that of each other one, on the samples that both have."""
     first, *others = errors
@@ -80,11 +118,13 @@ def pose_table(systems: list[System], store: FaceStore, rows: np.ndarray) -> Tab
     """pose-mae of the similarity that takes the mean face onto each system's landmarks, against the files' angles."""
     mean = store.template.landmarks(store.template.vertices.astype(np.float64))
     truth, lines = np.degrees(store.table["file_pose"][rows, :3]), {}
+    has_pose = store.table["file_pose"][rows, 6] > 0
     for system in systems:
         if system.has_depth:
-            points = system.landmarks_px[system.found] * FLIP_Y
+            kept = system.found & has_pose
+            points = system.landmarks_px[kept] * FLIP_Y
             rotation = umeyama(np.broadcast_to(mean, points.shape), points)[1]
-            line = pose_mae(np.degrees(angles_from_rotation(rotation)), truth[system.found])
+            line = pose_mae(np.degrees(angles_from_rotation(rotation)), truth[kept])
             lines[system.name] = {"samples" if key == "count" else key: value for key, value in line.items()}
     title = "pose-mae: the similarity that lays the mean face onto the landmarks, degrees"
     return Table(title, "pose-mae", "degrees", len(rows), by_system(lines))

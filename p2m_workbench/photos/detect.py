@@ -82,7 +82,7 @@ def network(name: str) -> cv2.dnn.Net:
 
 @cache
 def anchors() -> np.ndarray:
-    """Where the nets' 896 anchors stand in their input, (896, 2) shares of its side: 2 a cell of 16 x 16, 6 of 8 x 8."""
+    """Where the nets' anchors stand in their input, (896, 2) shares of its side: 2 a cell of 16 x 16, 6 of 8 x 8."""
     grids = []
     for cells, number in ((16, 2), (8, 6)):
         y, x = np.mgrid[:cells, :cells]

@@ -22,8 +22,8 @@ from p2m_workbench.photos.upright import predict_upright, upright_box
 # of 299 detected synthetic faces 0.3%. Mahalanobis distances of the network's features told them apart less well (area
 # under the ROC curve 0.985, flip disagreement 0.999).
 MAX_FLIP_DISAGREEMENT = 0.055
-# What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. Of the
-# faces of 500 photos of AFLW2000-3D all but one have a confidence above SURE; of the 36 false finds above 0.35, six.
+# What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. Of
+# the faces of 500 photos of AFLW2000-3D all but one have a confidence above SURE; of 36 false finds above 0.35, six.
 SURE, MAX_DISAGREEMENT_SURE = 0.6, 0.12
 # Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
 # in the photo. Boxes that are off by a fifth of their side and a quarter in size stay above.

@@ -55,6 +55,9 @@ def read_faces(mats: Sequence[Path], first: int, raw: Path, data: DataConfig) ->
 
     def read(path: Path, _: int) -> tuple[Sample, np.ndarray, np.ndarray, np.ndarray]:
         sample = read_sample(path)
+        if not fit and not sample.has_pose:
+            problem = f"has the scale {sample.pose_para[6]:g}, not above 0"
+            raise InputError(path, "Pose_Para", problem, "leave it out, or fit the face: data.face_model=fit")
         counts = len(sample.shape), len(sample.expression)
         if not fit and not has_coefficients(sample, model):
             problem = f"{counts[0]} shape and {counts[1]} expression numbers, fewer than those of {model.name}"

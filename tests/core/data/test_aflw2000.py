@@ -173,7 +173,6 @@ def test_a_folder_without_samples_is_refused(tmp_path):
         *[(field, None, "is missing") for field in ("Pose_Para", "pt3d_68", "Shape_Para", "Exp_Para")],
         ("Pose_Para", np.zeros((1, 6)), r"shape \(1, 6\), not \(1, 7\)"),
         ("Pose_Para", np.full((1, 7), np.nan), "not finite"),
-        ("Pose_Para", POSE[None] * [1, 1, 1, 1, 1, 1, -1], "scale -0.0004"),
         ("Pose_Para", "seven", "not made of real numbers"),
         ("pt3d_68", np.ones((68, 3)), r"\(68, 3\), not \(3, 68\)"),
         ("pt3d_68", np.full((3, 68), np.inf), "not finite"),

@@ -3,60 +3,61 @@ import pytest
 
 from p2m_core.config.paths import project_root
 from p2m_core.config.settings import DataConfig
-from p2m_core.data.splits import FOLDS, SPLITS, assign_splits, by_shares, read_rows, write_aflw2000_lists
+from p2m_core.data.splits import FOLDS, SPLITS, assign_splits, by_shares, read_names
 from p2m_core.errors import InputError
 
 FOLDER = project_root() / "data" / "splits" / "aflw2000-3d"
+BY_FOLD = {k: read_names(FOLDER / f"fold-{k}.txt") for k in range(1, FOLDS + 1)}
+ALL = np.sort(np.concatenate([*BY_FOLD.values()]))
+REAL = ("image00050", "image00251", "image02283", "image03614", "image04157")  # some that are known to be among them
 
 
-@pytest.fixture
-def names():
-    """2000 names of the form of AFLW2000-3D's, with gaps, in no order, in which two rows are where they should be."""
-    numbers = [*range(2, 30), 50, *range(52, 1659), 3614, *range(3700, 4063)]
-    names = np.array([f"image{k:05d}" for k in numbers])
-    assert (len(names), names[28], names[1636]) == (2000, "image00050", "image03614")
-    return np.random.default_rng(0).permutation(names)
-
-
-def test_tracked_lists_are_disjoint_whole_and_reproducible(tmp_path):
-    splits = [read_rows(FOLDER / f"{name}.txt") for name in SPLITS]
-    folds = [read_rows(FOLDER / f"fold-{k}.txt") for k in range(1, FOLDS + 1)]
-    for lists in (splits, folds):
-        np.testing.assert_array_equal(np.sort(np.concatenate(lists)), np.arange(2000))
-    assert [len(rows) for rows in splits] == [1500, 100, 400]
-    assert [len(rows) for rows in folds] == [400] * FOLDS
-    np.testing.assert_array_equal(splits[2], folds[0])
-    write_aflw2000_lists(tmp_path)
-    for path in FOLDER.glob("*.txt"):
-        assert (tmp_path / path.name).read_text() == path.read_text()
+def test_tracked_lists_are_disjoint_and_whole():
+    splits = [read_names(FOLDER / f"{name}.txt") for name in SPLITS]
+    for lists in (splits, [*BY_FOLD.values()]):
+        np.testing.assert_array_equal(np.sort(np.concatenate(lists)), ALL)
+        assert all((np.sort(names) == names).all() for names in lists)
+    assert len(np.unique(ALL)) == 2000
+    assert set(REAL) <= set(ALL)
+    assert [len(names) for names in splits] == [1500, 100, 400]
+    assert [len(names) for names in BY_FOLD.values()] == [400] * FOLDS
+    np.testing.assert_array_equal(splits[2], BY_FOLD[1])
 
 
 @pytest.mark.parametrize("fold", range(1, FOLDS + 1))
-def test_rows_are_those_of_ascending_names(names, fold):
+def test_a_tracked_fold_is_the_test_split(fold):
+    names = np.random.default_rng(0).permutation(ALL)
     split, how = assign_splits(names, DataConfig(split="auto" if fold == 1 else f"fold-{fold}"))
-    assert how == f"tracked lists of AFLW2000-3D, fold {fold}"
-    ascending = np.sort(names)
-    wanted = set(ascending[read_rows(FOLDER / f"fold-{fold}.txt")])
-    assert set(names[split == 2]) == wanted
+    assert how == f"tracked lists of AFLW2000-3D, fold {fold}, 2000 of its 2000 images"
+    assert set(names[split == 2]) == set(BY_FOLD[fold])
     assert np.bincount(split).tolist() == [1500, 100, 400]
-    again, _ = assign_splits(names[::-1], DataConfig(split=f"fold-{fold}"))
-    np.testing.assert_array_equal(again, split[::-1])
+    part, how = assign_splits(names[1200:200:-1], DataConfig(split=f"fold-{fold}"))  # a part keeps its places
+    np.testing.assert_array_equal(part, split[1200:200:-1])
+    assert how.endswith("1000 of its 2000 images")
 
 
-def test_other_sets_go_by_shares(names):
+def test_the_default_is_the_lists_for_a_part_of_the_set_too():
+    split, how = assign_splits(np.array(REAL), DataConfig())
+    assert how == "tracked lists of AFLW2000-3D, fold 1, 5 of its 2000 images"
+    assert [SPLITS[k] for k in split] == [
+        next(name for name in SPLITS if real in read_names(FOLDER / f"{name}.txt")) for real in REAL
+    ]
+
+
+def test_other_sets_go_by_shares():
     synthetic = np.array([f"image{k:05d}" for k in range(2000)])
-    for some in (synthetic, names[:1999]):
+    for some in (synthetic, np.append(ALL, "image99999")):
         assert assign_splits(some, DataConfig())[1].startswith("shares")
-        with pytest.raises(InputError, match=r"data\.split: fold-2 is of the 2000 images of AFLW2000-3D"):
+        with pytest.raises(InputError, match=r"data\.split: fold-2 is of AFLW2000-3D's 2000 images, and image\d+ is"):
             assign_splits(some, DataConfig(split="fold-2"))
-    assert assign_splits(names, DataConfig(split="shares"))[1].startswith("shares")
+    assert assign_splits(ALL, DataConfig(split="shares"))[1].startswith("shares")
 
 
 def test_a_damaged_list_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("1\nimage00002\n")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     for name in ("a.txt", "b.txt"):
-        with pytest.raises(InputError, match=rf"{name}: is no list of row numbers"):
-            read_rows(tmp_path / name)
+        with pytest.raises(InputError, match=rf"{name}: is no list of names"):
+            read_names(tmp_path / name)
 
 
 def test_splits_hang_on_names_and_seed_alone():

@@ -16,7 +16,7 @@ from p2m_core.morphable.registration import face_template
 from p2m_core.morphable.semi_sphere import facing_outwards, inner_point
 from p2m_synth.head.expression import draw_expression
 from p2m_synth.head.identity import draw_identity
-from p2m_workbench.interop.face_models import distance_to_surface, template_report
+from p2m_workbench.interop.face_models import closest_on_surface, template_report
 
 FACES = 100
 
@@ -79,7 +79,7 @@ def test_the_mean_face_is_kept(registered, face_model):
     assert not turned[template.groups[-1] == 0].any()
     skin = np.unique(facing_outwards(mean, face_model.triangles, inner_point(face_model)))
     skin = skin[~np.isin(cKDTree(vertices).query(mean[skin])[1], boundary_loops(faces)[0])]
-    distance_mm = distance_to_surface(mean[skin], vertices, faces) / 1000
+    distance_mm = closest_on_surface(mean[skin], vertices, faces)[1] / 1000
     assert distance_mm.mean() < 0.06
     landmarks = mean[face_model.landmark_idx]
     for part in (landmarks[36:48], landmarks[48:68]):

@@ -99,7 +99,8 @@ def test_flipped_and_degenerate_triangles_are_counted(monkeypatch):
 def test_distance_to_a_surface():
     ball = trimesh.creation.icosphere(subdivisions=3)
     points = np.random.default_rng(0).normal(size=(50, 3)) * 2
-    distance = face_models.distance_to_surface(points, np.asarray(ball.vertices), np.asarray(ball.faces))
+    closest, distance, _ = face_models.closest_on_surface(points, np.asarray(ball.vertices), np.asarray(ball.faces))
+    np.testing.assert_allclose(np.linalg.norm(closest - points, axis=1), distance)
     np.testing.assert_allclose(distance, abs(np.linalg.norm(points, axis=1) - 1), atol=0.01)
     exact = [trimesh.triangles.closest_point(ball.triangles, np.tile(p, (len(ball.faces), 1))) - p for p in points]
     np.testing.assert_allclose(distance, [np.linalg.norm(one, axis=1).min() for one in exact], atol=1e-9)

@@ -16,7 +16,9 @@ from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.metrics import nme68_2d
 from p2m_workbench.measuring import evaluate as evaluate_module
+from p2m_workbench.measuring.annotations import REANNOTATED, Annotation, by_hand
 from p2m_workbench.measuring.evaluate import (
+    ELSEWHERE,
     FLOOR,
     IN_BOX,
     NOISE,
@@ -43,6 +45,7 @@ FILES = {
     "nme68_3d.csv",
     "paired.csv",
     "pose.csv",
+    "opening.csv",
     "surface.csv",
     "report.md",
     "tables.tex",
@@ -410,7 +413,7 @@ def test_weights_have_short_names(settings, tiny_run, tmp_path):
 def test_a_second_annotation_makes_the_noise_and_a_second_table(settings, store, monkeypatch):
     rows = store.rows("all")
     again = store.table["landmarks_px"][rows][..., :2].astype(float) + [0, 2]
-    monkeypatch.setattr(evaluate_module, "reannotated_px", lambda truth: again)
+    monkeypatch.setattr(evaluate_module, "further_annotations", lambda *_: {REANNOTATED: by_hand(again)})
     result = evaluate(settings("evaluate.split=all"))
     np.testing.assert_allclose(result.samples[NOISE], 200 / store.face_size_px()[rows], rtol=1e-4)
     np.testing.assert_allclose(result["nme68_2d_reannotated"].loc[NOISE], result["nme68_2d"].loc[NOISE], rtol=1e-4)
@@ -419,6 +422,52 @@ def test_a_second_annotation_makes_the_noise_and_a_second_table(settings, store,
         result["nme68_2d"].loc[NET, "plain"], rel=1e-4
     )
     assert (result.folder / "nme68_2d_reannotated.csv").exists()
+
+
+def test_points_that_another_annotation_lacks_do_not_count(settings, store, monkeypatch, tiny_run):
+    rows = store.rows("all")
+    other = store.table["landmarks_px"][rows][..., :2].astype(float) + [3, 4]
+    counts = np.ones(other.shape[:2], bool)
+    counts[:, :17], counts[0] = False, False
+    other[~counts] = np.nan
+    merl = {"merl_no_jaw": Annotation("others", other, counts)}
+    monkeypatch.setattr(evaluate_module, "further_annotations", lambda *_: merl)
+    result = evaluate(settings("evaluate.split=all"))
+    table = result["nme68_2d_merl_no_jaw"]
+    assert table.loc[NET, "samples"] == len(rows) - 1  # the first has no point that counts
+    points = np.stack([mesh.landmarks_px for mesh in predict_store(open_network(tiny_run), store, rows[1:], True)])
+    expected = np.linalg.norm(points[:, 17:, :2] - other[1:, 17:], axis=-1).mean(1) / store.face_size_px()[rows[1:]]
+    assert table.loc[NET, "plain"] == pytest.approx(100 * expected.mean(), rel=1e-4)
+
+
+def test_faces_that_the_network_finds_itself(settings, store, monkeypatch, tiny_run):
+    """One photo without a find, one with a find elsewhere, and of two finds the one on the labelled face."""
+    rows = store.rows("all")
+    finds = iter(range(len(rows)))
+
+    def found(model, image, flip):
+        k = next(finds)
+        truth = store.table["landmarks_px"][rows[k]]
+        there = FaceMesh(truth, None, (), (), truth + [1, 0, 0], box_of(truth))
+        away = FaceMesh(truth, None, (), (), truth + [500, 0, 0], box_of(truth))
+        return [[], [away]][k] if k < 2 else [away, there]
+
+    monkeypatch.setattr(evaluate_module, "find_meshes", found)
+    result = evaluate(settings("evaluate.split=all", "evaluate.found=true"))
+    errors = result.samples[f"{NET}, found"].to_numpy()
+    assert np.isnan(errors[0])
+    assert errors[1] > ELSEWHERE
+    np.testing.assert_allclose(errors[2:], 100 / store.face_size_px()[rows[2:]], rtol=1e-4)
+    about = result.about[f"{NET}, found"]
+    assert f"{len(rows) - 2} on the labelled face, 1 elsewhere (above 20%), 1 none" in about
+    assert list(result["nme68_2d"].index)[:2] == [NET, f"{NET}, found"]
+
+
+def test_the_opening_of_mouths_is_compared(settings, perfect):
+    table = evaluate(settings("evaluate.split=all"))["opening"]
+    assert table.loc[NET, ["slope", "correlation"]].tolist() == pytest.approx([1, 1])
+    assert table.loc[NET, "mean"] == pytest.approx(table.loc[NET, "true mean"])
+    assert abs(table.loc[IN_BOX, "slope"]) < 0.5  # the mean face's mouth does not open
 
 
 # --- when it cannot be measured ---
