@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import uuid
 import zipfile
 import zlib
@@ -94,6 +95,11 @@ def sha256(path: str | Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def without_materials(obj: bytes) -> bytes:
+    """An .obj's content without materials, by which trimesh would part it and double the vertices of its seams."""
+    return re.sub(rb"(?m)^usemtl .*", b"", obj)
 
 
 def read_npz(path: str | Path, remedy: str) -> dict[str, np.ndarray]:

@@ -9,6 +9,8 @@ from jaxtyping import Float, Float32, Int, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import apply_affine
+from p2m_core.geometry.template import GROUPS
+from p2m_core.metrics import nme_dense_3d
 
 
 class Stages:
@@ -90,6 +92,15 @@ class FacePrediction:
         box: the convention of nme-dense-3d.   Raises ValueError if there is no ground truth.
         """
         return self._error_percent(self.mesh.levels[level])
+
+    def mean_error_percent(self) -> float:
+        """nme-dense-3d@template of the finest level, over the vertices that count: without a mouth's membrane, whose
+        place is no truth about a face.   Raises ValueError if there is no ground truth."""
+        if self.truth_px is None:
+            raise ValueError(f"{self.name}: no ground truth to compare with")
+        groups, vertices = self.mesh.groups, self.mesh.vertices_px
+        counted = slice(None) if groups is None else np.unique(self.mesh.faces[groups != GROUPS.index("mouth")])
+        return float(nme_dense_3d(vertices[None, counted], self.truth_px[None, counted])[0])
 
     def error_at(self, stage: float, stages: Stages | None = None) -> Float[np.ndarray, "_"]:
         """As `error_percent`, of the mesh at a stage of `Stages`."""

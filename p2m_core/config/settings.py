@@ -89,10 +89,10 @@ class DataConfig(Section):
     """Folders of 300W-LP to read."""
     flipped: bool = True
     """Read the mirrored twins of 300W-LP too."""
-    store_px: Count = 176
+    store_px: Count = 224
     """Side of the stored crops, px."""
-    store_margin: Annotated[float, Field(gt=1)] = 1.5
-    """Side of a stored crop over the longer side of the landmarks' box."""
+    store_margin: Annotated[float, Field(gt=1)] = 1.9
+    """Side of a stored crop over the longer side of the landmarks' box: room for a head that lies, cut upright."""
     split: Literal["auto", "shares", "fold-1", "fold-2", "fold-3", "fold-4", "fold-5"] = "auto"
     """How samples are split: by val_share and test_share, by a tracked fold of AFLW2000-3D, or "auto": the tracked
     split for images of AFLW2000-3D, else by shares. Samples of one photo stay together."""
@@ -212,8 +212,8 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """The weights of the loss terms. A term of weight 0 is not computed. Lengths are in the network's coordinates:
-    crop coordinates in [-1, 1] for faces, metres for objects."""
+    """The weights of the loss terms; one of weight 0 is not computed. Lengths are in crop coordinates in [-1, 1] for
+    faces, in metres for objects. Of the terms that know a truth, a mouth's membrane counts in vertex alone, and little."""
 
     vertex: Weight = 0.0
     """Smooth L1 between each vertex and its true place, at every level."""
@@ -350,8 +350,8 @@ class EvaluateConfig(Section):
     """What `p2m evaluate` measures."""
 
     protocol: Literal["landmarks", "scan-to-mesh", "consistency"] = "landmarks"
-    """Of faces: landmarks and surfaces on a store; "scan-to-mesh", shapes against the scans of a folder; or
-    "consistency", whether shapes of a person agree, on photos FOLDER/VIEW/PERSON_*.jpg."""
+    """Landmarks and surfaces of a store; "scan-to-mesh", faces against the scans of a folder; or "consistency", whether
+    shapes of a person agree, in photos FOLDER/VIEW/PERSON_*.jpg."""
     weights: str = "run"
     """Weights that all others are compared with: "run" (this run's), "bundled", a file, or a run's folder."""
     checkpoints: tuple[str, ...] = ()

@@ -29,13 +29,14 @@ def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | Non
     Args:    names: (N,) str.   sources: (N,) str, the photo that each was made of; samples of one stay together.
     Raises: InputError if a tracked split is asked for another set.
     """
+    hashed = by_shares(names if sources is None else sources, data), "shares of a hash of the names"
     if data.split == "shares":
-        return by_shares(names if sources is None else sources, data), "shares of a hash of the names"
+        return hashed
     folder = project_root() / "data" / "splits" / "aflw2000-3d"
     folds = {k: read_names(folder / f"fold-{k}.txt") for k in range(1, FOLDS + 1)}
     other = np.setdiff1d(names, np.concatenate([*folds.values()]))
     if len(other) and data.split == "auto":
-        return by_shares(names if sources is None else sources, data), "shares of a hash of the names"
+        return hashed
     if len(other):
         problem = f"{data.split} is of AFLW2000-3D's 2000 images, and {other[0]} is none of them"
         raise InputError(data.raw, "data.split", problem, "take auto or shares")
@@ -55,9 +56,8 @@ def by_shares(names: np.ndarray, data: DataConfig) -> np.ndarray:
         return int.from_bytes(digest[:8], "big") / 2**64
 
     value = np.array([place(name) for name in names])
-    return np.where(value < data.test_share, 2, np.where(value < data.test_share + data.val_share, 1, 0)).astype(
-        np.uint8
-    )
+    val = np.where(value < data.test_share + data.val_share, 1, 0)
+    return np.where(value < data.test_share, 2, val).astype(np.uint8)
 
 
 def read_names(path: str | Path) -> np.ndarray:

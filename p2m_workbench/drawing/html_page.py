@@ -29,7 +29,7 @@ GRID = 2**16 - 1  # coordinates are stored in 16 bits over the prediction's larg
 
 def sort_by_error(predictions: Iterable[FacePrediction]) -> list[FacePrediction]:
     """The best first; those without a ground truth last, in their order."""
-    return sorted(predictions, key=lambda s: np.inf if s.truth_px is None else s.error_percent().mean())
+    return sorted(predictions, key=lambda s: np.inf if s.truth_px is None else s.mean_error_percent())
 
 
 def _base64(array: np.ndarray, dtype: str) -> str:
@@ -189,7 +189,7 @@ def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction]) -> 
         write_bytes(folder / f"{stem}.jpg", thumbnail(prediction))
         sample = {"name": prediction.name, "file": stem, "topology": topologies.setdefault(topology, len(topologies))}
         if prediction.truth_px is not None:
-            sample["error"] = float(prediction.error_percent().mean())
+            sample["error"] = float(prediction.mean_error_percent())
         samples.append(sample)
     if not samples:
         raise InputError(folder, "", "a gallery of no prediction", "give one at least")

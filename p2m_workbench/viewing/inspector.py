@@ -115,7 +115,7 @@ class Inspector(widgets.VBox):
 
     @staticmethod
     def _mean_error(prediction: FacePrediction) -> str:
-        return "" if prediction.truth_px is None else f"{prediction.error_percent().mean():.2f} %"
+        return "" if prediction.truth_px is None else f"{prediction.mean_error_percent():.2f} %"
 
     def _style(self) -> widgets.HTML:
         pictures = (base64.b64encode(thumbnail(s)).decode("ascii") for s in self.predictions)

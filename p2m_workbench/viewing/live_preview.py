@@ -102,7 +102,7 @@ class MeshPreview(widgets.VBox):
         for scene, shown, now in zip(self.scenes, self.shown, predictions, strict=False):
             scene.move(shown, now, self._maximum)
         if predictions[0].truth_px is not None:
-            errors = ", ".join(f"{s.error_percent().mean():.1f} %" for s in predictions)
+            errors = ", ".join(f"{s.mean_error_percent():.1f} %" for s in predictions)
             self._legend.value = (
                 f'<div class="soft">mean error {errors} (nme-dense-3d@template); '
                 f"colours from 0, blue, to {self._maximum:g} % of the face size, red</div>"

@@ -119,6 +119,22 @@ def test_files_beside_a_mesh_are_not_opened(tmp_path, monkeypatch):
     assert not [path for path in opened if "secret" in path]
 
 
+def test_materials_do_not_part_a_mesh(tmp_path):
+    """Two squares that share an edge, in two groups with a material each."""
+    lines = ["v 0 0 0", "v 1 0 0", "v 2 0 1", "v 0 1 0", "v 1 1 0", "v 2 1 1"]
+    for name, quad in (("a", (1, 2, 5, 4)), ("b", (2, 3, 6, 5))):
+        lines += [
+            f"g {name}",
+            f"usemtl {name}",
+            "f {} {} {}".format(*quad[:3]),
+            "f {} {} {}".format(quad[0], *quad[2:]),
+        ]
+    (tmp_path / "a.obj").write_text("\n".join(lines))
+    shape = read_shape(tmp_path / "a.obj")
+    assert shape.points[:, 0].tolist() == [0, 1, 2, 0, 1, 2]
+    assert shape.faces.tolist() == [[0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4]]
+
+
 def test_estimated_normals_are_those_of_the_surface():
     mesh = trimesh.creation.icosphere(4)
     normals = estimate_normals(mesh.vertices)

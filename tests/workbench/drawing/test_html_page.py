@@ -133,7 +133,7 @@ def test_a_gallery_sorts_and_shares(tmp_path, prediction):
     names, errors = zip(*((s["name"], s.get("error")) for s in told["samples"]), strict=True)
     assert (names[0], names[-1], errors[-1]) == ("good", "unknown", None)
     assert list(errors[:3]) == sorted(errors[:3])
-    assert errors[0] == pytest.approx(good.error_percent().mean())
+    assert errors[0] == pytest.approx(good.mean_error_percent())
     assert len(told["topologies"]) == 2  # three of them share one
     for sample in told["samples"]:
         script = (index.parent / f"{sample['file']}.js").read_text(encoding="utf-8")

@@ -245,7 +245,7 @@ def click(scene, prediction, vertex, level=-1):
 def test_inspector_walks_through_samples_and_levels(first, second):
     widget = inspect([second, first])
     assert [s.name for s in widget.predictions] == ["first", "second"]  # sorted by error, unknown last
-    assert [b.description for b in widget.thumbnails] == [f"{first.error_percent().mean():.2f} %", ""]
+    assert [b.description for b in widget.thumbnails] == [f"{first.mean_error_percent():.2f} %", ""]
     view = widget.scene.renderer
     assert widget.level.value == 400
     widget.level.value = 200
@@ -283,7 +283,7 @@ def test_inspector_without_truth_offers_no_error_colours(first, second):
     assert widget.scene.solid.material is widget.scene.materials["error"]
     assert f"≥ {error_scale(first.error_percent()):g} %" in widget._legend.value
     assert "nme-dense-3d@template" in widget._legend.value
-    assert f"{first.error_percent().mean():.2f} %" in widget._title.value
+    assert f"{first.mean_error_percent():.2f} %" in widget._title.value
     widget.choose(1)
     assert widget.truth.disabled
     assert widget.scene.solid.material is widget.scene.materials["clay"]
@@ -361,7 +361,7 @@ def test_two_weights_stand_side_by_side(first, second):
         widget.other.renderer.controls[0] is widget.scene.renderer.controls[0]
     )  # or one would not turn with the other
     assert widget.other.root.scale == widget.scene.root.scale
-    assert f"{better.error_percent().mean():.2f} %" in widget._title.value
+    assert f"{better.mean_error_percent():.2f} %" in widget._title.value
     widget.surface.value = "error"
     assert widget.scene.options.maximum == widget.other.options.maximum == error_scale(first.error_percent())
     widget.level.value = 250
@@ -426,7 +426,7 @@ def test_preview_moves_its_meshes(first):
         share = np.clip(later.error_percent() / widget._maximum, 0, 1)
         np.testing.assert_allclose((u * 256 - 0.5) / 255, share, atol=1e-5)
         np.testing.assert_array_equal(arrays(scene.truth.geometry)["position"], to_world(first.truth_px))
-    assert f"{later.error_percent().mean():.1f} %" in widget._legend.value
+    assert f"{later.mean_error_percent():.1f} %" in widget._legend.value
     assert widget.curves.layout.display == "none"
     widget.update(metrics=pd.DataFrame({"step": [0, 1], "loss": [2.0, 1.0]}))
     assert widget.curves.layout.display is None
