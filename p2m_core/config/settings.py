@@ -58,8 +58,8 @@ class SynthConfig(Section):
     perspective: bool = False
     """Render faces from near by, with the perspective of a telephone's camera."""
     even: Share = 0.0
-    """Share of the faces whose pitch, roll, expression and opening of the mouth are drawn evenly over their range, not
-    as AFLW2000-3D's spread: a network that has seen rare ones as often leans less on the mean."""
+    """Share of the faces whose pitch, roll, expression and mouth are drawn evenly over their range, for training: a
+    network that has seen rare ones as often leans less on the mean."""
     backgrounds: str | None = None
     """Folder of pictures to take backgrounds from; null draws them."""
     workers: Count = 2
@@ -213,7 +213,7 @@ class ModelConfig(Section):
 
 class LossConfig(Section):
     """The weights of the loss terms; one of weight 0 is not computed. Lengths are in crop coordinates in [-1, 1] for
-    faces, in metres for objects. Of the terms that know a truth, a mouth's membrane counts in vertex alone, and little."""
+    faces, in metres for objects. Of the terms that know a truth a mouth's membrane counts in vertex alone, a little."""
 
     vertex: Weight = 0.0
     """Smooth L1 between each vertex and its true place, at every level."""

@@ -22,9 +22,7 @@ FOLDS, VAL_COUNT, SEED = 5, 100, 2000
 
 
 def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | None = None) -> tuple[np.ndarray, str]:
-    """Index into SPLITS of each sample (N,), and which way of splitting that was.
-
-    data.split "auto" takes the tracked lists for AFLW2000-3D's images or a part of them, else shares.
+    """Index into SPLITS of each sample (N,), by `data.split`, and which way of splitting that was.
 
     Args:    names: (N,) str.   sources: (N,) str, the photo that each was made of; samples of one stay together.
     Raises: InputError if a tracked split is asked for another set.
