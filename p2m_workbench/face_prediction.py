@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Num, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Num, UInt8
 
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import apply_affine
@@ -98,9 +98,17 @@ class FacePrediction:
         place is no truth about a face.   Raises ValueError if there is no ground truth."""
         if self.truth_px is None:
             raise ValueError(f"{self.name}: no ground truth to compare with")
-        groups, vertices = self.mesh.groups, self.mesh.vertices_px
-        counted = slice(None) if groups is None else np.unique(self.mesh.faces[groups != GROUPS.index("mouth")])
-        return float(nme_dense_3d(vertices[None, counted], self.truth_px[None, counted])[0])
+        counted = self.counted
+        return float(nme_dense_3d(self.mesh.vertices_px[None, counted], self.truth_px[None, counted])[0])
+
+    @property
+    def counted(self) -> Bool[np.ndarray, "v"]:
+        """Whether each vertex of the finest level counts in means, see `mean_error_percent`."""
+        groups, counted = self.mesh.groups, np.ones(len(self.mesh.vertices_px), bool)
+        if groups is not None:
+            counted[:] = False
+            counted[self.mesh.faces[groups != GROUPS.index("mouth")]] = True
+        return counted
 
     def error_at(self, stage: float, stages: Stages | None = None) -> Float[np.ndarray, "_"]:
         """As `error_percent`, of the mesh at a stage of `Stages`."""

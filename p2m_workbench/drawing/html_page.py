@@ -96,6 +96,7 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
         content["clay"] = _base64(np.round(shares * 255), "u1")
     if prediction.truth_px is not None:
         content["errorMaximum"] = error_scale(prediction.error_percent())
+        content["counted"] = _base64(prediction.counted, "u1")
     return content
 
 

@@ -60,6 +60,8 @@ def test_html_works_offline(html_file):
         vertex, error, x, y = (float(number) for number in told.groups())
         prediction = made_up()
         assert error == pytest.approx(prediction.error_percent()[int(vertex)], abs=0.006)
+        mean = float(re.search(r"mean error ([\d.]+)", page.text_content("#counts")).group(1))
+        assert mean == pytest.approx(prediction.mean_error_percent(), abs=0.01)
         assert prediction.mesh.vertices_px[int(vertex), :2] == pytest.approx([x, y], abs=0.06)
         assert changed(heat, settled(page, canvas)) > 0  # the ring
         save("html-error.png", pixels(page))

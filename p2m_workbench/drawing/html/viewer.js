@@ -42,7 +42,7 @@ function decode(sample) {
   const points = text => Float32Array.from(new Uint16Array(bytes(text)), (q, k) => content.low[k % 3] + content.step * q);
   const ends = content.levels.map(points);
   const clay = content.clay ? new Uint8Array(bytes(content.clay)) : null;  // of meshes with eyes and a mouth
-  const made = {name: content.name, painted: Boolean(clay), width: content.width, height: content.height, topology, ends,
+  const made = {name: content.name, painted: Boolean(clay), counted: content.counted && new Uint8Array(bytes(content.counted)), width: content.width, height: content.height, topology, ends,
     landmarks: points(content.landmarks), truth: content.truth ? points(content.truth) : null,
     maximum: content.errorMaximum, first: content.template ? 0 : 1, last: ends.length};
   made.starts = ends.map((end, k) => k ? unpooled(ends[k - 1], end.length / 3, topology[k].index)
@@ -95,7 +95,12 @@ function errorsOf(position, truth, faceSize) {
   }
   return out;
 }
-const mean = values => values.reduce((a, b) => a + b, 0) / values.length;
+// Over the vertices that count: a mouth's membrane has no true place.
+function mean(values, counted) {
+  let sum = 0, number = 0;
+  for (let v = 0; v < values.length; v++) if (counted[v]) { sum += values[v]; number++; }
+  return sum / Math.max(number, 1);
+}
 
 // --- scene -----------------------------------------------------------------------------------------
 let renderer;
@@ -471,7 +476,7 @@ function show() {
   const part = shown.topology[k], stage = stageNow();
   const where = stage ? `level ${+stage.toFixed(2)}` : "template";
   $("counts").innerHTML = `${where} · ${count(part.vertices)} vertices · ${count(part.faces)} faces` +
-    (level.errors ? `<br>mean error <b>${percent(mean(level.errors), 2)}</b>, worst ${percent(Math.max(...level.errors), 1)}` : "");
+    (level.errors ? `<br>mean error <b>${percent(mean(level.errors, shown.counted), 2)}</b>, worst ${percent(Math.max(...level.errors), 1)}` : "");
   for (const button of $("jumps").children) button.classList.toggle("on", +button.dataset.stage === stage);
   document.body.dataset.stage = stage;
   $("percent").textContent = percent(100 * opacity, 0);
