@@ -64,8 +64,7 @@ def nme68_2d_seen(pred: ArrayLike, gt: ArrayLike, seen: np.ndarray, size: Errors
     """Protocol nme68-2d-seen: as nme68-2d over the landmarks that `seen` (N, 68) marks, size (N,) px being the face
     size of an annotation that has all of them; nan where none is marked. (N, 68, 2 or 3) twice -> (N,) percent."""
     distance = np.linalg.norm(np.asarray(pred)[..., :2] - np.asarray(gt)[..., :2], axis=-1)
-    counts = seen.sum(-1)
-    return np.where(counts > 0, np.where(seen, distance, 0).sum(-1) / np.maximum(counts, 1) / size * 100, np.nan)
+    return np.ma.masked_array(distance, ~seen).mean(-1).filled(np.nan) / size * 100
 
 
 def nme68_3d(pred: ArrayLike, gt: ArrayLike) -> Errors:

@@ -58,8 +58,7 @@ class SynthConfig(Section):
     perspective: bool = False
     """Render faces from near by, with the perspective of a telephone's camera."""
     even: Share = 0.0
-    """Share of the faces whose pitch, roll, expression and mouth are drawn evenly over their range, for training: a
-    network that has seen rare ones as often leans less on the mean."""
+    """Share of faces whose pitch, roll, expression and mouth are drawn evenly over their range: rare ones as often."""
     backgrounds: str | None = None
     """Folder of pictures to take backgrounds from; null draws them."""
     workers: Count = 2
@@ -350,8 +349,7 @@ class EvaluateConfig(Section):
     """What `p2m evaluate` measures."""
 
     protocol: Literal["landmarks", "scan-to-mesh", "consistency"] = "landmarks"
-    """Landmarks and surfaces of a store; "scan-to-mesh", faces against the scans of a folder; or "consistency", whether
-    shapes of a person agree, in photos FOLDER/VIEW/PERSON_*.jpg."""
+    """What: "landmarks" of a store, "scan-to-mesh" on a folder of scans, or "consistency" on FOLDER/VIEW/PERSON_*.jpg."""
     weights: str = "run"
     """Weights that all others are compared with: "run" (this run's), "bundled", a file, or a run's folder."""
     checkpoints: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class Sample:
 
     @property
     def has_pose(self) -> bool:
-        """Whether the pose can be meant: the scale is above 0, as in all but one file of AFLW2000-3D."""
+        """Whether the pose can be meant: its scale is above 0, as in all but one file of AFLW2000-3D."""
         return bool(self.pose_para[6] > 0)
 
 

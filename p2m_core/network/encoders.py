@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,7 +28,9 @@ class ResNet(Encoder):
 
     def __init__(self, name: str, pretrained: bool | str):
         super().__init__()
-        net = getattr(torchvision.models, name)(weights=None)
+        from torchvision import models  # a second of imports, which those who build no ResNet are spared
+
+        net = getattr(models, name)(weights=None)
         if isinstance(pretrained, str):
             load_vggface2(net, pretrained)
         elif pretrained:
@@ -168,7 +169,9 @@ def load_vggface2(net: nn.Module, path: str) -> None:
 
 def load_imagenet(net: nn.Module, name: str) -> None:
     """ImageNet weights through torchvision; where the net is out of reach, random ones and a clear warning."""
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(name).DEFAULT
     try:
         net.load_state_dict(weights.get_state_dict(progress=False))
     except OSError as error:

@@ -11,9 +11,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from scipy.special import expit
-from torchvision import ops
 
 ASSETS = Path(__file__).parent / "assets"  # build_assets.py takes them from a wheel; see NOTICE
 SHORT_RANGE, BACK = ("short_range", 128), ("back", 256)  # BlazeFace's nets, and the side of their input in px
@@ -133,16 +131,14 @@ def corners(finds: np.ndarray) -> np.ndarray:
 
 def overlap(finds: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Whether finds (K, 17) are the same face as others (L, 17), (K, L); see SAME_FACE."""
-    a, b = corners(finds)[:, None], corners(others)[None]
-    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
-    smaller = np.minimum(*(np.prod(x[..., 2:] - x[..., :2], axis=-1) for x in (a, b)))
-    return shared >= SAME_FACE * smaller
+    shared, area, other_area = shared_areas(corners(finds), corners(others))
+    return shared >= SAME_FACE * np.minimum(area, other_area)
 
 
 def one_a_face(finds: np.ndarray) -> np.ndarray:
     """Non-maximum suppression: the most confident of each group of finds that are the same face.
 
-    (torchvision.ops.nms goes by the union, by which a small box inside a large one would stay.)
+    (What is usual goes by the union, by which a small box inside a large one would stay.)
     """
     finds = finds[np.argsort(-finds[:, 0], kind="stable")]
     same, kept = overlap(finds, finds), []
@@ -163,7 +159,15 @@ def as_faces(finds: np.ndarray) -> Faces:
     return Faces(np.concatenate([centre - half, centre + half], 1), np.degrees(tilt), finds[:, 0])
 
 
+def shared_areas(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Areas of the intersections (K, L) of boxes (K, 4) with boxes (L, 4), and of the boxes, (K, 1) and (1, L)."""
+    a, b = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (a, b))
+    low, high = np.maximum(a[:, None, :2], b[:, :2]), np.minimum(a[:, None, 2:], b[:, 2:])
+    own, other = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b))
+    return np.clip(high - low, 0, None).prod(-1), own[:, None], other[None]
+
+
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union (K, L) of boxes (K, 4) with boxes (L, 4); (4,) is one box."""
-    first, second = (torch.from_numpy(np.asarray(boxes, np.float64).reshape(-1, 4)) for boxes in (a, b))
-    return ops.box_iou(first, second).numpy()
+    shared, own, other = shared_areas(a, b)
+    return shared / (own + other - shared)

@@ -23,6 +23,7 @@ LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network 
 # this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
 # (benchmarks/boxes.py).
 SAME_BOX = 0.85
+BATCH = 32  # crops that the network sees at once, so that a crowd's photo needs no more memory than this
 
 
 def predict_upright(
@@ -48,10 +49,12 @@ def predict_upright(
     boxes = given.copy()
 
     def look(idx: list[int], quarter: float = 0) -> list[FaceMesh]:
-        matrices = [
-            compose(turn(tilt[k] + quarter, side), crop_matrix(boxes[k], side, model.config.margin)) for k in idx
-        ]
-        return predict_views(model, [images[k] for k in idx], matrices, given[idx], flip) if idx else []
+        seen = []
+        for part in (idx[k : k + BATCH] for k in range(0, len(idx), BATCH)):
+            crops = [crop_matrix(boxes[k], side, model.config.margin) for k in part]
+            matrices = [compose(turn(tilt[k] + quarter, side), crop) for k, crop in zip(part, crops, strict=True)]
+            seen += predict_views(model, [images[k] for k in part], matrices, given[part], flip)
+        return seen
 
     meshes = look([*range(len(given))])
     unsure = [k for k, mesh in enumerate(meshes) if mesh.doubt > UNSURE]
