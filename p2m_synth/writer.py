@@ -229,7 +229,7 @@ def write_dataset(synth: SynthConfig) -> Path:
     if odd := synth.start % SHARD_SIZE:
         remedy = f"choose {synth.start - odd} or {synth.start - odd + SHARD_SIZE}"
         raise InputError(out, "start", f"is {synth.start}, not a multiple of {SHARD_SIZE}", remedy)
-    keep_recipe(out / RECIPE_FILE, recipe.described())
+    keep_recipe(out / RECIPE_FILE, recipe.described(), {"even": 0.0})
     load_head_mesh()  # builds the face model once, before any worker asks for it
     end = synth.start + synth.count
     shards = {

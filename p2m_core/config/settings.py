@@ -349,7 +349,7 @@ class EvaluateConfig(Section):
     """What `p2m evaluate` measures."""
 
     protocol: Literal["landmarks", "scan-to-mesh", "consistency"] = "landmarks"
-    """What: "landmarks" of a store, "scan-to-mesh" on a folder of scans, or "consistency" on FOLDER/VIEW/PERSON_*.jpg."""
+    """What: "landmarks" of a store, "scan-to-mesh" of a folder of scans, "consistency" of FOLDER/VIEW/PERSON_*.jpg."""
     weights: str = "run"
     """Weights that all others are compared with: "run" (this run's), "bundled", a file, or a run's folder."""
     checkpoints: tuple[str, ...] = ()

@@ -166,6 +166,37 @@ def test_expressions_are_drawn_within_range():
     assert (out_left * out_right == 0).all()
 
 
+def test_evenly_drawn_expressions_open_the_mouth_by_any_width():
+    rng = np.random.default_rng(2)
+    drawn = [expression.draw_expression(rng, even=True) for _ in range(2000)]
+    jaw = np.array([values for _, values in drawn])[:, head.load_asset()["unit_names"].tolist().index("jawOpen")]
+    quarters = np.histogram(jaw, 4, (0, expression.EVEN_JAW))[0] / len(jaw)
+    np.testing.assert_allclose(quarters, 0.25, atol=0.04)
+    for preset in expression.PRESETS:
+        assert np.mean([name == preset for name, _ in drawn]) == pytest.approx(1 / len(expression.PRESETS), abs=0.03)
+
+
+def test_evenly_drawn_heads_look_up_and_down_as_often_as_straight():
+    rng = np.random.default_rng(3)
+    angles = np.degrees([writer.draw_angles(rng, "uniform", even=True) for _ in range(4000)])
+    usual = np.degrees([writer.draw_angles(rng, "uniform") for _ in range(4000)])
+    frontal = abs(angles[:, 1]) < 30
+    assert abs(angles).max() <= 90
+    for k in (0, 2):  # pitch, roll
+        assert angles[frontal, k].std() > 1.25 * usual[abs(usual[:, 1]) < 30, k].std()
+        assert (abs(angles[frontal, k]) > 30).mean() > 0.1
+
+
+def test_a_share_of_faces_is_drawn_evenly():
+    def pitches(even):
+        recipe = writer.Recipe(96, 1, even=even)
+        return np.array([writer.draw_sample(recipe, k).pose_para[0] for k in range(60)])
+
+    none, some, every = pitches(0.0), pitches(0.5), pitches(1.0)
+    assert 15 < (some == every).sum() < 45
+    assert every.std() > none.std()
+
+
 @pytest.mark.parametrize("preset", expression.PRESETS)
 def test_presets_name_units_that_exist(preset):
     names = set(head.load_asset()["unit_names"])

@@ -210,11 +210,24 @@ def test_a_cluster_has_to_see_the_folder(tmp_path):
         ({"size_px": 64}, "size_px=96"),
         ({"yaw": "uniform"}, "yaw=aflw2000"),
         ({"perspective": True}, "perspective=False"),
+        ({"even": 0.5}, "even=0.0"),
     ],
 )
 def test_another_recipe_is_refused(synthetic_set, changes, told):
     with pytest.raises(InputError, match=f"recipe.json: the folder holds a set made with {told} "):
         writer.write_dataset(settings(synthetic_set, SET_COUNT, **changes))
+
+
+def test_a_set_from_before_a_setting_goes_on(tmp_path):
+    """Its recipe lacks `even`, which was 0."""
+    out = tmp_path / "set"
+    writer.write_dataset(settings(out, 1))
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe.pop("even") == 0
+    (out / "recipe.json").write_text(json.dumps(recipe))
+    writer.write_dataset(settings(out, 2))
+    with pytest.raises(InputError, match=r"made with even=0\.0"):
+        writer.write_dataset(settings(out, 2, even=1.0))
 
 
 def test_every_setting_that_decides_the_bytes_is_in_the_recipe(synthetic_set):
