@@ -153,8 +153,7 @@ def read_sample(mat_path: str | Path) -> Sample:
     else:
         landmarks_px = _landmarks_beside(mat_path, subset, flipped, size[1])
     _check_box(mat_path, landmarks_px, size)
-    known = "hidden_68" in content
-    hidden = _numbers(mat_path, content, "hidden_68", (1, 68)).ravel() > 0 if known else np.zeros(68, bool)
+    hidden = _numbers(mat_path, {"hidden_68": np.zeros((1, 68))} | content, "hidden_68", (1, 68))
     return Sample(
         name=mat_path.stem + FLIPPED.lower() * flipped,
         image_path=image_path,
@@ -163,7 +162,7 @@ def read_sample(mat_path: str | Path) -> Sample:
         shape=_numbers(mat_path, content, "Shape_Para", None).ravel(),
         expression=_numbers(mat_path, content, "Exp_Para", None).ravel(),
         landmarks_px=landmarks_px,
-        hidden=hidden,
+        hidden=hidden.ravel() > 0,
         subset=subset,
         flipped=flipped,
         source=source,

@@ -48,12 +48,8 @@ def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | Non
 
 def by_shares(names: np.ndarray, data: DataConfig) -> np.ndarray:
     """Index into SPLITS of each sample (N,): shares of a shuffle that depends on the names and the seed alone."""
-
-    def place(name: str) -> float:
-        digest = hashlib.sha256(f"{data.split_seed}:{name}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") / 2**64
-
-    value = np.array([place(name) for name in names])
+    digests = (hashlib.sha256(f"{data.split_seed}:{name}".encode()).digest() for name in names)
+    value = np.array([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests])
     val = np.where(value < data.test_share + data.val_share, 1, 0)
     return np.where(value < data.test_share, 2, val).astype(np.uint8)
 

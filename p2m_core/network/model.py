@@ -22,8 +22,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from jaxtyping import Float
+from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -312,13 +314,15 @@ def smoothest_displacements(template: Template, level: int, count: int) -> Float
     Raises: InputError if the level has too few vertices.
     """
     n, edges = template.counts[level], template.edges[level]
-    if count > 3 * (n - 1):
-        problem, remedy = f"is {count}, but level {level + 1} has {n} vertices", f"set it to at most {3 * (n - 1)}"
+    if count > 3 * (n - 2):
+        problem, remedy = f"is {count}, but level {level + 1} has {n} vertices", f"set it to at most {3 * (n - 2)}"
         raise InputError("template", "model.shape_basis", problem, remedy)
-    graph = adjacency_matrix(edges, n).toarray()
-    vectors = np.linalg.eigh(np.diag(graph.sum(1)) - graph)[1][:, 1 : 1 + -(-count // 3)] * np.sqrt(n)
-    basis = np.einsum("vk,cd->vckd", vectors, np.eye(3)).reshape(n, 3, -1)[..., :count]
-    return np.ascontiguousarray(basis, np.float32)
+    graph, start = adjacency_matrix(edges, n), np.random.default_rng(0).standard_normal(n)  # eigsh's own is random
+    laplacian = sp.diags(np.asarray(graph.sum(1)).ravel()) - graph
+    values, vectors = eigsh(laplacian.tocsc(), 1 + -(-count // 3), sigma=-0.01, v0=start)
+    vectors = vectors[:, np.argsort(values)[1:]] * np.sqrt(n)
+    basis = np.einsum("vk,cd->vckd", vectors, np.eye(3)).reshape(n, 3, -1)
+    return np.ascontiguousarray(basis[..., :count], np.float32)
 
 
 def unit_template(template: Template) -> Float[np.ndarray, "v 3"]:

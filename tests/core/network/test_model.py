@@ -122,7 +122,7 @@ def test_the_encoder_sees_imagenets_normalisation(small_template):
 def test_a_template_that_settings_do_not_fit(registered, small_template):
     with pytest.raises(ValueError, match=r"zip"):
         network(registered[0])
-    with pytest.raises(InputError, match=r"model\.shape_basis: is 181, but level 2 has 61 vertices .*at most 180\)"):
+    with pytest.raises(InputError, match=r"model\.shape_basis: is 181, but level 2 has 61 vertices .*at most 177\)"):
         network(small_template, shape_basis=181, template_detail=True)
 
 
