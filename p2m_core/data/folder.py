@@ -28,7 +28,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import trimesh
 from pydantic import Field, ValidationError
-from scipy.spatial import cKDTree
 
 from p2m_core import zip_files
 from p2m_core.config.loading import parse_value
@@ -43,7 +42,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".off", ".glb")
 SHAPE_SUFFIXES = (*MESH_SUFFIXES, ".npz", ".xyz")
 CAMERA_SUFFIXES = (".yaml", ".yml", ".json")
-NEIGHBOURS = 12  # that a normal is estimated from
 LEAST_POINTS = 4
 # An object's size over that of the picture, or of the box where one is given: beyond, its units are not the camera's.
 SIZE_RATIOS, SIZE_RATIOS_BOX = (0.02, 5.0), (0.2, 4.0)
@@ -330,26 +328,3 @@ def check_units(sample: Sample, entry: Entry) -> None:
         size = f"are {ratio:.2g} times as large as the {'box' if box else 'picture'}"
         problem = f"{size}: their unit looks {factor:g} times too {'large' if ratio > 1 else 'small'}"
         raise InputError(entry.shape, "points", problem, "mend scale or translation in the camera file")
-
-
-def draw_cloud(sample: Sample, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Points and unit normals (N, 6) of a sample in its camera's frame: drawn of a mesh, even by area, or of a cloud.
-
-    A cloud with fewer points is kept whole; where it has no normals they are estimated.
-    """
-    if sample.faces is not None:
-        mesh = trimesh.Trimesh(sample.points, sample.faces, process=False)
-        points, face = trimesh.sample.sample_surface(mesh, count, seed=rng)
-        return np.concatenate([points, mesh.face_normals[face]], 1)
-    normals = estimate_normals(sample.points) if sample.normals is None else sample.normals
-    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    chosen = np.sort(rng.permutation(len(sample.points))[:count])
-    return np.concatenate([sample.points, normals], 1)[chosen]
-
-
-def estimate_normals(points: np.ndarray) -> np.ndarray:
-    """Unit normals (N, 3) of a cloud (N, 3): the flattest direction of each point's neighbours, to the viewer."""
-    _, near = cKDTree(points).query(points, min(NEIGHBOURS, len(points)))
-    spread = points[near] - points[near].mean(1, keepdims=True)
-    normals = np.linalg.svd(spread, full_matrices=False)[2][:, 2]
-    return normals * np.where(normals[:, 2:] < 0, -1, 1)

@@ -23,30 +23,58 @@ class Encoder(nn.Module):
     channels: tuple[int, int, int, int]
 
 
+class Residual(nn.Module):
+    """A block of a ResNet: two 3x3 convolutions, or, if it is deep, a 3x3 one between two of 1x1."""
+
+    def __init__(self, inputs: int, width: int, stride: int, deep: bool):
+        super().__init__()
+        outputs = 4 * width if deep else width
+        first = [(inputs, width, 1, 1)] if deep else []
+        last = (width, outputs, 1, 1) if deep else (width, width, 3, 1)
+        sizes = [*first, (width if deep else inputs, width, 3, stride), last]
+        for k, (channels, out, kernel, step) in enumerate(sizes, 1):
+            self.add_module(f"conv{k}", nn.Conv2d(channels, out, kernel, step, kernel // 2, bias=False))
+            self.add_module(f"bn{k}", nn.BatchNorm2d(out))
+        self.count, same = len(sizes), stride == 1 and inputs == outputs
+        shortcut = (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.downsample: nn.Module | None = None if same else nn.Sequential(*shortcut)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ _ _"]:
+        out = x
+        for k in range(1, self.count + 1):
+            out = getattr(self, f"bn{k}")(getattr(self, f"conv{k}")(out if k == 1 else F.relu_(out)))
+        return F.relu_(out + (self.downsample(x) if self.downsample else x))
+
+
 class ResNet(Encoder):
-    """torchvision's ResNet18 or 50 without its classifier: maps at 1/4, 1/8, 1/16, 1/32 of the input."""
+    """ResNet18 or 50 without its classifier: maps at 1/4, 1/8, 1/16, 1/32 of the input.
+
+    Tensor names are torchvision's, whose import would cost each command a second.   Source: He et al., CVPR 2016.
+    """
 
     def __init__(self, name: str, pretrained: bool | str):
         super().__init__()
-        from torchvision import models  # a second of imports, which those who build no ResNet are spared
-
-        net = getattr(models, name)(weights=None)
+        deep, inputs = name == "resnet50", 64
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        for k, count in enumerate((3, 4, 6, 3) if deep else (2, 2, 2, 2)):
+            width, blocks = 64 << k, []
+            for block in range(count):
+                blocks.append(Residual(inputs, width, 2 if k and not block else 1, deep))
+                inputs = 4 * width if deep else width
+            self.add_module(f"layer{k + 1}", nn.Sequential(*blocks))
+        for weights in (parameter for parameter in self.parameters() if parameter.ndim == 4):
+            nn.init.kaiming_normal_(weights, mode="fan_out", nonlinearity="relu")
         if isinstance(pretrained, str):
-            load_vggface2(net, pretrained)
+            load_vggface2(self, pretrained)
         elif pretrained:
-            load_imagenet(net, name)
-        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
-        width = 64 if name == "resnet18" else 256
-        self.channels = (width, 2 * width, 4 * width, 8 * width)
+            load_imagenet(self, name)
+        self.channels = (inputs // 8, inputs // 4, inputs // 2, inputs)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        maps = []
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            maps.append(x)
-        return maps
+        maps = [F.max_pool2d(F.relu_(self.bn1(self.conv1(x))), 3, 2, 1)]
+        for k in (1, 2, 3, 4):
+            maps.append(self.get_submodule(f"layer{k}")(maps[-1]))
+        return maps[1:]
 
 
 def fold_batch_norms(encoder: nn.Module) -> None:
@@ -171,13 +199,10 @@ def load_imagenet(net: nn.Module, name: str) -> None:
     """ImageNet weights through torchvision; where the net is out of reach, random ones and a clear warning."""
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(name).DEFAULT
     try:
-        net.load_state_dict(weights.get_state_dict(progress=False))
+        net.load_state_dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False), strict=False)
     except OSError as error:
-        _log.warning(
-            "no ImageNet weights for %s (%s): it starts from random ones; set model.pretrained=false", name, error
-        )
+        _log.warning("no ImageNet weights for %s, but random ones (%s); set model.pretrained=false", name, error)
 
 
 def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> Encoder:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import trimesh
+from scipy.spatial import cKDTree
 
 from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import Config, DataConfig, ModelConfig
-from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, draw_cloud, find_entries, read_sample, scan
+from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, find_entries, read_sample, scan
 from p2m_core.data.folder_store import FolderStore
 from p2m_core.data.splits import by_shares
 from p2m_core.errors import InputError
@@ -22,6 +24,8 @@ from p2m_core.geometry.template_files import load_template
 from p2m_core.morphable.registration import face_template
 from p2m_synth.head.head_model import own_face_model
 from p2m_workbench.preprocessing.store_writer import Columns, encode_jpeg, read_each, write_store
+
+NEIGHBOURS = 12  # that a normal is estimated from
 
 
 def network_camera(camera: Camera, model: ModelConfig, side_px: int) -> np.ndarray:
@@ -44,6 +48,29 @@ def to_store_frame(
     matrix = crop_matrix(sample.box, data.store_px, data.store_margin)
     points = apply_affine(matrix, sample.camera.to_px(cloud[:, :3]))
     return matrix, np.concatenate([points, cloud[:, 3:] * Y_UP], 1)
+
+
+def draw_cloud(sample: Sample, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Points and unit normals (N, 6) of a sample in its camera's frame: drawn of a mesh, even by area, or of a cloud.
+
+    A cloud with fewer points is kept whole; where it has no normals they are estimated.
+    """
+    if sample.faces is not None:
+        mesh = trimesh.Trimesh(sample.points, sample.faces, process=False)
+        points, face = trimesh.sample.sample_surface(mesh, count, seed=rng)
+        return np.concatenate([points, mesh.face_normals[face]], 1)
+    normals = estimate_normals(sample.points) if sample.normals is None else sample.normals
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    chosen = np.sort(rng.permutation(len(sample.points))[:count])
+    return np.concatenate([sample.points, normals], 1)[chosen]
+
+
+def estimate_normals(points: np.ndarray) -> np.ndarray:
+    """Unit normals (N, 3) of a cloud (N, 3): the flattest direction of each point's neighbours, to the viewer."""
+    _, near = cKDTree(points).query(points, min(NEIGHBOURS, len(points)))
+    spread = points[near] - points[near].mean(1, keepdims=True)
+    normals = np.linalg.svd(spread, full_matrices=False)[2][:, 2]
+    return normals * np.where(normals[:, 2:] < 0, -1, 1)
 
 
 def read_entries(

@@ -16,7 +16,6 @@ from p2m_core.data import open_store
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.face_store import FaceStore
 from p2m_core.data.folder import (
-    estimate_normals,
     find_entries,
     is_folder_set,
     read_camera,
@@ -31,6 +30,7 @@ from p2m_core.geometry.crop import ndc_to_px
 from p2m_workbench.cli import main
 from p2m_workbench.doctor import check
 from p2m_workbench.doctor.check import facing_share
+from p2m_workbench.preprocessing.folders import estimate_normals
 from p2m_workbench.preprocessing import folders, preprocess, store_writer
 from p2m_workbench.preprocessing.store_writer import write_part
 

@@ -257,7 +257,7 @@ def naive(model, images):
 def test_multiplying_before_unpooling_changes_nothing(small_template, changes):
     model, images = stirred(network(small_template, **changes)), photos()
     for found, expected in zip(model(images).levels, naive(model, images), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=5e-5 * float(expected.abs().max()))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4 * float(expected.abs().max()))
 
 
 # --- what each option does ---
