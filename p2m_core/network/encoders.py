@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from p2m_core.errors import InputError
-
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VGGFACE2_MEAN_BGR = (91.4953, 103.8827, 131.0912)  # of 255
-_log = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
@@ -52,7 +47,7 @@ class ResNet(Encoder):
     Tensor names are torchvision's, whose import would cost each command a second.   Source: He et al., CVPR 2016.
     """
 
-    def __init__(self, name: str, pretrained: bool | str):
+    def __init__(self, name: str):
         super().__init__()
         deep, inputs = name == "resnet50", 64
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
@@ -64,10 +59,6 @@ class ResNet(Encoder):
             self.add_module(f"layer{k + 1}", nn.Sequential(*blocks))
         for weights in (parameter for parameter in self.parameters() if parameter.ndim == 4):
             nn.init.kaiming_normal_(weights, mode="fan_out", nonlinearity="relu")
-        if isinstance(pretrained, str):
-            load_vggface2(self, pretrained)
-        elif pretrained:
-            load_imagenet(self, name)
         self.channels = (inputs // 8, inputs // 4, inputs // 2, inputs)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -175,39 +166,6 @@ class Normalise(nn.Module):
         return images.flip(1) if self.kind == "vggface2" else images
 
 
-def load_vggface2(net: nn.Module, path: str) -> None:
-    """VGGFace2's ResNet50 weights, a pickle of numpy arrays by torchvision's names.
-
-    Raises: InputError if the file is no such pickle, or a tensor is missing or of another shape.
-    """
-    from p2m_core.config.paths import resolve
-    from p2m_core.safe_pickle import load_arrays
-
-    content, own = load_arrays(resolve(path)), net.state_dict()
-    if not isinstance(content, dict):
-        raise InputError(path, "", "holds no dict of arrays", "give resnet50_ft_weight.pkl of VGGFace2's PyTorch port")
-    tensors = {name: torch.from_numpy(array) for name, array in content.items() if not name.startswith("fc.")}
-    wanted = [name for name in own if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
-    for name in wanted:
-        if name not in tensors or tensors[name].shape != own[name].shape:
-            problem = "is missing" if name not in tensors else f"has shape {tuple(tensors[name].shape)}"
-            raise InputError(path, name, problem, f"it should have shape {tuple(own[name].shape)}")
-    net.load_state_dict({name: tensors[name] for name in wanted}, strict=False)
-
-
-def load_imagenet(net: nn.Module, name: str) -> None:
-    """ImageNet weights through torchvision; where the net is out of reach, random ones and a clear warning."""
-    from torchvision.models import get_model_weights
-
-    try:
-        net.load_state_dict(get_model_weights(name).DEFAULT.get_state_dict(progress=False), strict=False)
-    except OSError as error:
-        _log.warning("no ImageNet weights for %s, but random ones (%s); set model.pretrained=false", name, error)
-
-
-def build_backbone(name: str, pretrained: bool | str, tensorflow_aligned: bool = False) -> Encoder:
-    """The encoder `name`: resnet18, resnet50 or vgg16.
-
-    Args: pretrained: ImageNet weights, or the path of VGGFace2's for resnet50; there are none for vgg16.
-    """
-    return VGG16(tensorflow_aligned) if name == "vgg16" else ResNet(name, pretrained)
+def build_backbone(name: str, tensorflow_aligned: bool = False) -> Encoder:
+    """The encoder `name`: resnet18, resnet50 or vgg16."""
+    return VGG16(tensorflow_aligned) if name == "vgg16" else ResNet(name)

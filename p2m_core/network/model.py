@@ -77,7 +77,7 @@ class Pixel2Mesh(nn.Module):
         self.config, self.template = config, template
         levels = len(template.counts)
         self.normalise = Normalise(config.normalisation)
-        self.encoder = build_backbone(config.backbone, config.pretrained, config.tensorflow_aligned)
+        self.encoder = build_backbone(config.backbone, config.tensorflow_aligned)
         self.decoder = Decoder() if config.decoder else None
         channels, raw = config.feature_channels, self.encoder.channels
         self.reduce = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in raw) if channels else None

@@ -99,7 +99,7 @@ def load_model(
     if build is Pixel2Mesh and (config.tensorflow_aligned or config.camera == "legacy_crop"):
         remedy = "open it with p2m_workbench.interop.reference_network.load_network"
         raise InputError(source, "model", "are weights of an older code, which computes otherwise", remedy)
-    model = build(config.model_copy(update={"pretrained": False}), template)
+    model = build(config, template)
     model.load_state_dict(tensors)
     return model.to(device).eval(), about
 

@@ -95,7 +95,7 @@ def convert(
     config = load_config(None, [*values, *overrides]).model
     report.model = {name: getattr(config, name) for name in ModelConfig.model_fields if name in settings}
     try:
-        model = build_network(config.model_copy(update={"pretrained": False}), mesh)
+        model = build_network(config, mesh)
     except ValueError as error:
         raise InputError(source, "", str(error), "give the template that it was trained on, with --template") from error
     renamed = {our_name(name): name for name in kept}

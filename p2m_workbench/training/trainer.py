@@ -41,6 +41,7 @@ from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, w
 from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
 from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split_batch, worker_init
 from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
+from p2m_workbench.training.pretrained import load_pretrained
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
@@ -95,6 +96,7 @@ class Trainer:
         self.train_set = self.store.dataset(rows, config, train=True)
         self.val_set = self.store.dataset(self.store.rows("val")[:VALIDATION_SAMPLES], config, train=False)
         self.model = build_network(config.model, self.store.template)
+        load_pretrained(self.model.encoder, config.model)
         if settings.init_from:
             self.init_report = initialise(self.model, settings.init_from)
         self.model.to(self.device, memory_format=torch.channels_last)

@@ -30,8 +30,8 @@ from p2m_core.geometry.crop import ndc_to_px
 from p2m_workbench.cli import main
 from p2m_workbench.doctor import check
 from p2m_workbench.doctor.check import facing_share
-from p2m_workbench.preprocessing.folders import estimate_normals
 from p2m_workbench.preprocessing import folders, preprocess, store_writer
+from p2m_workbench.preprocessing.folders import estimate_normals
 from p2m_workbench.preprocessing.store_writer import write_part
 
 KINDS = ("image", "orthographic", "perspective", "opencv")

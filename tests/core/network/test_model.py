@@ -1,6 +1,4 @@
 import json
-import logging
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from torch.nn import functional as F
 from p2m_core.config.settings import ModelConfig
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
-from p2m_core.network import encoders
 from p2m_core.network.encoders import build_backbone, fold_batch_norms
 from p2m_core.network.layers import pool_features
 from p2m_core.network.model import (
@@ -503,7 +500,7 @@ def test_the_decoder_draws_an_image():
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16"])
 @torch.no_grad()
 def test_maps_are_a_quarter_to_a_thirty_second(name):
-    encoder = build_backbone(name, pretrained=False).eval()
+    encoder = build_backbone(name).eval()
     maps = encoder(torch.randn(1, 3, 64, 64))
     assert [tuple(x.shape) for x in maps] == [
         (1, c, 64 // d, 64 // d) for c, d in zip(encoder.channels, (4, 8, 16, 32), strict=True)
@@ -511,10 +508,11 @@ def test_maps_are_a_quarter_to_a_thirty_second(name):
     assert all(0.01 < x.std() < 100 for x in maps)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @torch.no_grad()
-def test_resnet_is_torchvisions():
-    encoder = build_backbone("resnet18", pretrained=False).eval()
-    net = torchvision.models.resnet18(weights=None).eval()
+def test_resnet_is_torchvisions(name):
+    encoder = build_backbone(name).eval()
+    net = getattr(torchvision.models, name)(weights=None).eval()
     net.load_state_dict({**encoder.state_dict(), "fc.weight": net.fc.weight, "fc.bias": net.fc.bias})
     image = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(net.fc(encoder(image)[-1].mean((2, 3))), net(image))
@@ -523,7 +521,7 @@ def test_resnet_is_torchvisions():
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @torch.no_grad()
 def test_folding_batch_norms_leaves_the_maps_as_they_are(name):
-    encoder = build_backbone(name, pretrained=False)
+    encoder = build_backbone(name)
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
@@ -542,23 +540,4 @@ def test_vgg16_has_the_references_tensors():
     shapes = {
         name.removeprefix("nn_encoder."): shape for name, shape in content.items() if name.startswith("nn_encoder.")
     }
-    assert {name: list(p.shape) for name, p in build_backbone("vgg16", False).state_dict().items()} == shapes
-
-
-def test_imagenet_weights_out_of_reach_warn_and_go_on(monkeypatch, caplog):
-    def unreachable(*args, **kwargs):
-        raise URLError("no route to host")
-
-    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", unreachable)
-    with caplog.at_level(logging.WARNING):
-        build_backbone("resnet18", pretrained=True)
-    assert "no ImageNet weights for resnet18" in caplog.text
-    assert "model.pretrained=false" in caplog.text
-
-
-def test_imagenet_weights_are_loaded_where_they_are_there(monkeypatch):
-    known = torchvision.models.resnet18(weights=None).state_dict()
-    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", lambda *args, **kwargs: known)
-    encoder = build_backbone("resnet18", pretrained=True)
-    torch.testing.assert_close(encoder.state_dict()["layer4.1.conv2.weight"], known["layer4.1.conv2.weight"])
-    assert encoders.IMAGENET_MEAN == (0.485, 0.456, 0.406)
+    assert {name: list(p.shape) for name, p in build_backbone("vgg16").state_dict().items()} == shapes

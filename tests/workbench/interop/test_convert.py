@@ -10,7 +10,7 @@ from p2m_core.errors import InputError
 from p2m_core.geometry.template import Template
 from p2m_core.geometry.template_files import load_template
 from p2m_core.network import encoders
-from p2m_core.network.encoders import Normalise, build_backbone
+from p2m_core.network.encoders import Normalise
 from p2m_workbench.cli import main
 from p2m_workbench.interop.convert import convert
 from p2m_workbench.interop.reference_network import load_network
@@ -176,20 +176,7 @@ def test_the_command_prints_what_became_of_the_tensors(state, tmp_path, capsys):
     assert "--template" in capsys.readouterr().err
 
 
-# --- VGGFace2's backbone ---
-
-
-def test_vggface2_weights_and_their_normalisation(tmp_path):
-    own = build_backbone("resnet50", False).state_dict()
-    arrays = {name: np.float32(np.random.default_rng(0).normal(size=x.shape)) for name, x in own.items() if x.ndim}
-    path = tmp_path / "resnet50_ft_weight.pkl"
-    path.write_bytes(pickle.dumps(arrays | {"fc.weight": np.zeros((4, 4), np.float32)}))
-    loaded = build_backbone("resnet50", str(path)).state_dict()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
-    path.write_bytes(pickle.dumps({name: x for name, x in arrays.items() if name != "layer2.1.bn2.bias"}))
-    with pytest.raises(InputError, match=r"layer2\.1\.bn2\.bias: is missing"):
-        build_backbone("resnet50", str(path))
+# --- normalisations ---
 
 
 def test_each_normalisation_is_its_backbones():
