@@ -20,8 +20,8 @@ from p2m_core.geometry.crop import apply_affine, crop_image, invert_affine, ndc_
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.network.encoders import fold_batch_norms
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh
-from p2m_core.network.precision import autocast_type
 from p2m_core.network.weights import load_model, weights_path
+from p2m_core.precision import autocast_type
 
 
 @lru_cache(maxsize=4)
@@ -39,7 +39,7 @@ def open_network(
     """The network of a weights file, in evaluation mode and kept in memory between calls.
 
     Args:   weights: a file, a run's folder, or "bundled".   device: None is CUDA where there is one.
-            precision: of the encoder; "auto" is bf16 where the device has instructions for it.
+            precision: of the encoder; "auto" is bf16 where that is the faster here.
     Raises: InputError if there are no such weights.
 
     >>> network = open_network("bundled", device="cpu")

@@ -312,7 +312,7 @@ class TrainConfig(Section):
     patience: Natural = 0
     """Validations in a row without improvement after which the run ends; 0 never ends it."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
-    """Number format of encoder and graph layers; "auto" is bf16 where the device has instructions for it, else fp32."""
+    """Number format of encoder and graph layers; "auto" is bf16 where that is the faster here, else fp32."""
     workers: Natural = 1
     """Processes that load samples; 0 loads them in the training process."""
     threads: Natural = 0
@@ -400,7 +400,7 @@ class PredictConfig(Section):
     passes: Annotated[int, Field(ge=1, le=4)] = 2
     """Predictions of a face, 1 to 4; each after the first is of a crop around the one before."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of encoder and graph layers; "auto" is bf16 where the device has instructions for it, else fp32."""
+    """Number format of encoder and graph layers; "auto" is bf16 where that is the faster here, else fp32."""
     save: tuple[SavedFile, ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
     """Files to write of each face: obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable,
     turning-levels, html; and csv, a table of all faces."""

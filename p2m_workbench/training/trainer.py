@@ -29,8 +29,8 @@ from p2m_core.files import atomic_path, explain_full_disk, write_json
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
-from p2m_core.network.precision import autocast_type, choose_device
 from p2m_core.network.weights import initialise, save_weights
+from p2m_core.precision import autocast_type, choose_device
 from p2m_core.targets import Truth
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.signals import StopSignals
@@ -106,7 +106,7 @@ class Trainer:
         self.decode_truth = self.store.truth_decoder().to(self.device)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, settings.lr, weight_decay=settings.weight_decay, fused=True)
-        self.low = autocast_type(settings.precision, self.device)
+        self.low = autocast_type(settings.precision, self.device, backward=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.low is torch.float16)
         self.average = WeightAverage(self.model, settings.ema)
         self.step, self.seconds, self.best, self.stale = 0, 0.0, math.inf, 0
@@ -362,7 +362,11 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
     if not (folder / "config.yaml").exists() or trainer.step == 0:
         save_config(config, folder / "config.yaml")
         about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
-        about["processes"] = trainer.ranks.world
+        about |= {
+            "processes": trainer.ranks.world,
+            "precision": str(trainer.low or torch.float32).removeprefix("torch."),
+        }
+        about["threads"] = torch.get_num_threads()
         if len(trainer.store.damaged):
             about["damaged"] = trainer.store.table["name"][trainer.store.damaged].tolist()
         write_json(folder / "provenance.json", provenance(folder) | about)

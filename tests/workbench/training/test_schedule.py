@@ -8,7 +8,7 @@ import torch
 from children import TinyEncoder, assert_same_weights, group_norm, metrics, weights_of
 
 from p2m_core.config.settings import TrainConfig
-from p2m_core.network.precision import autocast_type, choose_device, has_bf16
+from p2m_core.precision import autocast_type, bf16_is_faster, choose_device, has_bf16
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, split_batch, train
 
@@ -98,11 +98,23 @@ def test_the_encoder_computes_in_the_precision_that_is_asked_for(settings, preci
     assert trainer.scaler.is_enabled() == (precision == "fp16")
 
 
-def test_auto_is_bf16_where_the_device_has_it(monkeypatch):
-    assert autocast_type("auto", CPU) == (torch.bfloat16 if has_bf16(CPU) else None)
-    for has in (True, False):
-        monkeypatch.setattr("p2m_core.network.precision.has_bf16", lambda device, has=has: has)
-        assert autocast_type("auto", CPU) == (torch.bfloat16 if has else None)
+@pytest.mark.parametrize("backward", [True, False])
+def test_auto_is_bf16_where_the_device_has_it_and_it_is_the_faster(monkeypatch, backward):
+    if not has_bf16(CPU):
+        assert autocast_type("auto", CPU, backward) is None
+    for has, seconds_of_bf16 in ((True, 1), (True, 3), (False, 1)):
+        now = [0.0]
+
+        def convolution(images, weights, padding, now=now, own=seconds_of_bf16):
+            now[0] += own if torch.is_autocast_enabled("cpu") else 2
+            return images * weights.sum()
+
+        monkeypatch.setattr("p2m_core.precision.has_bf16", lambda device, has=has: has)
+        monkeypatch.setattr("torch.nn.functional.conv2d", convolution)
+        monkeypatch.setattr("p2m_core.precision.time.perf_counter", lambda now=now: now[0])
+        bf16_is_faster.cache_clear()
+        assert autocast_type("auto", CPU, backward) == (torch.bfloat16 if has and seconds_of_bf16 < 2 else None)
+    bf16_is_faster.cache_clear()
 
 
 def test_fp16_learns_the_same_thing(settings):
