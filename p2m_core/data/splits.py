@@ -28,9 +28,9 @@ def assign_splits(names: np.ndarray, data: DataConfig, sources: np.ndarray | Non
     Raises: InputError if a tracked split is asked for another set.
     """
     hashed = by_shares(names if sources is None else sources, data), "shares of a hash of the names"
-    if data.split == "shares":
-        return hashed
     folder = project_root() / "data" / "splits" / "aflw2000-3d"
+    if data.split == "shares" or (data.split == "auto" and not folder.is_dir()):  # an installation without the lists
+        return hashed
     folds = {k: read_names(folder / f"fold-{k}.txt") for k in range(1, FOLDS + 1)}
     other = np.setdiff1d(names, np.concatenate([*folds.values()]))
     if len(other) and data.split == "auto":

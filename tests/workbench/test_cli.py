@@ -217,7 +217,6 @@ def test_predict_options_are_settings(calls, capsys):
         (["predict", "a.jpg", "--box", "3,2,1,4"], "--box: 3,2,1,4: has no area"),
         (["predict", "a.jpg", "b.jpg", "--box", "1,2,3,4"], "given with several photos"),
         (["predict", "a.jpg", "--save", "glb,stl"], "predict.save.1: "),
-        (["predict", "a.jpg", "--detector", "dlib"], "predict.detector: "),
         (["run", "-p", "epochs"], "not of the form name=value"),
         (["sweep", "--grid", "train.lr"], "--grid: train.lr: is not of the form a.b=v1,v2"),
         (["sweep", "--grid", "train.lr=1,x"], "train.lr: input should be a valid number"),

@@ -41,7 +41,7 @@ def test_every_sample_is_there_once(store, synthetic_set):
 def test_crops_are_the_photos_around_the_landmarks(store, synthetic_set):
     for index, path in enumerate(find_samples(synthetic_set)):
         sample = read_sample(path)
-        matrix = crop_matrix(box_of(sample.landmarks_px), 80, 1.5)
+        matrix = crop_matrix(box_of(sample.landmarks_px), 80, 1.9)
         np.testing.assert_allclose(store.table["crop"][index], matrix)
         crop = store.crop(index)
         assert crop.shape == (80, 80, 3)
@@ -51,7 +51,7 @@ def test_crops_are_the_photos_around_the_landmarks(store, synthetic_set):
         inside = store.to_crop(store.table["landmarks_px"][index], index)
         low, high = np.split(box_of(inside), 2)
         np.testing.assert_allclose(low + high, 79, atol=1e-3)
-        assert (high - low).max() == pytest.approx(80 / 1.5, abs=1e-3)
+        assert (high - low).max() == pytest.approx(80 / 1.9, abs=1e-3)
 
 
 def test_true_vertices_are_the_face_models(store, synthetic_set, face_model):
@@ -76,7 +76,7 @@ def test_the_networks_input_is_the_photo_around_the_face(store, synthetic_set):
         np.testing.assert_allclose(compose(store.input_matrix(64, 1.3), store.table["crop"][index]), direct, atol=1e-9)
         again = crop_image(read_image(path.with_suffix(".jpg")), direct, 64)
         assert abs(store.input_crop(index, 64, 1.3).astype(int) - again).mean() < 12
-    np.testing.assert_allclose(store.input_matrix(80, 1.5), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
+    np.testing.assert_allclose(store.input_matrix(80, 1.9), [[1, 0, 0], [0, 1, 0]], atol=1e-12)
 
 
 def test_yaw_and_face_size(store, synthetic_set):

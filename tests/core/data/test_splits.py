@@ -53,6 +53,13 @@ def test_other_sets_go_by_shares():
     assert assign_splits(ALL, DataConfig(split="shares"))[1].startswith("shares")
 
 
+def test_without_the_lists_auto_goes_by_shares(monkeypatch, tmp_path):
+    monkeypatch.setattr("p2m_core.data.splits.project_root", lambda: tmp_path)
+    assert assign_splits(ALL, DataConfig())[1].startswith("shares")
+    with pytest.raises(InputError, match=r"fold-1\.txt: is no list of names"):
+        assign_splits(ALL, DataConfig(split="fold-2"))
+
+
 def test_a_damaged_list_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     for name in ("a.txt", "b.txt"):

@@ -448,8 +448,9 @@ def test_faces_that_the_network_finds_itself(settings, store, monkeypatch, tiny_
     def found(model, image, flip):
         k = next(finds)
         truth = store.table["landmarks_px"][rows[k]]
-        there = FaceMesh(truth, None, (), (), truth + [1, 0, 0], box_of(truth))
-        away = FaceMesh(truth, None, (), (), truth + [500, 0, 0], box_of(truth))
+        there, away = (
+            FaceMesh(truth, np.zeros((1, 3), int), (), (), truth + [by, 0, 0], box_of(truth)) for by in (1, 500)
+        )
         return [[], [away]][k] if k < 2 else [away, there]
 
     monkeypatch.setattr(evaluate_module, "find_meshes", found)
