@@ -25,6 +25,7 @@ MAX_FLIP_DISAGREEMENT = 0.055
 # What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. Of
 # the faces of 500 photos of AFLW2000-3D all but one have a confidence above SURE; of 36 false finds above 0.35, six.
 SURE, MAX_DISAGREEMENT_SURE = 0.6, 0.12
+CERTAIN = 0.8  # a face whatever the network says, which may have learned little; one of the 36 lies above, and is one
 # Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
 # in the photo. Boxes that are off by a fifth of their side and a quarter in size stay above.
 MIN_OVERLAP = 0.5
@@ -101,7 +102,10 @@ def find_meshes(
     with timed("network"):
         meshes = mesh_boxes(model, image, faces.boxes, flip, passes, faces.tilt_deg)
     limits = np.where(faces.confidence >= SURE, MAX_DISAGREEMENT_SURE, MAX_FLIP_DISAGREEMENT)
-    meshes = [mesh for mesh, limit in zip(meshes, limits, strict=True) if not is_unlikely(mesh, limit)]
+    certain = faces.confidence >= CERTAIN
+    meshes = [
+        m for m, limit, is_face in zip(meshes, limits, certain, strict=True) if is_face or not is_unlikely(m, limit)
+    ]
     if not meshes:
         with timed("search"):
             boxes = search_face(model, image)

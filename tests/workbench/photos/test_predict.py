@@ -283,8 +283,8 @@ def test_a_network_that_failed_finds_no_face(hopper, monkeypatch):
 @pytest.mark.parametrize(
     ("doubt", "confidence", "strays", "taken"),
     [
-        (0.3, 0.9, False, 1), (0.03, 0.9, True, 1), (0.03, 0.9, False, 0),
-        (0.08, 0.9, False, 0), (0.08, 0.4, False, 1), (0.03, 0.4, False, 0),
+        (0.3, 0.7, False, 1), (0.03, 0.7, True, 1), (0.03, 0.7, False, 0), (0.3, 0.9, True, 0),
+        (0.08, 0.7, False, 0), (0.08, 0.4, False, 1), (0.03, 0.4, False, 0),
     ],
 )  # fmt: skip
 def test_the_search_is_behind_a_detector_that_finds_nothing_likely(
