@@ -1,7 +1,7 @@
 """Protocol scan-to-mesh: how near a predicted shape comes to the scan of the head that it was predicted from.
 
     FOLDER/NAME.obj or .ply, or FOLDER/ANY/NAME.obj   a scan in mm, y up, facing +z, textured, coloured or plain
-    beside it: *_lm68.npy       the scan's 68 landmarks (68, 3), if it has them
+    beside it: *_lm68.npy       the scan's 68 landmarks (68, 3), if it has them; else those that are predicted
                photos/*.jpg     photos of this head, if there are any; they need the landmarks
 
 A scan is drawn from several sides by our rasteriser, with its own texture, and each picture is predicted as any photo
@@ -222,21 +222,22 @@ def evaluate_scans(config: Config) -> Evaluation:
     scans = [read_scan(path) for path in find_scans(folder)]
     lines, lost = [], []
     weights = find_weights(config)
+    marks = {scan.name: scan.landmarks for scan in scans}  # where a scan has none, the first weights' for all
     for name, path in weights.items():
         model = open_network(path)
         template = model.template
         part, faces = counted_surface(template)
         mean = template.landmarks(template.vertices.astype(np.float64))
         for scan in tqdm(scans, desc=f"scans, {name}", unit="scan"):
-            scan_landmarks = scan.landmarks
             for view, picture, px in pictures_of(scan):
                 meshes = find_meshes(model, picture, config.evaluate.flip)
                 if not meshes:
                     lost.append(f"{name}: {scan.name} {view}")
                     continue
                 mesh = meshes[0]
-                if scan_landmarks is None and px is not None:
-                    scan_landmarks = landmarks_on_scan(mesh, px, scan)
+                if (scan_landmarks := marks[scan.name]) is None:
+                    assert px is not None  # photos are of scans with landmarks
+                    scan_landmarks = marks[scan.name] = landmarks_on_scan(mesh, px, scan)
                 landmarks, vertices = to_world(mesh.landmarks_px), to_world(mesh.vertices_px)
                 size, rotation, shift = umeyama(mean, landmarks)
                 by_mean = size * template.vertices @ rotation.T + shift
@@ -244,7 +245,6 @@ def evaluate_scans(config: Config) -> Evaluation:
                     (name, vertices, landmarks),
                     (MEAN_FACE.format(name), by_mean, aligned(mean, landmarks)),
                 ):
-                    assert scan_landmarks is not None
                     mm = scan_to_mesh(shape[part], faces, points, scan.vertices, scan_landmarks)
                     numbers = {"median": np.median(mm), "mean": mm.mean(), "standard deviation": mm.std()}
                     lines.append({"system": system, "scan": scan.name, "view": view, **numbers, "points": len(mm)})
