@@ -14,10 +14,9 @@ from p2m_core.inference import predict_views
 from p2m_core.network.model import Pixel2Mesh
 from p2m_workbench.photos.detect import box_iou
 
-# FaceMesh.doubt above which a head may lie or stand upside down. In the quarter turn in which it stands, the doubt is
-# less than half of that and the head upright within UPRIGHT_DEG: so in 4 of 998 photos of AFLW2000-3D, and in no wrong
-# turn.
-UNSURE, UPRIGHT_DEG = 0.05, 20
+# FaceMesh.doubt above which a head may lie or stand upside down. In the turn in which it stands, the doubt is below
+# this and less than half of what it was, and the head upright within UPRIGHT_DEG.
+UNSURE, UPRIGHT_DEG = 0.04, 20
 LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network is as good
 # A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
 # this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
@@ -36,35 +35,44 @@ def predict_upright(
 ) -> list[FaceMesh]:
     """A mesh for each image's box, from a crop in which the head stands upright.
 
-    Where the predictions for a crop and its mirror image differ much, the crop is also seen in quarter turns; one of
-    them is taken if it agrees with its mirror image much better, and the head stands upright in it. Heads that are
-    turned by more than LYING_DEG in their crop are then cropped anew.
+    Each crop is first seen as it is. Where its mirror image is predicted otherwise, the head may lie: the crop is also
+    seen in quarter turns, and in each as upright as the head is in it; and where the detector says that the head lies,
+    in its turn. One of them is taken if it agrees much better with its mirror image, and the head stands upright in it.
+    Heads that are turned by more than LYING_DEG in their crop are at last cropped anew.
 
-    Args: images: (H, W, 3) uint8 RGB each.   boxes, tilt_deg: (K, 4) and (K,), as in `detect.Faces`; heads are taken
-          for upright where tilt_deg is None.   passes: from 2 on, crops that do not fit the predicted face are cut
-          anew, too, so often less one.
+    Args: images: (H, W, 3) uint8 RGB each.   boxes, tilt_deg: (K, 4) and (K,), as in `detect.Faces`; tilt_deg is None
+          where nothing is known.   passes: from 2 on, crops that do not fit the predicted face are cut anew, too, so
+          often less one.
     """
     given, side = np.asarray(boxes, np.float64), model.config.input_px
-    tilt = np.zeros(len(given)) if tilt_deg is None else np.where(abs(tilt_deg) > LYING_DEG, tilt_deg, 0.0)
-    boxes = given.copy()
+    boxes, tilt = given.copy(), np.zeros(len(given))
 
-    def look(idx: list[int], quarter: float = 0) -> list[FaceMesh]:
+    def look(idx: list[int], angles: Sequence[float]) -> list[FaceMesh]:
         seen = []
-        for part in (idx[k : k + BATCH] for k in range(0, len(idx), BATCH)):
+        for start in range(0, len(idx), BATCH):
+            part = idx[start : start + BATCH]
             crops = [crop_matrix(boxes[k], side, model.config.margin) for k in part]
-            matrices = [compose(turn(tilt[k] + quarter, side), crop) for k, crop in zip(part, crops, strict=True)]
+            turns = [turn(angle, side) for angle in angles[start : start + BATCH]]
+            matrices = [compose(turned, crop) for turned, crop in zip(turns, crops, strict=True)]
             seen += predict_views(model, [images[k] for k in part], matrices, given[part], flip)
         return seen
 
-    meshes = look([*range(len(given))])
-    unsure = [k for k, mesh in enumerate(meshes) if mesh.doubt > UNSURE]
-    doubt, quarters = {k: meshes[k].doubt / 2 for k in unsure}, dict.fromkeys(unsure, 0)
-    for quarter in (90, 180, 270):
-        for k, mesh in zip(unsure, look(unsure, quarter), strict=True):
-            if mesh.doubt < doubt[k] and abs(angle_between(tilt_of(mesh), tilt[k] + quarter)) < UPRIGHT_DEG:
-                meshes[k], doubt[k], quarters[k] = mesh, mesh.doubt, quarter
-    for k, quarter in quarters.items():
-        tilt[k] += quarter
+    meshes = look([*range(len(given))], tilt)
+    candidates = [(k, quarter) for k, mesh in enumerate(meshes) if mesh.doubt > UNSURE for quarter in (90, 180, 270)]
+    if tilt_deg is not None:
+        candidates += [(k, float(angle)) for k, angle in enumerate(tilt_deg) if abs(angle) > LYING_DEG]
+    turned = look([k for k, _ in candidates], [angle for _, angle in candidates])
+    # Once more where the head is not upright in the turned crop: it may stand in between.
+    own = [tilt_of(mesh) for mesh in turned]
+    again = [n for n, (_, angle) in enumerate(candidates) if abs(angle_between(own[n], angle)) > UPRIGHT_DEG]
+    for n in again:
+        candidates[n] = (candidates[n][0], own[n])
+    for n, mesh in zip(again, look([candidates[n][0] for n in again], [candidates[n][1] for n in again]), strict=True):
+        turned[n] = mesh
+    doubt = [min(mesh.doubt / 2, UNSURE) for mesh in meshes]
+    for (k, angle), mesh in zip(candidates, turned, strict=True):
+        if mesh.doubt < doubt[k] and abs(angle_between(tilt_of(mesh), angle)) < UPRIGHT_DEG:
+            meshes[k], doubt[k], tilt[k] = mesh, mesh.doubt, angle
     for _ in range(max(passes - 1, 1)):
         anew = []
         for k, mesh in enumerate(meshes):
@@ -74,7 +82,7 @@ def predict_upright(
             if (box[2:] - box[:2]).min() > 1 and (lies or (passes > 1 and box_iou(boxes[k], box).item() < SAME_BOX)):
                 boxes[k], tilt[k] = box, angle
                 anew.append(k)
-        for k, mesh in zip(anew, look(anew), strict=True):
+        for k, mesh in zip(anew, look(anew, tilt[anew]), strict=True):
             meshes[k] = mesh
     return meshes
 
