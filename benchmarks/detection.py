@@ -87,14 +87,13 @@ def main() -> None:
         shares = ", ".join(
             f"{bin_} {100 * found[members].mean():.1f}%" for bin_, members in bins.items() if members.any()
         )
-        print(
-            f"{name:12} finds {100 * found.mean():.1f}% ({shares}), {1000 * spent:.1f} ms, {spent / baseline_s:.1f} times"
-        )
+        cost = f"{1000 * spent:.1f} ms, {spent / baseline_s:.1f} times"
+        print(f"{name:12} finds {100 * found.mean():.1f}% ({shares}), {cost}")
         if errors:
-            (eyes, ears), (worst_eyes, worst_ears) = np.median(errors, 0), np.percentile(errors, 95, axis=0)
-            print(
-                f"{'':12} tilt off by {eyes:.1f} degrees (95%: {worst_eyes:.0f}) by the eyes, {ears:.1f} ({worst_ears:.0f}) by the ears"
-            )
+            for points, median, worst in zip(
+                ("eyes", "ears"), np.median(errors, 0), np.percentile(errors, 95, axis=0), strict=True
+            ):
+                print(f"{'':12} the {points} tell the tilt within {median:.1f} degrees, 95% within {worst:.0f}")
     print(f"landmarks' box in the find's: {np.round(np.median(relative, 0), 2).tolist()}")
 
 
