@@ -64,12 +64,12 @@ class BlazeFace:
         height, width = image.shape[:2]
         side = max(height, width)
         whole = ((width - side) // 2, (height - side) // 2, side)
-        finds = one_a_face(np.concatenate([finds_in(image, whole, *SHORT_RANGE), finds_in(image, whole, *BACK)]))
+        finds = [finds_in(image, whole, *SHORT_RANGE), finds_in(image, whole, *BACK)]
         if side > TILE_PX:
             tiles = np.concatenate([finds_in(image, tile, *BACK) for tile in tiles_of(width, height)])
-            small = one_a_face(tiles[tiles[:, 3] < OVERLAP * TILE_PX])
-            finds = np.concatenate([finds, small[~overlap(small, finds).any(1)]])
-        return as_faces(finds[np.argsort(-finds[:, 3], kind="stable")])
+            finds.append(tiles[tiles[:, 3] < OVERLAP * TILE_PX])
+        faces = one_a_face(np.concatenate(finds))
+        return as_faces(faces[np.argsort(-faces[:, 3], kind="stable")])
 
 
 @cache

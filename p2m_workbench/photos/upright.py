@@ -15,8 +15,8 @@ from p2m_core.network.model import Pixel2Mesh
 from p2m_workbench.photos.detect import box_iou
 
 # FaceMesh.doubt above which a head may lie or stand upside down. In the turn in which it stands, the doubt is below
-# this and less than half of what it was, and the head upright within UPRIGHT_DEG.
-UNSURE, UPRIGHT_DEG = 0.04, 20
+# AGREES and less than half of what it was, and the head upright within UPRIGHT_DEG.
+UNSURE, AGREES, UPRIGHT_DEG = 0.04, 0.045, 20
 LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network is as good
 # A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
 # this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
@@ -69,7 +69,7 @@ def predict_upright(
         candidates[n] = (candidates[n][0], own[n])
     for n, mesh in zip(again, look([candidates[n][0] for n in again], [candidates[n][1] for n in again]), strict=True):
         turned[n] = mesh
-    doubt = [min(mesh.doubt / 2, UNSURE) for mesh in meshes]
+    doubt = [min(mesh.doubt / 2, AGREES) for mesh in meshes]
     for (k, angle), mesh in zip(candidates, turned, strict=True):
         if mesh.doubt < doubt[k] and abs(angle_between(tilt_of(mesh), angle)) < UPRIGHT_DEG:
             meshes[k], doubt[k], tilt[k] = mesh, mesh.doubt, angle
