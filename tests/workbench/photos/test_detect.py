@@ -18,6 +18,8 @@ from p2m_workbench.photos.detect import (
     anchors,
     as_faces,
     box_iou,
+    finds_in_turned,
+    finds_in_whole,
     one_a_face,
     overlap,
     tiles_of,
@@ -87,6 +89,19 @@ def test_a_turned_photo_has_a_turned_face(hopper, angle_deg):
     assert 0.7 < (faces.boxes[k, 2:] - faces.boxes[k, :2]).max() / side < 1.4
     if abs(angle_deg) <= 90:
         assert abs(angle_between(faces.tilt_deg[k], upright.tilt_deg[0] - angle_deg)) < 25
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_finds_of_turned_photos_come_back_into_the_photo(hopper, quarters):
+    """A photo turned clockwise by quarters, then looked at turned back: the finds of the upright one, turned."""
+    upright, turned = finds_in_whole(hopper), np.ascontiguousarray(np.rot90(hopper, -quarters))
+    finds = finds_in_turned(turned, quarters)
+    np.testing.assert_allclose(finds[:, [0, 3, 4]], upright[:, [0, 3, 4]], rtol=1e-6)
+    k = upright[:, 0].argmax()
+    high, wide = np.array(hopper.shape[:2]) - 1
+    x, y = upright[k, 5:17:2], upright[k, 6:17:2]
+    expected = {1: (high - y, x), 2: (wide - x, high - y), 3: (y, wide - x)}[quarters]
+    np.testing.assert_allclose((finds[k, 5:17:2], finds[k, 6:17:2]), expected, atol=1e-6)
 
 
 def test_the_largest_face_comes_first(hopper):
