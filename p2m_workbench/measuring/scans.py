@@ -108,15 +108,14 @@ def read_scan(path: Path) -> Scan:
     return Scan(path.stem, vertices, faces, texture, uv, colors, landmarks, photos)
 
 
-def placed(scan: Scan, yaw_deg: float) -> tuple[np.ndarray, float, np.ndarray]:
-    """The scan's vertices in px of a picture of it from a side, z to the viewer; with px per mm and the rotation."""
+def placed(scan: Scan, yaw_deg: float) -> np.ndarray:
+    """The scan's vertices (V, 3) in px of a picture of it from a side, z to the viewer."""
     rotation = rotation_from_angles(np.radians([0, yaw_deg, 0]))
     turned = scan.vertices @ rotation.T
     low, high = turned.min(0), turned.max(0)
     scale = HEAD_SHARE * PICTURE_PX / max(high[1] - low[1], 1e-9)
     centre = (low + high) / 2
-    px = (turned - centre) * [scale, -scale, scale] + [(PICTURE_PX - 1) / 2, (PICTURE_PX - 1) / 2, 0]
-    return px, scale, rotation
+    return (turned - centre) * [scale, -scale, scale] + [(PICTURE_PX - 1) / 2, (PICTURE_PX - 1) / 2, 0]
 
 
 def draw_scan(scan: Scan, px: np.ndarray, samples: int = 2) -> np.ndarray:
@@ -204,7 +203,7 @@ def landmarks_on_scan(mesh: FaceMesh, px: np.ndarray, scan: Scan) -> np.ndarray:
 def pictures_of(scan: Scan) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
     """Name, picture, and the scan's vertices in px of it, of each drawn side; and of each photo, without the last."""
     for yaw in sorted(YAWS_DEG, key=abs):  # the front first: it gives landmarks where there are none
-        px, _, _ = placed(scan, yaw)
+        px = placed(scan, yaw)
         yield f"yaw {yaw}", draw_scan(scan, px), px
     for path in scan.photos:
         yield path.stem, read_image(path), None

@@ -15,7 +15,7 @@ from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of, crop_matrix
 from p2m_core.inference import open_network, predict_views
 from p2m_core.network.model import Pixel2Mesh
-from p2m_workbench.photos.detect import BlazeFace, Detector, box_iou
+from p2m_workbench.photos.detect import CERTAIN, BlazeFace, Detector, box_iou
 from p2m_workbench.photos.upright import predict_upright, upright_box
 
 # Flip disagreement (FaceMesh.doubt) above which a crop is taken for no face: 97% of 66 crops without a face lie above,
@@ -25,7 +25,7 @@ MAX_FLIP_DISAGREEMENT = 0.055
 # What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. Of
 # the faces of 500 photos of AFLW2000-3D all but one have a confidence above SURE; of 36 false finds above 0.35, six.
 SURE, MAX_DISAGREEMENT_SURE = 0.6, 0.12
-CERTAIN = 0.8  # a face whatever the network says, which may have learned little; one of the 36 lies above, and is one
+# CERTAIN finds are faces whatever the network says, which may have learned little; one of the 36 is above, and is a face.
 # Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
 # in the photo. Boxes that are off by a fifth of their side and a quarter in size stay above.
 MIN_OVERLAP = 0.5

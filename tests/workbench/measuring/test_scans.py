@@ -12,6 +12,7 @@ from p2m_core.inference import open_network
 from p2m_workbench import cli
 from p2m_workbench.measuring import scans as scans_module
 from p2m_workbench.measuring.scans import (
+    HEAD_SHARE,
     NOSE_TIP,
     PICTURE_PX,
     REGION,
@@ -77,8 +78,8 @@ def test_a_scan_is_drawn_from_its_sides(head, tmp_path):
     np.testing.assert_allclose(scan.vertices, vertices, atol=1e-4)
     shares = []
     for yaw in (-60, 0, 60):
-        px, scale, _ = placed(scan, yaw)
-        assert np.ptp(px[:, 1]) == pytest.approx(scale * np.ptp(vertices[:, 1]))
+        px = placed(scan, yaw)
+        assert np.ptp(px[:, 1]) == pytest.approx(HEAD_SHARE * PICTURE_PX)
         picture = draw_scan(scan, px)
         assert picture.shape == (PICTURE_PX, PICTURE_PX, 3)
         red, blue = ((picture[..., k] > 150) & (picture[..., 2 - k] < 50) for k in (0, 2))
@@ -89,7 +90,7 @@ def test_a_scan_is_drawn_from_its_sides(head, tmp_path):
     trimesh.Trimesh(vertices, faces, process=False).export(tmp_path / "clay.obj")
     plain = read_scan(tmp_path / "clay.obj")
     assert plain.texture is plain.colors is plain.landmarks is None
-    assert draw_scan(plain, placed(plain, 0)[0]).std() > 10
+    assert draw_scan(plain, placed(plain, 0)).std() > 10
 
 
 def test_textures_are_read_by_their_coordinates(tmp_path):
@@ -105,7 +106,7 @@ def test_textures_are_read_by_their_coordinates(tmp_path):
         "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
     )
     scan = read_scan(tmp_path / "s.obj")
-    drawn = draw_scan(scan, placed(scan, 0)[0])
+    drawn = draw_scan(scan, placed(scan, 0))
     middle = PICTURE_PX // 2
     assert drawn[middle - 60, middle].tolist() == [255, 0, 0]
     assert drawn[middle + 60, middle].tolist() == [0, 255, 0]
