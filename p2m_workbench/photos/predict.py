@@ -25,7 +25,7 @@ MAX_FLIP_DISAGREEMENT = 0.055
 # What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. Of
 # the faces of 500 photos of AFLW2000-3D all but one have a confidence above SURE; of 36 false finds above 0.35, six.
 SURE, MAX_DISAGREEMENT_SURE = 0.6, 0.12
-# CERTAIN finds are faces whatever the network says, which may have learned little; one of the 36 is above, and is a face.
+# CERTAIN finds are faces whatever the network says, which may have learned little; one of the 36 is above, and is one.
 # Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
 # in the photo. Boxes that are off by a fifth of their side and a quarter in size stay above.
 MIN_OVERLAP = 0.5
