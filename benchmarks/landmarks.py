@@ -5,7 +5,8 @@
 Prints, per landmark, how far the Procrustes mean of random faces lies from that of AFLW2000-3D's landmarks, in
 percent of the face size; then how far each spreads, and quantiles of what expressions do. Without the folder, faces
 of another seed stand in for the real ones. With --derive, prints the tables of p2m_synth that bring the means
-together: identity.LOCAL_MEAN and face_model.RIGHT_LANDMARKS_DM.
+together: identity.LOCAL_MEAN, human_mean.WAY_TO_HUMAN_MEAN and head_model.RIGHT_LANDMARKS_DM. Each of them is
+what the present ones of the others leave: put one in, and run again for the next.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import cv2
 import numpy as np
 import scipy.sparse as sp
+from scipy.linalg import block_diag
 from scipy.optimize import lsq_linear
 
 from p2m_core.config.paths import resolve
@@ -25,6 +27,7 @@ from p2m_core.geometry.similarity import procrustes_mean
 from p2m_synth.head.asset import PARTS, load_asset, quads_to_triangles
 from p2m_synth.head.expression import draw_expression, unit_basis
 from p2m_synth.head.head_model import RIGHT_LANDMARKS_DM, UM_PER_DM, load_head_model, refinement
+from p2m_synth.head.human_mean import closeness, human_mean_offset_dm
 from p2m_synth.head.identity import LOCAL_MEAN, draw_identity
 from p2m_synth.statistics import aligned, expression_measures, real_landmarks
 
@@ -75,6 +78,38 @@ def spread(landmarks: np.ndarray, mean: np.ndarray) -> tuple[dict[str, float], n
 
 
 # --- derivation of the tables ---
+
+# How far a landmark of the human mean may lie from the one of our mean, mm: along the normal of the skin; along the
+# skin, where a point may simply be set elsewhere, by part; and corners of eyes and mouth and the base of the nose.
+ALONG_NORMAL_MM, CORNER_MM = 0.3, 0.3
+ALONG_SKIN_MM = {"jaw": 2.0, "brows": 2.0, "nose": 0.8, "eyes": 0.8, "mouth": 1.2}
+CORNERS = (33, 36, 39, 42, 45, 48, 54, 60, 64)
+
+
+def derive_way(place: np.ndarray, apart_dm: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Places on the neutral head (dm) and ways to the human mean (mm) of landmarks, by a Gaussian process.
+
+    Args:  place: (68, 3) landmarks of the mean head, dm.   apart_dm: (68, 3) from there to the human mean's.
+    """
+    head = load_head_model()
+    face = head.face_model()
+    normal = vertex_normals(face.mean, face.triangles)[face.landmark_idx]
+    slide = np.concatenate([np.full(len(range(68)[part]), ALONG_SKIN_MM[name]) for name, part in PARTS_68.items()])
+    slide[list(CORNERS)] = CORNER_MM
+    noise = slide[:, None, None] ** 2 * np.eye(3)
+    noise += (ALONG_NORMAL_MM**2 - slide**2)[:, None, None] * normal[:, :, None] * normal[:, None]
+    covariance = np.kron(closeness(place, place), np.eye(3))
+    rows = refinement()[0][head.face_vertex_idx[head.landmark_idx]]
+    moved = rows @ human_mean_offset_dm() * 100  # what the present table does already
+    wanted = symmetric(apart_dm * 100 + moved)
+    weights = np.linalg.solve(covariance + block_diag(*noise), wanted.ravel())
+    way, neutral = (covariance @ weights).reshape(68, 3), rows @ load_asset()["vertices_dm"]
+    return {k: (symmetric(neutral)[k], symmetric(way)[k]) for k in RIGHT_LANDMARKS_DM}
+
+
+def symmetric(points: np.ndarray) -> np.ndarray:
+    """Landmarks (68, 3), x to the subject's left, made symmetric."""
+    return (points + points[MIRROR_68] * [-1, 1, 1]) / 2
 
 
 def head_landmarks(offsets_dm: np.ndarray) -> np.ndarray:
@@ -171,7 +206,7 @@ def derive_places(wanted: np.ndarray) -> dict[int, tuple[float, float, float]]:
     goes_with_jaw = np.linalg.norm(to_face @ (opened_mouth(mean) - mean), axis=1)
     goes_with_jaw = goes_with_jaw > goes_with_jaw[head.landmark_idx[66]] / 2
     midline, free = abs(points[:, 0]) < 2e-3, np.ones(len(points), bool)
-    wanted = (wanted + wanted[MIRROR_68] * [-1, 1, 1]) / 2
+    wanted = symmetric(wanted)
     places = {}
     for k in RIGHT_LANDMARKS_DM:
         fits = free & (midline if MIRROR_68[k] == k else points[:, 0] < -0.02)
@@ -225,6 +260,9 @@ def main() -> None:
 
     if args.derive:
         print("\nLOCAL_MEAN", derive_local_mean(mean, wanted))
+        print("\nWAY_TO_HUMAN_MEAN")
+        for k, (at, way) in derive_way(place, wanted - mean).items():
+            print(f"{k}: ({at.round(3).tolist()}, {way.round(1).tolist()}),")
         print("\nRIGHT_LANDMARKS_DM")
         for k, (x, y, z) in derive_places(place + wanted - mean).items():
             print(f"{k}: ({x:.3f}, {y:.3f}, {z:.3f}),")

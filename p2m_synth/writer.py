@@ -57,7 +57,7 @@ class Recipe:
     size_px: int = 224
     seed: int = 0
     yaw: str = "aflw2000"
-    perspective: bool = False
+    perspective: float = 0.0
     even: float = 0.0
     backgrounds: Path | None = None
 
@@ -127,7 +127,8 @@ def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) 
     angles = draw_angles(rng, recipe.yaw, even)
     if overrides and overrides.yaw_deg is not None:
         angles[1] = np.radians(overrides.yaw_deg)
-    distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if recipe.perspective else None
+    near = recipe.perspective == 1 or recipe.perspective > 0 and bool(rng.spawn(1)[0].random() < recipe.perspective)
+    distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if near else None
     face = model.face_map @ person.vertices
     pose_para = place_face(face, angles, recipe.size_px, rng)
     camera = Camera(pose_para, recipe.size_px, distance_um)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from p2m_core.errors import InputError
 
@@ -18,6 +18,7 @@ Natural = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SwitchOrShare = Annotated[Share, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)]
 
 BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "correspondence")  # want the true place of each template vertex
 LOSS_TERMS = (*BY_CORRESPONDENCE, "chamfer", "normal", "edge", "laplace", "move", "reconst")
@@ -55,8 +56,8 @@ class SynthConfig(Section):
     """Seed of the set: the same seed gives the same faces."""
     yaw: Literal["aflw2000", "uniform", "between"] = "aflw2000"
     """Shares of the yaw ranges 0-30, 30-60 and 60-90 degrees: those of AFLW2000-3D, equal, or in between."""
-    perspective: bool = False
-    """Render faces from near by, with the perspective of a telephone's camera."""
+    perspective: SwitchOrShare = 0.0
+    """Share of faces seen from near by, with the perspective of a telephone's camera; the others from infinitely far."""
     even: Share = 0.0
     """Share of faces whose pitch, roll, expression and mouth are drawn evenly over their range: rare ones as often."""
     backgrounds: str | None = None

@@ -10,26 +10,27 @@ from p2m_synth.head.asset import load_asset
 # Shares and ranges are such that the openings of mouth and eyes, the corners of the mouth and the height of the
 # brows spread as AFLW2000-3D's do (benchmarks/landmarks.py prints both).
 PRESETS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
-    "neutral": (0.21, {"jawOpen": (0, 0.1)}),
-    "smile": (0.21, {"mouthSmile": (0.05, 0.55), "jawOpen": (0, 0.16), "mouthStretch": (0, 0.4),
-                     "cheekSquint": (0.1, 0.7), "eyeSquint": (0, 0.4), "mouthDimple": (0, 0.3)}),
-    "laugh": (0.14, {"mouthSmile": (0.25, 0.8), "cheekSquint": (0.2, 0.8), "jawOpen": (0.1, 0.35),
-                     "mouthStretch": (0, 0.4), "mouthUpperUp": (0.1, 0.5)}),
-    "speak": (0.08, {"jawOpen": (0.05, 0.3), "mouthFunnel": (0, 0.5), "mouthLowerDown": (0, 0.3)}),
+    "neutral": (0.19, {"jawOpen": (0, 0.12)}),
+    "smile": (0.20, {"mouthSmile": (0.05, 0.55), "jawOpen": (0, 0.2), "mouthStretch": (0, 0.5),
+                     "cheekSquint": (0.1, 0.7), "eyeSquint": (0, 0.4), "mouthDimple": (0, 0.8)}),
+    "laugh": (0.15, {"mouthSmile": (0.2, 0.7), "cheekSquint": (0.2, 0.8), "jawOpen": (0.1, 0.4),
+                     "mouthStretch": (0, 0.6), "mouthUpperUp": (0.1, 0.6), "mouthDimple": (0.1, 0.8)}),
+    "speak": (0.08, {"jawOpen": (0.05, 0.3), "mouthFunnel": (0, 0.8), "mouthPucker": (0, 0.4),
+                     "mouthLowerDown": (0, 0.3)}),
     "speak wide": (0.07, {"jawOpen": (0.05, 0.3), "mouthStretch": (0, 0.5), "mouthShrugUpper": (0, 0.4),
                           "mouthLowerDown": (0, 0.3)}),
     "open": (0.05, {"jawOpen": (0.15, 0.6)}),
     "surprise": (0.04, {"browInnerUp": (0.3, 1), "browOuterUp": (0.3, 1), "eyeWide": (0.2, 1), "jawOpen": (0.05, 0.4)}),
     "anger": (0.05, {"browDown": (0.3, 1), "noseSneer": (0, 0.6), "mouthPress": (0, 0.7), "eyeSquint": (0, 0.5)}),
     "sadness": (0.05, {"browInnerUp": (0.3, 1), "mouthFrown": (0.3, 1), "mouthShrugLower": (0, 0.6)}),
-    "pucker": (0.04, {"mouthPucker": (0.2, 1)}),
+    "pucker": (0.06, {"mouthPucker": (0.3, 1)}),
     "puff": (0.02, {"cheekPuff": (0.4, 1), "mouthPucker": (0, 0.4), "mouthPress": (0, 0.5)}),
     "disgust": (0.02, {"noseSneer": (0.4, 1), "mouthUpperUp": (0.2, 0.7), "browDown": (0.2, 0.8),
                        "eyeSquint": (0.2, 0.7)}),
     "shout": (0.02, {"jawOpen": (0.5, 1), "mouthStretch": (0, 0.6), "browDown": (0, 0.7), "eyeSquint": (0, 0.6)}),
 }  # fmt: skip
 EVEN_JAW = 0.7  # largest opening of the jaw where it is drawn evenly
-MIXED, MOVED_BROWS, BLINKS, SHIFTED_MOUTHS = 0.25, 0.5, 0.05, 0.4  # how often each happens on top of a preset
+MIXED, MOVED_BROWS, BLINKS, SHIFTED_MOUTHS = 0.25, 0.6, 0.05, 0.5  # how often each happens on top of a preset
 
 
 def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: bool = False) -> tuple[str, np.ndarray]:
@@ -63,7 +64,7 @@ def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: b
         add("eyeBlink", rng.uniform(0.2, 1), asymmetry=0.03)
     if rng.random() < SHIFTED_MOUTHS:
         side = rng.choice(["Left", "Right"])
-        add("jaw" + side, rng.uniform(0, 0.4)), add("mouth" + side, rng.uniform(0, 0.4))
+        add("jaw" + side, rng.uniform(0, 0.6)), add("mouth" + side, rng.uniform(0, 0.7))
     right, up = rng.normal(0, 0.25, 2)  # gaze: both eyes turn the same way
     for unit, value in (
         ("eyeLookOutLeft", -right), ("eyeLookInRight", -right), ("eyeLookInLeft", right), ("eyeLookOutRight", right),

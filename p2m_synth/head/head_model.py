@@ -23,11 +23,12 @@ from p2m_core.geometry.similarity import umeyama
 from p2m_core.morphable.model import FaceModel
 from p2m_synth.head.asset import PARTS, catmull_clark, load_asset, quad_components, quads_to_triangles
 from p2m_synth.head.expression import draw_expression, unit_basis
+from p2m_synth.head.human_mean import human_mean_offset_dm
 from p2m_synth.head.identity import Identity, draw_identity, target_basis, target_weights
 from p2m_synth.mat_files import save_face_model
 from p2m_synth.scene.elements import float32
 
-VERSION = 3  # raise it with any change below, so that caches are built anew
+VERSION = 4  # raise it with any change below, so that caches are built anew
 N_PEOPLE, N_SHAPE, N_EXPRESSION = 1500, 199, 29
 EYE_REACH = 2.0  # how far around an eyeball the face tells where it is, in its radii
 UM_PER_DM = 1e5  # the Basel model counts micrometres
@@ -36,16 +37,16 @@ UM_PER_DM = 1e5  # the Basel model counts micrometres
 # Each lies where the mean of AFLW2000-3D's landmarks, under the best similarity, meets our mean head; those of
 # eyes and mouth as near to it as the edges of lids and lips come (made by benchmarks/landmarks.py --derive).
 RIGHT_LANDMARKS_DM = {
-    0: (-0.689, 7.215, 0.678), 1: (-0.681, 7.023, 0.695), 2: (-0.634, 6.833, 0.699), 3: (-0.588, 6.705, 0.754),
-    4: (-0.529, 6.540, 0.815), 5: (-0.454, 6.420, 0.972), 6: (-0.351, 6.346, 1.158), 7: (-0.201, 6.283, 1.330),
-    8: (0, 6.250, 1.386), 17: (-0.530, 7.433, 1.269), 18: (-0.460, 7.480, 1.378), 19: (-0.356, 7.496, 1.464),
-    20: (-0.276, 7.481, 1.500), 21: (-0.196, 7.452, 1.515), 27: (0, 7.272, 1.546), 28: (0, 7.152, 1.620),
-    29: (0, 7.032, 1.693), 30: (0, 6.945, 1.738), 31: (-0.115, 6.867, 1.534), 32: (-0.079, 6.857, 1.572),
-    33: (0, 6.834, 1.608), 36: (-0.401, 7.280, 1.330), 37: (-0.353, 7.317, 1.408), 38: (-0.270, 7.327, 1.410),
-    39: (-0.182, 7.267, 1.384), 40: (-0.256, 7.245, 1.408), 41: (-0.341, 7.250, 1.386), 48: (-0.220, 6.629, 1.412),
-    49: (-0.161, 6.689, 1.538), 50: (-0.047, 6.731, 1.591), 51: (0, 6.717, 1.597), 57: (0, 6.536, 1.554),
-    58: (-0.091, 6.555, 1.548), 59: (-0.166, 6.577, 1.514), 60: (-0.215, 6.636, 1.427), 61: (-0.065, 6.652, 1.542),
-    62: (0, 6.655, 1.560), 66: (0, 6.635, 1.543), 67: (-0.078, 6.636, 1.533),
+    0: (-0.684, 7.217, 0.674), 1: (-0.669, 7.027, 0.688), 2: (-0.626, 6.839, 0.694), 3: (-0.592, 6.705, 0.749),
+    4: (-0.536, 6.538, 0.813), 5: (-0.453, 6.419, 0.972), 6: (-0.348, 6.344, 1.159), 7: (-0.203, 6.274, 1.335),
+    8: (0, 6.236, 1.393), 17: (-0.535, 7.428, 1.269), 18: (-0.463, 7.477, 1.377), 19: (-0.356, 7.494, 1.464),
+    20: (-0.274, 7.479, 1.504), 21: (-0.193, 7.450, 1.524), 27: (0, 7.274, 1.555), 28: (0, 7.159, 1.637),
+    29: (0, 7.045, 1.714), 30: (0, 6.944, 1.739), 31: (-0.111, 6.872, 1.530), 32: (-0.074, 6.856, 1.564),
+    33: (0, 6.845, 1.594), 36: (-0.410, 7.273, 1.330), 37: (-0.355, 7.315, 1.408), 38: (-0.267, 7.324, 1.411),
+    39: (-0.181, 7.267, 1.385), 40: (-0.256, 7.242, 1.405), 41: (-0.345, 7.243, 1.385), 48: (-0.220, 6.629, 1.413),
+    49: (-0.154, 6.693, 1.536), 50: (-0.047, 6.729, 1.587), 51: (0, 6.726, 1.594), 57: (0, 6.544, 1.557),
+    58: (-0.083, 6.549, 1.541), 59: (-0.155, 6.581, 1.511), 60: (-0.216, 6.635, 1.427), 61: (-0.074, 6.658, 1.537),
+    62: (0, 6.657, 1.548), 66: (0, 6.641, 1.548), 67: (-0.073, 6.639, 1.536),
 }  # fmt: skip
 
 
@@ -145,9 +146,10 @@ def affine_weights(points: np.ndarray, goal: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(np.concatenate([points.T, ones]), np.append(goal, ones[0, 0]), rcond=1e-6)[0]
 
 
+@cache
 def mean_dm() -> np.ndarray:
-    """MakeHuman's neutral vertices, without any target (n, 3)."""
-    return load_asset()["vertices_dm"]
+    """MakeHuman's neutral vertices, without any target, moved to the human mean (n, 3)."""
+    return float32(load_asset()["vertices_dm"] + human_mean_offset_dm())
 
 
 @cache
@@ -207,7 +209,7 @@ def build_head_model(seed: int = 0) -> HeadModel:
     n = len(asset["vertices_dm"])
     skin = np.isin(np.arange(n), asset["quads"][asset["part"] == PARTS.index("skin")])
     weights = np.stack([target_weights(draw_identity(rng)) for _ in range(N_PEOPLE)])
-    heads = (weights @ target_basis()).reshape(N_PEOPLE, n, 3) + asset["vertices_dm"]
+    heads = (weights @ target_basis()).reshape(N_PEOPLE, n, 3) + mean_dm()
     mean = heads.mean(0)
     core = skin & (mean[:, 1] > 6.2) & (mean[:, 2] > 0.6) & (asset["masks"][:, 2] < 0.5)
     for _ in range(3):  # generalised Procrustes analysis on the face

@@ -8,10 +8,13 @@ import numpy as np
 
 from p2m_synth.head.asset import load_asset
 
-# Spread of one local shape, by region, in units of its target: beyond 0.3 people turn into aliens.
+# Spread of one local shape, by region, in units of its target: beyond 0.3 people turn into aliens. Shapes that are named
+# have their own: in these, AFLW2000-3D's faces vary more than ours did (benchmarks/landmarks.py).
 LOCAL_SIGMA = {
     "asym": 0.14, "cheek": 0.22, "chin": 0.21, "ears": 0.16, "eyebrows": 0.28, "eyes": 0.19, "forehead": 0.10,
-    "head": 0.12, "mouth": 0.21, "nose": 0.15,
+    "head": 0.12, "mouth": 0.21, "nose": 0.12,
+    "mouth/mouth-trans-forward": 0.35, "mouth/mouth-trans-up": 0.3,
+    "chin/chin-prominent-incr": 0.3, "chin/chin-prognathism-incr": 0.35, "head/head-angle-out": 0.2,
 }  # fmt: skip
 # Mean of some local shapes; that of the others is 0. With it our mean landmarks lie where AFLW2000-3D's do: its faces
 # have deeper noses (made by benchmarks/landmarks.py --derive).
@@ -51,7 +54,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
         if shape.startswith("r-"):  # the left side comes first; the right side follows it, not quite
             local[k] = local[index[f"{region}/l-{shape[2:]}"]] + rng.normal(0, 0.03)
         else:
-            local[k] = rng.normal(LOCAL_MEAN.get(name, 0), LOCAL_SIGMA[region])
+            local[k] = rng.normal(LOCAL_MEAN.get(name, 0), LOCAL_SIGMA.get(name, LOCAL_SIGMA[region]))
     for outline in rng.choice(OUTLINES, rng.integers(0, 3), replace=False):
         local[index[f"head/head-{outline}"]] = rng.uniform(0.05, 0.25)
     return Identity(

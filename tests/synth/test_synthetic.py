@@ -197,6 +197,16 @@ def test_a_share_of_faces_is_drawn_evenly():
     assert every.std() > none.std()
 
 
+def test_a_share_of_faces_is_seen_from_near_by():
+    def near(share):
+        recipe = writer.Recipe(96, 1, perspective=share)
+        return np.array([writer.draw_sample(recipe, k).camera.distance_um is not None for k in range(60)])
+
+    assert not near(0).any()
+    assert 10 < near(0.4).sum() < 38
+    assert near(1).all()
+
+
 @pytest.mark.parametrize("preset", expression.PRESETS)
 def test_presets_name_units_that_exist(preset):
     names = set(head.load_asset()["unit_names"])
