@@ -25,7 +25,7 @@ from p2m_workbench.measuring.evaluate import predict_store
 from p2m_workbench.measuring.mesh_quality import intersecting, turned_over
 from p2m_workbench.measuring.tables import truth_at_depth
 from p2m_workbench.photos.predict import predict
-from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
+from p2m_workbench.photos.read import SAMPLE_PHOTO, find_photos, read_photo
 from p2m_workbench.preprocessing import preprocess
 
 SOUND = 100  # meshes that are searched for triangles through each other
@@ -108,7 +108,7 @@ def main() -> None:
     args = options.parse_args()
     count = 4 if args.tiny else args.count
     with_truth(FaceStore(resolve(args.store)) if args.store else bench_store(count), args.weights, count)
-    agreement(find_photos([args.photos]) if args.photos else [sample_photo()], args.weights)
+    agreement([photo.path for photo in find_photos(args.photos or SAMPLE_PHOTO)], args.weights)
 
 
 if __name__ == "__main__":

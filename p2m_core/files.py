@@ -27,18 +27,30 @@ NPZ_ERRORS = (
     OSError, ValueError, EOFError, LookupError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_HERE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR)
 
 
 @contextmanager
-def explain_full_disk(path: str | Path) -> Iterator[None]:
-    """Turn the OSError of a full disk, a used-up quota or a file too large into an InputError that names `path`."""
+def explain_unwritable(path: str | Path) -> Iterator[None]:
+    """Turn the OSError of a full disk, a file too large, a place that is not one's own or a name too long into an
+    InputError that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL + NOT_HERE:
             raise
-        remedy = "make room on the disk; the same command goes on"
+        full = error.errno in FULL
+        remedy = "make room on the disk; the same command goes on" if full else "choose another place or name"
         raise InputError(path, "", f"cannot be written: {os.strerror(error.errno)}", remedy) from error
+
+
+def make_folder(path: Path) -> Path:
+    """A folder, made with those above it where it is missing.   Raises InputError if it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(path, "", f"cannot be a folder: {error.strerror}", "choose another place") from error
+    return path
 
 
 @contextmanager
@@ -49,14 +61,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises: InputError if the disk is full, or the folder cannot be made.
     """
-    path = Path(path)
+    path = make_folder(Path(path).parent) / Path(path).name
+    short = path.stem.encode()[:100].decode(errors="ignore")  # names end at 255 bytes
+    temporary = path.with_name(f".{short}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(path.parent, "", f"cannot be a folder: {error.strerror}", "choose another place") from error
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
-    try:
-        with explain_full_disk(path):
+        with explain_unwritable(path):
             yield temporary
             # Without the sync a power cut can leave the new name on an empty file.
             with open(temporary, "rb") as written:
@@ -80,6 +89,11 @@ def write_text(path: str | Path, content: str) -> None:
 def write_json(path: str | Path, content: object) -> None:
     """Write `content` as indented JSON to `path`, whole or not at all; NaN and infinity, which JSON lacks, as null."""
     write_text(path, json.dumps(finite_only(content), indent=1) + "\n")
+
+
+def decode_text(content: bytes) -> str:
+    """A text's bytes as editors write them: UTF-8, or UTF-16 where they begin with its mark, as Windows has it."""
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
 
 
 def finite_only(content: object) -> object:

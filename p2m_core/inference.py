@@ -21,7 +21,7 @@ from p2m_core.geometry.similarity import umeyama
 from p2m_core.network.encoders import fold_batch_norms
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh
 from p2m_core.network.weights import load_model, weights_path
-from p2m_core.precision import autocast_type
+from p2m_core.precision import autocast_type, choose_device
 
 
 @lru_cache(maxsize=4)
@@ -40,15 +40,15 @@ def open_network(
 
     Args:   weights: a file, a run's folder, or "bundled".   device: None is CUDA where there is one.
             precision: of the encoder; "auto" is bf16 where that is the faster here.
-    Raises: InputError if there are no such weights.
+    Raises: InputError if there are no such weights, or no such device.
 
     >>> network = open_network("bundled", device="cpu")
     >>> network.template.counts, network.config.input_px
     ((136, 523, 2053, 8137), 112)
     """
     path = weights_path(weights)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _network(path, path.stat().st_mtime_ns, device, autocast_type(precision, torch.device(device)))
+    place = choose_device(device or "auto")
+    return _network(path, path.stat().st_mtime_ns, str(place), autocast_type(precision, place))
 
 
 def predict_crops(

@@ -7,14 +7,19 @@ from functools import lru_cache
 
 import torch
 
+from p2m_core.errors import InputError
+
 PROBE_ROUNDS = 5  # of which the shortest counts
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that `train.device` names: "auto" is CUDA where there is one; of several GPUs, that of local_rank."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device("cuda", local_rank) if name == "cuda" else torch.device(name)
+    """The device of a name: "auto" is CUDA where there is one; of several GPUs, "cuda" is that of local_rank. Raises
+    InputError if there is no such device here."""
+    name = name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=torch.device("cuda", local_rank) if name == "cuda" else name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError("device", name, str(error).split("\n")[0], "use cpu, or cuda where there is a GPU") from None
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -127,7 +127,7 @@ def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) 
     angles = draw_angles(rng, recipe.yaw, even)
     if overrides and overrides.yaw_deg is not None:
         angles[1] = np.radians(overrides.yaw_deg)
-    near = recipe.perspective == 1 or recipe.perspective > 0 and bool(rng.spawn(1)[0].random() < recipe.perspective)
+    near = recipe.perspective == 1 or (recipe.perspective > 0 and bool(rng.spawn(1)[0].random() < recipe.perspective))
     distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if near else None
     face = model.face_map @ person.vertices
     pose_para = place_face(face, angles, recipe.size_px, rng)

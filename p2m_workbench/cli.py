@@ -164,7 +164,7 @@ def convert(args: argparse.Namespace) -> Any:
 def doctor(args: argparse.Namespace) -> Any:
     """list the data that are there and that are missing, check a set, or find images that lists share"""
     from p2m_core.config.paths import project_root
-    from p2m_workbench.doctor.check import check
+    from p2m_workbench.doctor.check import Complaint, check
     from p2m_workbench.doctor.inventory import report
 
     if args.splits:
@@ -176,7 +176,9 @@ def doctor(args: argparse.Namespace) -> Any:
     if args.path is None:
         return report(project_root())
     words = ("auto", "synthetic", "fit")
-    return check(args.path, args.face_model if args.face_model in words else str(Path(args.face_model).absolute()))
+    lines = check(args.path, args.face_model if args.face_model in words else str(Path(args.face_model).absolute()))
+    _show(lines)
+    return 1 if any(isinstance(line, Complaint) for line in lines) else None
 
 
 def demo(args: argparse.Namespace) -> Any:
@@ -225,6 +227,17 @@ def _box(text: str) -> tuple[float, ...]:
     return x0, y0, x1, y1
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """The arguments with "--box -4,9,40,65" as one: argparse takes what begins with - for an option."""
+    joined: list[str] = []
+    for text in argv:
+        if joined and joined[-1] == "--box" and text.startswith("-"):
+            joined[-1] = f"--box={text}"
+        else:
+            joined.append(text)
+    return joined
+
+
 def _failed(error: Exception) -> int:
     print(f"p2m: {error}", file=sys.stderr)
     return 1
@@ -252,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns: exit status: 0 done, 1 a notebook failed or a check found something, 2 bad input, 75 stopped by a cluster,
              130 interrupted.
     """
-    args = build_parser(COMMANDS).parse_args(argv)
+    args = build_parser(COMMANDS).parse_args(_joined(sys.argv[1:] if argv is None else argv))
     logging.basicConfig(format="%(message)s")
     for package in ("p2m_core", "p2m_synth", "p2m_workbench"):
         logging.getLogger(package).setLevel(logging.INFO)

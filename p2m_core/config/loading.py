@@ -33,7 +33,7 @@ RENAMED = {
 }
 
 
-def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+def load_config(source: str | Path | None = None, overrides: str | Sequence[str] = ()) -> Config:
     """Settings of a named or given file, with `overrides` on top.
 
     Args:    source: "face-lite" (configs/face-lite.yaml), the path of a YAML file, or None for the defaults.
@@ -57,7 +57,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         # A child that inherited its parent's name would write into its parent's folder.
         if "name" not in chain[-1][1]:
             values["name"] = path.stem
-    for override in overrides:
+    for override in [overrides] if isinstance(overrides, str) else overrides:
         merge(values, parse_override(override), "--set", origin)
     return _checked(values, origin, str(source or "defaults"))
 

@@ -18,6 +18,9 @@ Natural = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+OneOrMore = BeforeValidator(lambda x: (x,) if isinstance(x, str) else tuple(x) if isinstance(x, list) else x)
+Subset = Literal["AFW", "HELEN", "IBUG", "LFPW"]
+Names = Annotated[tuple[str, ...], OneOrMore]
 SwitchOrShare = Annotated[Share, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)]
 
 BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "correspondence")  # want the true place of each template vertex
@@ -57,7 +60,7 @@ class SynthConfig(Section):
     yaw: Literal["aflw2000", "uniform", "between"] = "aflw2000"
     """Shares of the yaw ranges 0-30, 30-60 and 60-90 degrees: those of AFLW2000-3D, equal, or in between."""
     perspective: SwitchOrShare = 0.0
-    """Share of faces seen from near by, with the perspective of a telephone's camera; the others from infinitely far."""
+    """Share of faces seen from near by, with the perspective of a telephone's camera; the others from afar."""
     even: Share = 0.0
     """Share of faces whose pitch, roll, expression and mouth are drawn evenly over their range: rare ones as often."""
     backgrounds: str | None = None
@@ -85,7 +88,7 @@ class DataConfig(Section):
     """Face model that gives the true vertices: "synthetic" (the project's own), "fit" (the own one, fitted to the 68
     landmarks), the folder or file of another, or "auto": the own one for synthetic sets, else the model in
     data/raw/BFM, else a fit."""
-    subsets: tuple[Literal["AFW", "HELEN", "IBUG", "LFPW"], ...] = ("AFW", "HELEN", "IBUG", "LFPW")
+    subsets: Annotated[tuple[Subset, ...], OneOrMore] = ("AFW", "HELEN", "IBUG", "LFPW")
     """Folders of 300W-LP to read."""
     flipped: bool = True
     """Read the mirrored twins of 300W-LP too."""
@@ -353,11 +356,11 @@ class EvaluateConfig(Section):
     """What: "landmarks" of a store, "scan-to-mesh" of a folder of scans, "consistency" of FOLDER/VIEW/PERSON_*.jpg."""
     weights: str = "run"
     """Weights that all others are compared with: "run" (this run's), "bundled", a file, or a run's folder."""
-    checkpoints: tuple[str, ...] = ()
+    checkpoints: Names = ()
     """Further weights for the same tables."""
-    predictions: tuple[str, ...] = ()
+    predictions: Names = ()
     """Files (npz, npy, txt, obj) or folders with landmarks or vertices that other systems predicted; faces only."""
-    mapping: tuple[str, ...] = ("auto",)
+    mapping: Names = ("auto",)
     """How the points of `predictions` are the 68 landmarks: "auto" (by their number), "dlib68", "mediapipe468",
     "template", a list of 68 point numbers such as 0,7,12+13 (a mean), or a file with one; once for all files, or once
     for each."""
@@ -369,7 +372,7 @@ class EvaluateConfig(Section):
     """Average with the prediction for the mirrored image; faces only."""
     found: bool = False
     """Measure each network also on the faces that it finds itself in the set's photos."""
-    views: tuple[str, ...] = ()
+    views: Names = ()
     """Views of consistency to compare, the first being the reference; all folders, by name, where none is given."""
 
     @model_validator(mode="after")
@@ -394,7 +397,7 @@ class PredictConfig(Section):
 
     weights: str = "bundled"
     """Weights to predict with: "bundled", a file, or a run's folder."""
-    photos: tuple[str, ...] = ("grace_hopper",)
+    photos: Names = ("grace_hopper",)
     """Photos of notebook 05: files, folders of them, or "grace_hopper", a sample."""
     flip: bool = True
     """Average with the prediction for the mirrored photo, which takes twice the time."""
@@ -402,7 +405,7 @@ class PredictConfig(Section):
     """Predictions of a face, 1 to 4; each after the first is of a crop around the one before."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of encoder and graph layers; "auto" is bf16 where that is the faster here, else fp32."""
-    save: tuple[SavedFile, ...] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
+    save: Annotated[tuple[SavedFile, ...], OneOrMore] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
     """Files to write of each face: obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable,
     turning-levels, html; and csv, a table of all faces."""
     workers: Count = 1
@@ -444,7 +447,7 @@ class Config(Section):
     """Name of the run, and its folder in outputs/; a YAML file's own name where it says none."""
     seed: int = 0
     """Seed of the network's first weights and of all that training draws."""
-    notebooks: tuple[str, ...] = ("01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict")
+    notebooks: Names = ("01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict")
     """Notebooks that `p2m run` executes, in this order."""
     synth: SynthConfig = SynthConfig()
     data: DataConfig = DataConfig()

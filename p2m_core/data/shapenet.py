@@ -24,7 +24,7 @@ from p2m_core.config.settings import Config
 from p2m_core.data.clouds import CloudDataset, CloudStore
 from p2m_core.data.splits import SPLITS, by_shares
 from p2m_core.errors import InputError
-from p2m_core.files import sha256
+from p2m_core.files import decode_text, sha256
 from p2m_core.geometry.template import ellipsoid
 from p2m_core.geometry.template_files import load_template
 from p2m_core.safe_pickle import load_arrays
@@ -61,7 +61,7 @@ def read_list(path: Path, folder: Path) -> dict[str, list[str]]:
     """
     columns: dict[str, list[str]] = {"name": [], "category": [], "model": [], "path": []}
     bases: dict[tuple[str, str], Path] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(decode_text(path.read_bytes()).splitlines(), 1):
         line = line.strip().replace("\\", "/")
         if not line:
             continue

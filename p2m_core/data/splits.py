@@ -16,6 +16,7 @@ import numpy as np
 from p2m_core.config.paths import project_root
 from p2m_core.config.settings import DataConfig
 from p2m_core.errors import InputError
+from p2m_core.files import decode_text
 
 SPLITS = ("train", "val", "test")
 FOLDS, VAL_COUNT, SEED = 5, 100, 2000
@@ -57,6 +58,6 @@ def by_shares(names: np.ndarray, data: DataConfig) -> np.ndarray:
 def read_names(path: str | Path) -> np.ndarray:
     """Names of samples, one a line, (N,) str.   Raises InputError if the file is missing or no text."""
     try:
-        return np.array(Path(path).read_text(encoding="utf-8").split())
+        return np.array(decode_text(Path(path).read_bytes()).split())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "", f"is no list of names: {error}", "take it from the repository again") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,6 @@ from p2m_core.network.model import Pixel2Mesh
 # Names in weights files of earlier versions, and what they are now: settings of the model, and tensors.
 OLD_SETTINGS = {"surface": "correspondence_map", "shape_modes": "shape_basis"}
 OLD_TENSORS = {"to_surface": "to_correspondence", "modes": "shape_basis"}  # by the first part of their names
-_log = logging.getLogger(__name__)
 
 
 def weights_path(source: str | Path) -> Path:
@@ -102,25 +100,6 @@ def load_model(
     model = build(config, template)
     model.load_state_dict(tensors)
     return model.to(device).eval(), about
-
-
-def initialise(model: Pixel2Mesh, source: str | Path) -> dict[str, list[str]]:
-    """Copy into a network all tensors of a weights file that fit by name and shape.
-
-    Returns: the names that were "loaded", those left "fresh" (in the network alone or of another shape), and
-    the "unused" ones of the file.
-    """
-    tensors, *_ = read_weights(source)
-    own = model.state_dict()
-    loaded = [name for name, tensor in own.items() if name in tensors and tensors[name].shape == tensor.shape]
-    model.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
-    report = {
-        "loaded": loaded,
-        "fresh": [name for name in own if name not in loaded],
-        "unused": [name for name in tensors if name not in loaded],
-    }
-    _log.info("%s: %s", source, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
-    return report
 
 
 def halve(source: str | Path, target: str | Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from p2m_synth.head.asset import load_asset
 
-# Spread of one local shape, by region, in units of its target: beyond 0.3 people turn into aliens. Shapes that are named
-# have their own: in these, AFLW2000-3D's faces vary more than ours did (benchmarks/landmarks.py).
+# Spread of one local shape, by region, in units of its target: beyond 0.3 people turn into aliens. Shapes with a name
+# here have their own: in these, AFLW2000-3D's faces vary more than ours did (benchmarks/landmarks.py).
 LOCAL_SIGMA = {
     "asym": 0.14, "cheek": 0.22, "chin": 0.21, "ears": 0.16, "eyebrows": 0.28, "eyes": 0.19, "forehead": 0.10,
     "head": 0.12, "mouth": 0.21, "nose": 0.12,

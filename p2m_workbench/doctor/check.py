@@ -31,12 +31,18 @@ PREVIEWS, PREVIEW_MARGIN, PREVIEW_POINTS = 6, 1.5, 600
 SEEN_PX = 128  # side of the picture in which a mesh's seen triangles are looked for
 
 
+class Complaint(str):
+    """A line on what is wrong."""
+
+    __slots__ = ()
+
+
 def check(path: str | Path, face_model: str = "auto") -> list[str]:
     """Look into a data set or a face model: counts, what can be read, and whether pose and landmarks belong together.
 
     Args:    path: a folder or zip of samples, a folder set, or a face model's folder or file.
              face_model: as in data.face_model, to rebuild the samples' landmarks with.
-    Returns: lines to read; those on what is wrong name file, field and remedy.
+    Returns: lines to read; those on what is wrong, which name file, field and remedy, are Complaints.
     Raises:  InputError if there is nothing to check.
     """
     path = Path(path)
@@ -50,7 +56,7 @@ def check(path: str | Path, face_model: str = "auto") -> list[str]:
 def check_folder(path: Path) -> list[str]:
     """What a folder set holds, and what is wrong with some of its samples; previews go to outputs/doctor/NAME.png."""
     entries, problems = folder_set.scan(path)
-    lines = [f"{len(entries)} samples, a folder set", *map(str, problems)]
+    lines = [f"{len(entries)} samples, a folder set", *map(Complaint, problems)]
     sound: list[tuple[folder_set.Entry, folder_set.Sample]] = []
     odd: list[tuple[folder_set.Entry, folder_set.Sample]] = []
     looked_at = evenly_spaced(entries)
@@ -59,9 +65,9 @@ def check_folder(path: Path) -> list[str]:
             sample = folder_set.read_sample(entry)
             found = complaints(entry, sample)
             (odd if found else sound).append((entry, sample))
-            lines += found
+            lines += map(Complaint, found)
         except InputError as error:
-            lines.append(str(error))
+            lines.append(Complaint(error))
     samples = [*odd, *sound]
     lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
     if samples:
@@ -104,7 +110,7 @@ def check_face_model(path: Path) -> list[str]:
 def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
     """What a set in AFLW2000-3D's or 300W-LP's format holds, and what is wrong with some of its samples."""
     mats = find_samples(folder)
-    lines = [f"{len(mats)} samples", *subset_counts(mats), *map(str, unpaired(folder))]
+    lines = [f"{len(mats)} samples", *subset_counts(mats), *map(Complaint, unpaired(folder))]
     looked_at = evenly_spaced(mats)
     samples = []
     for mat in looked_at:
@@ -113,7 +119,7 @@ def check_samples(folder: Path, face_model: str = "auto") -> list[str]:
             read_image(sample.image_path)
             samples.append(sample)
         except InputError as error:
-            lines.append(str(error))
+            lines.append(Complaint(error))
     lines.append(f"{len(samples)} of {len(looked_at)} samples looked at can be read")
     for sample in samples:
         if not sample.has_pose:
@@ -135,7 +141,8 @@ def _fitted(samples: list[Sample], model: FaceModel) -> list[str]:
     what = "our face model fitted to the landmarks: nme68-3d"
     lines = [f"{what} {residual.mean():.2f} % of the face size on average, at most {residual.max():.2f}"]
     worst = samples[int(residual.argmax())].name
-    return lines + [f"{worst}: its landmarks are no face's"] * bool(residual.max() > REBUILT_LIMIT_PERCENT * 4)
+    odd = residual.max() > REBUILT_LIMIT_PERCENT * 4
+    return [*lines, Complaint(f"{worst}: its landmarks are no face's")] if odd else lines
 
 
 def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) -> list[str]:
@@ -161,12 +168,12 @@ def check_pose_convention(samples: list[Sample], model: FaceModel, name: str) ->
     )
     centred = nme68_3d(rebuilt - [*offset, 0], landmarks)
     if ORIGIN_PX[0] < abs(offset).max() < ORIGIN_PX[1] and centred.mean() < residual.mean() / 2:
-        lines.append("all landmarks are moved alike: do pose and pt3d_68 count pixels from different numbers?")
+        problem = "all landmarks are moved alike: do pose and pt3d_68 count pixels from different numbers?"
+        lines.append(Complaint(problem))
     elif residual.mean() > REBUILT_LIMIT_PERCENT:
         worst = fitting[int(residual.argmax())].name
-        lines.append(
-            f"pose, coefficients and landmarks do not belong together, see {worst}: another convention or model?"
-        )
+        problem = f"pose, coefficients and landmarks do not belong together, see {worst}: another convention or model?"
+        lines.append(Complaint(problem))
     return lines
 
 

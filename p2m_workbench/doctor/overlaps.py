@@ -19,6 +19,7 @@ import numpy as np
 
 from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, MASK_SUFFIX, read_image
 from p2m_core.errors import InputError
+from p2m_core.files import decode_text
 from p2m_synth.parallel import map_jobs
 
 HASH_SIDE, THUMB_SIDE = 8, 32
@@ -66,8 +67,12 @@ def read_list(source: str | Path, images: str | Path | None = None) -> list[Path
     if not source.is_file():
         raise InputError(source, "", "there is no such list", "give a text file of image names, or a folder")
     folder, paths = Path(images) if images else source.parent, []
-    for number, line in enumerate(source.read_text().splitlines(), 1):
-        name = line.split("#")[0].strip()
+    try:
+        lines = decode_text(source.read_bytes()).splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(source, "", f"is no text: {error}", "write one image a line") from None
+    for number, line in enumerate(lines, 1):
+        name = line.split("#")[0].strip().replace("\\", "/")
         if not name:
             continue
         path = folder / name

@@ -21,6 +21,7 @@ from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of
 from p2m_core.metrics import cd_f1
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh, unit_template
+from p2m_core.precision import choose_device
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture, static_picture
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.interop.reference_network import load_network
@@ -56,7 +57,7 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
     chosen = set(rows[np.unique(np.linspace(0, len(rows) - 1, PICTURED).astype(int))].tolist())
     samples, predictions, facts = {}, {}, {}
     for name, path in sources.items():
-        model, about = load_network(path, "cuda" if torch.cuda.is_available() else "cpu")
+        model, about = load_network(path, str(choose_device("auto")))
         if model.config.camera != store.camera:
             problem = f"is {model.config.camera}, but the data want {store.camera}"
             raise InputError(path, "model.camera", problem, "give weights that were trained on such data")

@@ -21,7 +21,7 @@ import numpy as np
 
 from p2m_core.config.paths import resolve
 from p2m_core.errors import InputError
-from p2m_core.files import read_npz
+from p2m_core.files import decode_text, read_npz
 from p2m_core.geometry.template import Template
 from p2m_workbench.measuring.results import System
 
@@ -223,7 +223,7 @@ def _lines(path: Path) -> list[list[str]]:
 
 def _read_text(path: Path, remedy: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return decode_text(path.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(path, "", f"is no text: {error}", remedy) from None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,17 +19,18 @@ import numpy as np
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
-from p2m_core.files import write_text
+from p2m_core.files import decode_text, make_folder, write_text
 from p2m_core.geometry.crop import box_of
 from p2m_core.inference import open_network
 from p2m_core.network.weights import weights_path
 from p2m_synth.parallel import map_jobs
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.photos.export import POSE_FIELDS, save_prediction
+from p2m_workbench.photos.export import POSE_FIELDS, files_of, save_prediction
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes
-from p2m_workbench.photos.read import find_photos, read_photo
+from p2m_workbench.photos.read import Photo, find_photos, read_photo, same_file
 
 BOX_FIELDS = ("x0", "y0", "x1", "y1")
+TABLE_FILE, TABLE_FIELDS = "predictions.csv", ("name", "photo", "problem", "doubt", *BOX_FIELDS, *POSE_FIELDS)
 _log = logging.getLogger(__name__)
 
 
@@ -55,10 +59,14 @@ class Predictions:
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
-    def fail(self, path: Path, error: InputError) -> None:
-        """Record that a photo failed."""
+    def fail(self, photo: Photo, error: Exception) -> None:
+        """Record that a photo failed; what is no fault of the user's is logged whole."""
+        if not isinstance(error, InputError):
+            _log.error("%s", photo.path, exc_info=error)
+            problem = f"could not be predicted: {type(error).__name__}: {error}"
+            error = InputError(photo.path, "", problem, "please report it; the other photos are not concerned")
         self.problems.append(str(error))
-        self.rows.append({"photo": path.name, "problem": str(error)})
+        self.rows.append({"photo": photo.label, "problem": str(error)})
 
     def add(self, other: Predictions) -> None:
         """Append another's photos to these."""
@@ -70,7 +78,7 @@ class Predictions:
 
 
 def predict_files(
-    photos: Sequence[str | Path],
+    photos: str | Path | Sequence[str | Path],
     out: str | Path,
     boxes: np.ndarray | None = None,
     settings: PredictConfig | None = None,
@@ -79,39 +87,64 @@ def predict_files(
 ) -> Predictions:
     """Predict photos and write the files of each face that settings.save names: `export.SAVERS` lists them.
 
-    Files are named after the photo, with -2, -3 ... for further faces; a photo that fails leaves none.
+    Files are named as `find_photos` says, with -2, -3 ... for further faces; a photo that fails leaves none and does
+    not concern the others. The rows of photos that were predicted into the same folder before are kept.
 
-    Args:    photos: see `find_photos`.   boxes: as for `predict`, for a single photo.
+    Args:    photos: see `find_photos`.   boxes: (K, 4) or (4,), as for `predict`, for a single photo.
              settings: save says which files; workers > 1 shares the photos among processes; video takes the photos
              for consecutive frames.   keep: False for thousands of photos, which would fill the memory.
+    Raises:  InputError, before the first photo, if a file to be written is one of the photos or another photo's, or
+             the folder holds a predictions.csv of something else.
     """
-    out, settings, paths = Path(out), settings or PredictConfig(), find_photos(photos)
-    if boxes is not None and len(paths) != 1:
-        raise InputError("--box", "", f"is given with {len(paths)} photos", "give boxes with one photo at a time")
-    weights_path(settings.weights)  # says once, not for each photo, that there are none
-    job, start = _Job(paths, out, boxes, settings, device, keep), time.perf_counter()
+    out, settings, found = Path(out), settings or PredictConfig(), find_photos(photos)
+    if boxes is not None and len(found) != 1:
+        raise InputError("--box", "", f"is given with {len(found)} photos", "give boxes with one photo at a time")
+    before = _read_table(out / TABLE_FILE) if "csv" in settings.save else []
+    model = open_network(weights_path(settings.weights), device, settings.precision)  # what is wrong is said once
+    inputs = frozenset(photo.path.resolve() for photo in found)
+    _check_names(found, out, settings.save, len(model.template.counts), inputs)
+    make_folder(out)
+    job, start = _Job(found, inputs, out, boxes, settings, device, keep), time.perf_counter()
     if settings.video:
-        results = list(map_jobs(job.write, job.frames(), 1, "frames", len(paths)))
-    elif len(paths) == 1:
+        results = list(map_jobs(job.write, job.frames(), 1, "frames", len(found)))
+    elif len(found) == 1:
         results = [job.photo(0)]
     else:
-        results = list(map_jobs(job.photo, range(len(paths)), settings.workers, "photos"))
+        results = list(map_jobs(job.photo, range(len(found)), settings.workers, "photos"))
     total = Predictions()
     for _, result in sorted(results, key=itemgetter(0)):
         total.add(result)
     total.seconds["all"] = time.perf_counter() - start
     for line in [*total.problems, *total.warnings]:
         _log.warning("%s", line)
-    if "csv" in settings.save and total.rows:
-        write_text(out / "predictions.csv", _csv(total.rows))
+    if "csv" in settings.save:
+        again = {photo.label for photo in found}
+        _write_table(out / TABLE_FILE, [row for row in before if row["photo"] not in again] + total.rows)
     return total
+
+
+def _check_names(
+    photos: Sequence[Photo], out: Path, kinds: Sequence[str], levels: int, inputs: frozenset[Path]
+) -> None:
+    """Raise InputError if what is written for the first face of a photo is a photo, or another photo's."""
+    names = {photo: files_of(photo.name, kinds, levels) for photo in photos}
+    count = Counter(same_file(file) for files in names.values() for file in files)
+    for photo, files in names.items():
+        for file in files:
+            if (out / file).resolve() in inputs:
+                problem = f"would be replaced by a result of {photo.path.name}"
+                raise InputError(out / file, "", problem, "choose another --out")
+            if count[same_file(file)] > 1:
+                problem = f"would be written twice, for {photo.path.name} and another photo"
+                raise InputError(out / file, "", problem, "rename one of them, or predict it into another folder")
 
 
 @dataclass(frozen=True)
 class _Job:
     """The arguments of `predict_files`, for the processes that share the photos. Results go by a photo's index."""
 
-    paths: list[Path]
+    photos: list[Photo]
+    inputs: frozenset[Path]
     out: Path
     boxes: np.ndarray | None
     settings: PredictConfig
@@ -127,7 +160,7 @@ class _Job:
     def frames(self) -> Iterator[tuple[int, Predictions]]:
         """The frames of a video, predicted from the landmarks of the frame before; detected anew after a lost face."""
         last: list[np.ndarray] = []
-        for index in range(len(self.paths)):
+        for index in range(len(self.photos)):
             _, result = self.predict(index, np.stack(last) if last else None)
             meshes = [prediction.mesh for prediction in result.predictions]
             lost = not meshes or any(is_unlikely(mesh) for mesh in meshes)
@@ -136,48 +169,46 @@ class _Job:
 
     def predict(self, index: int, boxes: np.ndarray | None) -> tuple[int, Predictions]:
         """The faces of a photo, found or in boxes."""
-        path, settings, result = self.paths[index], self.settings, Predictions(photos=1)
+        photo, settings, result = self.photos[index], self.settings, Predictions(photos=1)
         try:
-            if path.stem in {other.stem for other in self.paths[:index]}:
-                raise _name_clash(path, path.stem)
             with result.timed("read"):
-                photo = read_photo(path)
+                pixels = read_photo(photo.path)
             model = open_network(settings.weights, self.device, settings.precision)
             if boxes is None:
-                meshes = find_meshes(model, photo, settings.flip, settings.passes, timed=result.timed)
+                meshes = find_meshes(model, pixels, settings.flip, settings.passes, timed=result.timed)
             else:
                 with result.timed("network"):
-                    meshes = mesh_boxes(model, photo, boxes, settings.flip, settings.passes)
+                    meshes = mesh_boxes(model, pixels, boxes, settings.flip, settings.passes)
             if not meshes:
-                raise InputError(path, "", "no face found", "give its box with --box x0,y0,x1,y1")
-            names = [path.stem + (f"-{k + 1}" if k else "") for k in range(len(meshes))]
-            if clash := {other.stem for other in self.paths}.intersection(names[1:]):
-                raise _name_clash(path, min(clash))
-            result.predictions = [FacePrediction(name, mesh, photo) for name, mesh in zip(names, meshes, strict=True)]
-        except InputError as error:
-            result.fail(path, error)
+                raise InputError(photo.path, "", "no face found", "give its box with --box x0,y0,x1,y1")
+            names = self.names(photo.name, len(meshes))
+            result.predictions = [FacePrediction(name, mesh, pixels) for name, mesh in zip(names, meshes, strict=True)]
+        except Exception as error:  # one bad photo costs neither the others nor the table
+            result.fail(photo, error)
         return index, result
+
+    def names(self, name: str, count: int) -> list[str]:
+        """The names of a photo's faces: its own, and with numbers; with -face2 where a photo is called so."""
+        taken = {same_file(photo.name) for photo in self.photos}
+        numbered = [(f"{name}-{k}", f"{name}-face{k}") for k in range(2, count + 1)]
+        return [name, *(long if same_file(short) in taken else short for short, long in numbered)]
 
     def write(self, predicted: tuple[int, Predictions]) -> tuple[int, Predictions]:
         """Write the files of a photo's faces, and add their rows and warnings."""
         index, result = predicted
-        path, predictions, result.predictions = self.paths[index], result.predictions, []
+        photo, predictions, result.predictions = self.photos[index], result.predictions, []
         try:
             for prediction in predictions:
                 with result.timed("write files"):
-                    save_prediction(self.out, prediction, self.settings.save)
-                result.rows.append(_row(prediction, path))
+                    save_prediction(self.out, prediction, self.settings.save, self.inputs)
+                result.rows.append(_row(prediction, photo))
                 if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
-                    result.warnings.append(_warning(prediction, path))
+                    result.warnings.append(_warning(prediction, photo.path))
                 if self.keep:
                     result.predictions.append(prediction)
-        except InputError as error:
-            result.fail(path, error)
+        except Exception as error:
+            result.fail(photo, error)
         return index, result
-
-
-def _name_clash(path: Path, stem: str) -> InputError:
-    return InputError(path, "", f"another photo is called {stem}", "predict it into another folder")
 
 
 def _warning(prediction: FacePrediction, path: Path) -> str:
@@ -190,20 +221,38 @@ def _warning(prediction: FacePrediction, path: Path) -> str:
     )
 
 
-def _row(prediction: FacePrediction, path: Path) -> dict:
+def _row(prediction: FacePrediction, photo: Photo) -> dict:
     """A face's row of predictions.csv."""
     mesh = prediction.mesh
-    row = {"name": prediction.name, "photo": path.name, "problem": "", "doubt": round(mesh.doubt, 4)}
+    row = {"name": prediction.name, "photo": photo.label, "problem": "", "doubt": round(mesh.doubt, 4)}
     row |= {name: round(float(value), 2) for name, value in zip(BOX_FIELDS, mesh.box, strict=True)}
+    if mesh.pose is None:
+        return row
     return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
 
 
-def _csv(rows: list[dict]) -> str:
-    """Rows as CSV; what a row lacks stays empty."""
-    import pandas as pd
+def _read_table(path: Path) -> list[dict]:
+    """The rows of a predictions.csv, [] where there is none.   Raises InputError if it is another table."""
+    if not path.is_file():
+        return []
+    try:
+        reader = csv.DictReader(io.StringIO(decode_text(path.read_bytes())))
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, "", f"cannot be read: {error}", "move it away, or choose another --out") from None
+    if unlike := set(reader.fieldnames or TABLE_FIELDS) ^ set(TABLE_FIELDS):
+        problem = f"is no table of predictions: {min(unlike)} is in only one of them"
+        raise InputError(path, "", problem, "move it away, or choose another --out")
+    return rows
 
-    columns = ["name", "photo", "problem", "doubt", *BOX_FIELDS, *POSE_FIELDS]
-    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
+
+def _write_table(path: Path, rows: list[dict]) -> None:
+    """Write rows as CSV; what a row lacks stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, TABLE_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def timing_table(result: Predictions, workers: int) -> str:

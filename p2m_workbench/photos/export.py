@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import trimesh
@@ -18,7 +18,7 @@ from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, to_world
-from p2m_core.files import atomic_path, write_bytes, write_json, write_text
+from p2m_core.files import atomic_path, explain_unwritable, make_folder, write_bytes, write_json, write_text
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
 from p2m_core.geometry.template import GROUPS
@@ -74,7 +74,7 @@ def save_mesh(
     bad = np.flatnonzero(~np.isfinite(vertices).all(1))
     if bad.size:
         raise InputError(path, f"vertex {bad[0]}", f"{bad.size} vertices are not finite", "do not export this mesh")
-    name = "_".join(path.stem.split())  # many readers end a name at a blank
+    name = _material_name(path.stem)
     visual = None
     if photo is not None and suffix == ".ply":
         vertex_colors = face_colors(photo, mesh)
@@ -99,6 +99,11 @@ def save_mesh(
     with atomic_path(path) as temporary:
         solid.export(temporary, file_type=suffix[1:])
     return path
+
+
+def _material_name(stem: str) -> str:
+    """The name of the files beside an .obj: many readers end a name at a blank."""
+    return "_".join(stem.split())
 
 
 def at_level(mesh: FaceMesh, level: int) -> FaceMesh:
@@ -286,7 +291,7 @@ SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
     "levels": ("-level.obj", _save_levels),
     "json": (".json", lambda path, of: save_landmarks(path, of.mesh)),
     "pts": (".pts", lambda path, of: save_landmarks(path, of.mesh)),
-    "overlay": (".png", lambda path, of: save_picture(path, draw_overlay(scaled(of, OVERLAY_PX)))),
+    "overlay": ("-overlay.png", lambda path, of: save_picture(path, draw_overlay(scaled(of, OVERLAY_PX)))),
     "crop": ("-crop.png", lambda path, of: save_picture(path, fit(of.mesh.crop, 2 * len(of.mesh.crop))[0])),
     "depth": ("-depth.png", lambda path, of: save_picture(path, depth_map(of))),
     "normals": ("-normals.png", lambda path, of: save_picture(path, normal_map(of))),
@@ -296,19 +301,47 @@ SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
 }
 
 
-def save_prediction(folder: Path, prediction: FacePrediction, kinds: Sequence[str]) -> None:
+def files_of(name: str, kinds: Sequence[str], levels: int) -> list[str]:
+    """Names of the files that `save_prediction` may write for a face, relative to its folder."""
+    beside = PurePath(name).with_name(_material_name(PurePath(name).name)).as_posix()
+    files = [f"{name}{SAVERS[kind][0]}" for kind in kinds if kind in SAVERS and kind != "levels"]
+    if "obj" in kinds:
+        files += [f"{beside}.mtl", f"{beside}-texture.png"]
+    if "levels" in kinds:
+        for k in range(levels):
+            files += [f"{name}-level{k + 1}.obj", f"{beside}-level{k + 1}.mtl"]
+    return files
+
+
+def save_prediction(
+    folder: Path, prediction: FacePrediction, kinds: Sequence[str], keep: Collection[Path] = ()
+) -> None:
     """Write the files of one face into a folder, all of them or none.
 
-    Args:    kinds: keys of SAVERS; others are left out.
+    Args:    kinds: keys of SAVERS; others are left out.   keep: files that none of them may replace.
+    Raises:  InputError if one would replace such a file, or cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder) as temporary:
+    name = PurePath(prediction.name)
+    folder = make_folder(folder / name.parent)
+    with (
+        explain_unwritable(folder / name.name),
+        tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder) as temporary,
+    ):
         for kind in kinds:
             if kind in SAVERS:
                 suffix, save = SAVERS[kind]
-                save(Path(temporary) / f"{prediction.name}{suffix}", prediction)
-        for path in sorted(Path(temporary).iterdir()):
+                save(Path(temporary) / f"{name.name}{suffix}", prediction)
+        written = sorted(Path(temporary).iterdir())
+        for path in written:
+            refuse_to_replace(folder / path.name, keep)
+        for path in written:
             os.replace(path, folder / path.name)
+
+
+def refuse_to_replace(path: Path, keep: Collection[Path]) -> None:
+    """Raise InputError if a file that is to be written is one of those to keep."""
+    if path.exists() and path.resolve() in keep:
+        raise InputError(path, "", "is a photo, and would be replaced by a result", "choose another --out")
 
 
 def depth_and_normals(

@@ -57,7 +57,7 @@ def predict(
     """The mesh of every face in a photo.
 
     Args:    image: (H, W, 3) uint8 RGB.
-             boxes: (K, 4) x0 y0 x1 y1 in px, around the 68 landmarks; None looks for faces.
+             boxes: (K, 4) or (4,) x0 y0 x1 y1 in px, around the 68 landmarks; None looks for faces.
              weights: "bundled" or a weights file.   device: None takes CUDA where there is one.
              flip: average with the prediction for the mirrored crop: better, twice the time, and FaceMesh.doubt,
              the distance of the two, is measured.
@@ -127,8 +127,9 @@ def mesh_boxes(
     passes: int,
     tilt_deg: np.ndarray | None = None,
 ) -> list[FaceMesh]:
-    """A FaceMesh for each box (K, 4); see `predict_upright`.   Raises InputError."""
+    """A FaceMesh for each box, (K, 4) or (4,); see `predict_upright`.   Raises InputError."""
     boxes = np.asarray(boxes, np.float64)
+    boxes = boxes[None] if boxes.shape == (4,) else boxes
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
     return predict_upright(model, [image] * len(boxes), boxes, tilt_deg, flip, passes) if len(boxes) else []

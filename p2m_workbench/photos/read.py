@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from p2m_core.config.paths import resolve
+from p2m_core.data.aflw2000 import MASK_SUFFIX
 from p2m_core.errors import InputError
 
 SAMPLE_PHOTO = "grace_hopper"
 HEIC_SUFFIXES = (".heic", ".heif")
 # HEIC is looked for, so that it is refused by name instead of left out in silence.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", *HEIC_SUFFIXES)
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".avif", ".jp2", ".tif", ".tiff", *HEIC_SUFFIXES,
+)  # fmt: skip
+LEFT_OUT = (
+    ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".psd", ".svg", ".pdf", ".jxl",
+    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v",
+)  # fmt: skip
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 BEHIND = (128, 128, 128)  # RGB behind what is transparent
+_log = logging.getLogger(__name__)
 
 
 def sample_photo() -> Path:
@@ -27,33 +39,97 @@ def sample_photo() -> Path:
     return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
 
-def find_photos(names: Sequence[str | Path]) -> list[Path]:
-    """Files, and the pictures in folders by name, relative to the project; "grace_hopper" is `sample_photo`.
+@dataclass(frozen=True)
+class Photo:
+    """path: of the file.   name: of what is written for it, without suffix; with "/" where it lay in a folder below
+    the one that was named, or shares its name with another photo."""
 
-    Raises: InputError for one that is missing, or a folder without pictures.
+    path: Path
+    name: str
+
+    @property
+    def label(self) -> str:
+        """The name with the file's suffix, for people and tables."""
+        return str(PurePath(self.name).with_name(self.path.name).as_posix())
+
+
+def find_photos(names: str | Path | Sequence[str | Path]) -> list[Photo]:
+    """Files, and the pictures in folders and the folders in them, by name; each once, each with a name of its own.
+
+    Masks of synthetic faces are left out, and so are films and raw pictures, which are logged.
+
+    Args:    names: relative to the project; "grace_hopper" is `sample_photo`.
+    Raises:  InputError for one that is missing, or a folder without pictures.
     """
-    photos: list[Path] = []
-    for name in names:
+    places: dict[Path, str] = {}  # each file, and its place below the folder that was named
+    for name in [names] if isinstance(names, (str, Path)) else names:
         path = sample_photo() if str(name) == SAMPLE_PHOTO else resolve(name)
         if path.is_dir():
-            inside = sorted(
-                p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-            )
+            inside = photos_in(path)
             if not inside:
                 raise InputError(path, "", "holds no picture", f"expected {', '.join(IMAGE_SUFFIXES)}")
-            photos += inside
+            for photo in inside:
+                places.setdefault(photo, photo.relative_to(path).with_suffix("").as_posix())
         elif path.exists():
-            photos.append(path)
+            places.setdefault(path, path.stem)
         else:
             raise InputError(path, "", "there is no such file", "name photos or folders of photos")
-    return photos
+    return [Photo(path, name) for path, name in zip(places, distinct(places), strict=True)]
+
+
+def photos_in(folder: Path) -> list[Path]:
+    """The pictures in a folder and the folders in it, by folder and name, without hidden ones and masks."""
+    files = [
+        path
+        for path in sorted(folder.rglob("*"), key=lambda path: (path.parent, path.name))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+    ]
+    left_out = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in LEFT_OUT]
+    if left_out:
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        _log.warning("%s: not read here: %s%s", folder, ", ".join(left_out[:5]), more)
+    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(MASK_SUFFIX)]
+
+
+def same_file(name: str) -> str:
+    """What two names share if what is written for them may fall together: blanks are written as _, and many file
+    systems don't tell capitals from small letters."""
+    return "_".join(name.split()).casefold()
+
+
+def distinct(names: dict[Path, str]) -> list[str]:
+    """The names of files, made different where they are the same: by their folders, else their suffixes, else a
+    number."""
+    found = dict(names)
+
+    def same() -> list[list[Path]]:
+        groups = defaultdict(list)
+        for path, name in found.items():
+            groups[same_file(name)].append(path)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def with_folders(path: Path, group: list[Path]) -> str:
+        above = os.path.commonpath([other.parent for other in group])
+        below = path.relative_to(above).with_suffix("").as_posix()
+        return below if len({other.parent for other in group}) > 1 else found[path]
+
+    ways: list[Callable[[Path, list[Path]], str]] = [
+        with_folders,
+        lambda path, group: f"{found[path]}-{path.suffix[1:].lower()}",
+        lambda path, group: f"{found[path]}-{group.index(path) + 1}",
+    ]
+    for way in ways:
+        for group in same():
+            found |= {path: way(path, group) for path in group}
+    return [*found.values()]
 
 
 def read_photo(path: str | Path) -> np.ndarray:
     """A photo of any kind that Pillow reads, as a person would see it.
 
-    Turned as its EXIF tag says; what is transparent before grey; grey, CMYK and palettes as RGB; 16 and 32 bits
-    scaled to 8. (Data sets are read by `data.aflw2000.read_image`: their landmarks belong to the pixels as stored.)
+    Turned as its EXIF tag says; what is transparent before grey; grey, CMYK and palettes as RGB; more than 8 bits
+    scaled to 8 by as many of them as are used; the first picture of several. (Data sets are read by
+    `data.aflw2000.read_image`: their landmarks belong to the pixels as stored.)
 
     Returns: (H, W, 3) uint8 RGB.
     Raises:  InputError if it is missing, empty, HEIC, truncated or no image.
@@ -89,7 +165,9 @@ def to_rgb8(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits, which convert() would clip at 255
         values = np.asarray(image, np.float64)
         top = values.max(initial=0.0)
-        full = 1.0 if top <= 1 and image.mode == "F" else 255.0 if top <= 255 else 65535.0 if top <= 65535 else top
+        # Cameras and scanners put 10 or 12 bits into 16: scaled by 16, these would be black.
+        bits = max(8, int(np.ceil(np.log2(top + 1)))) if np.isfinite(top) else 16
+        full = 1.0 if top <= 1 and image.mode == "F" else 2.0**bits - 1 if bits <= 16 else top
         grey = np.clip(np.nan_to_num(values) * (255 / full) + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, 2)
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:

@@ -20,7 +20,8 @@ import torch
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path, sha256, write_json
 from p2m_core.network.model import Pixel2Mesh
-from p2m_core.network.weights import initialise, save_weights
+from p2m_core.network.weights import save_weights
+from p2m_workbench.training.pretrained import initialise
 
 KEPT = 2
 FILES = ("weights.safetensors", "state.pt")

@@ -1,16 +1,28 @@
-"""Encoders that begin with what they have learned elsewhere: `model.pretrained`."""
+"""What a network begins with: an encoder that learned elsewhere (`model.pretrained`), or whole weights
+(`train.init_from`)."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
+import numpy as np
 import torch
-from torch import nn
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
 
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import ModelConfig
 from p2m_core.errors import InputError
+from p2m_core.geometry.rasterizer import vertex_normals
+from p2m_core.geometry.template import Template
+from p2m_core.network.model import SHAPE_LEVEL, Pixel2Mesh, unit_template
+from p2m_core.network.weights import read_weights
 from p2m_core.safe_pickle import load_arrays
+
+BASIS = "shape_basis"
+NEAREST = 4  # vertices of the other template that a vertex takes its directions from
+NORMAL_SHARE = 0.15  # of a template's size: vertices that face otherwise, as lips do, are so much farther apart
 
 _log = logging.getLogger(__name__)
 
@@ -21,6 +33,44 @@ def load_pretrained(encoder: nn.Module, config: ModelConfig) -> None:
         load_vggface2(encoder, config.pretrained)
     elif config.pretrained:
         load_imagenet(encoder, config.backbone)
+
+
+def initialise(model: Pixel2Mesh, source: str | Path) -> dict[str, list[str]]:
+    """Copy into a network all tensors of a weights file that fit by name and shape; a shape basis of another template
+    is carried over.
+
+    Returns: the names that were "loaded", those left "fresh" (in the network alone or of another shape), and
+    the "unused" ones of the file.
+    """
+    tensors, template, *_ = read_weights(source)
+    own = model.state_dict()
+    if BASIS in tensors and BASIS in own and tensors[BASIS].shape[1:] == own[BASIS].shape[1:]:
+        tensors[BASIS] = carried_over(tensors[BASIS], template, model.template)
+    loaded = [name for name, tensor in own.items() if name in tensors and tensors[name].shape == tensor.shape]
+    model.load_state_dict({name: tensors[name] for name in loaded}, strict=False)
+    report = {
+        "loaded": loaded,
+        "fresh": [name for name in own if name not in loaded],
+        "unused": [name for name in tensors if name not in loaded],
+    }
+    _log.info("%s: %s", source, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+    return report
+
+
+def carried_over(basis: Tensor, template: Template, other: Template) -> Tensor:
+    """A shape basis (v, 3, K) on another template (w, 3, K): means of the nearest vertices that face alike."""
+
+    def places(of: Template) -> np.ndarray:
+        level = min(SHAPE_LEVEL, len(of.counts) - 1)
+        vertices = unit_template(of).astype(np.float64)
+        return np.concatenate([vertices, NORMAL_SHARE * vertex_normals(vertices, of.faces[-1])], 1)[: of.counts[level]]
+
+    if len(places(template)) == len(places(other)) and np.allclose(places(template), places(other), atol=1e-3):
+        return basis
+    distance, idx = cKDTree(places(template)).query(places(other), NEAREST)
+    weight = 1 / np.maximum(distance, 1e-6) ** 2
+    weight = torch.from_numpy(weight / weight.sum(1, keepdims=True)).to(basis.dtype)
+    return torch.einsum("wn,wnck->wck", weight, basis[torch.from_numpy(idx)])
 
 
 def load_vggface2(net: nn.Module, path: str) -> None:

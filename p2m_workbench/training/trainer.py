@@ -25,11 +25,11 @@ from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data import Store, open_store
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, explain_full_disk, write_json
+from p2m_core.files import atomic_path, explain_unwritable, write_json
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
-from p2m_core.network.weights import initialise, save_weights
+from p2m_core.network.weights import save_weights
 from p2m_core.precision import autocast_type, choose_device
 from p2m_core.targets import Truth
 from p2m_synth.render.shaded_mesh import draw_mesh
@@ -41,7 +41,7 @@ from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, w
 from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
 from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split_batch, worker_init
 from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
-from p2m_workbench.training.pretrained import load_pretrained
+from p2m_workbench.training.pretrained import initialise, load_pretrained
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
@@ -344,7 +344,7 @@ def train(config: Config) -> Path:
     else:
         device = choose_device(config.train.device)
         with (
-            explain_full_disk(folder),
+            explain_unwritable(folder),
             StopSignals(patient=is_launched()) as stop,
             joined("nccl" if device.type == "cuda" else "gloo") as ranks,
             run_lock(folder, ranks, choose_device(config.train.device, ranks.local_rank)),

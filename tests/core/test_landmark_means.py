@@ -94,8 +94,6 @@ def test_the_way_to_the_human_mean_is_smooth_symmetric_and_of_the_face_alone():
         assert np.ptp(offset_mm[idx], axis=0).max() == 0
 
 
-
-
 def test_every_landmark_has_a_place_and_a_mirror_image(face_model):
     assert set(RIGHT_LANDMARKS_DM) | {MIRROR_68[k] for k in RIGHT_LANDMARKS_DM} == set(range(68))
     assert all(RIGHT_LANDMARKS_DM[k][0] == 0 for k in RIGHT_LANDMARKS_DM if MIRROR_68[k] == k)

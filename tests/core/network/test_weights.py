@@ -9,10 +9,9 @@ from safetensors.torch import save_file
 
 from p2m_core.config.settings import ModelConfig
 from p2m_core.errors import InputError
-from p2m_core.morphable.registration import face_template
 from p2m_core.network import weights as checkpoint
 from p2m_core.network.model import Pixel2Mesh
-from p2m_core.network.weights import initialise, load_model, read_weights, save_weights, weights_path
+from p2m_core.network.weights import load_model, read_weights, save_weights, weights_path
 
 SETTINGS = {"input_px": 64, "feature_channels": 8, "hidden": (8, 8, 8), "blocks": (1, 1, 0), "unpooling": "adaptive"}
 
@@ -130,39 +129,6 @@ def test_files_that_are_none_of_ours(model, tmp_path, kind):
     with pytest.raises(InputError, match=r"a\.safetensors: is not a weights file of this project.*p2m train") as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
-
-
-def test_initialise_says_what_was_loaded_and_what_is_fresh(model, small_template, tmp_path):
-    save_weights(tmp_path / "a.safetensors", model.state_dict(), model, {})
-    other = network(small_template, hidden=(8, 8, 5), global_feature=True)
-    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
-    report = initialise(other, tmp_path / "a.safetensors")
-    after = other.state_dict()
-    assert sorted(report["loaded"] + report["fresh"]) == sorted(after)
-    for name in report["loaded"]:
-        assert torch.equal(after[name], model.state_dict()[name]), name
-    for name in report["fresh"]:
-        assert torch.equal(after[name], before[name]), name
-    assert {name.split(".")[0] for name in report["fresh"]} == {"to_global", "stages"}
-    assert all(name in report["loaded"] for name in after if name.startswith(("encoder.", "reduce.", "unpool.")))
-    assert "stages.2.conv2.weight" in report["fresh"]
-    assert "stages.2.conv2.bias" in report["loaded"]  # its shape is the same
-    assert set(report["unused"]) == set(model.state_dict()) - set(report["loaded"])
-
-
-def test_initialise_of_the_same_network_leaves_nothing_fresh(model, small_template, tmp_path):
-    save_weights(tmp_path / "a.safetensors", model.state_dict(), model, {})
-    report = initialise(network(small_template), tmp_path / "a.safetensors")
-    assert (report["fresh"], report["unused"]) == ([], [])
-
-
-def test_weights_go_on_to_another_template(model, face_model, tmp_path):
-    """All but the unpooling's positions are independent of the number of vertices."""
-    save_weights(tmp_path / "a.safetensors", model.state_dict(), model, {})
-    finer = network(face_template(face_model, "semi_sphere", 3, 3)[0])
-    report = initialise(finer, tmp_path / "a.safetensors")
-    assert report["fresh"] == ["unpool.0.new_pts_pos", "unpool.1.new_pts_pos"]
-    assert report["unused"] == report["fresh"]
 
 
 def test_names_of_earlier_versions_are_read(small_template, tmp_path):

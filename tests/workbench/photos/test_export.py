@@ -177,9 +177,10 @@ def test_all_kinds_of_files_whole_or_none(tmp_path, prediction):
     export.save_prediction(tmp_path / "out", whole, kinds)
     names = {path.name.removeprefix("face") for path in (tmp_path / "out").iterdir()}
     assert names == {
-        ".obj", ".mtl", "-texture.png", ".ply", ".glb", ".json", ".pts", ".png", "-crop.png", "-depth.png",
+        ".obj", ".mtl", "-texture.png", ".ply", ".glb", ".json", ".pts", "-overlay.png", "-crop.png", "-depth.png",
         "-normals.png", ".html", *(f"-level{k}.obj" for k in (1, 2, 3, 4)),
     }  # fmt: skip
+    assert {f"face{name}" for name in names} <= set(export.files_of("face", kinds, len(mesh.levels)))
     for k, level in enumerate(mesh.levels):
         read = trimesh.load(tmp_path / f"out/face-level{k + 1}.obj", process=False, maintain_order=True)
         np.testing.assert_allclose(read.vertices, to_world(level), atol=1e-3)

@@ -13,16 +13,64 @@ RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (30, 40, 3), np.uint8)
 
 
-def test_photos_by_name_folder_and_sample(tmp_path):
-    for name in ("b.JPG", "a.png", "c.heic", "notes.txt", ".a.partial.png"):
-        (tmp_path / name).touch()
-    expected = [tmp_path / "a.png", tmp_path / "b.JPG", tmp_path / "c.heic", sample_photo()]
-    assert find_photos([tmp_path, "grace_hopper"]) == expected
+def found(names) -> dict:
+    return {photo.name: photo.path for photo in find_photos(names)}
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_photos_by_name_folder_and_sample(tmp_path, caplog):
+    make(tmp_path, "b.JPG", "a.png", "c.heic", "notes.txt", ".a.partial.png", "deep/er/d.jfif", "deep/e.avif",
+         "face_mask.png", ".hidden/f.png", "film.mp4", "raw.CR2")  # fmt: skip
+    assert [photo.label for photo in find_photos([tmp_path, "grace_hopper"])] == [
+        "a.png", "b.JPG", "c.heic", "deep/e.avif", "deep/er/d.jfif", "grace_hopper.jpg"
+    ]  # fmt: skip
+    assert "not read here: film.mp4, raw.CR2" in caplog.text
+    assert found("grace_hopper") == {"grace_hopper": sample_photo()}
     with pytest.raises(InputError, match="there is no such file"):
-        find_photos([tmp_path / "absent.jpg"])
-    (tmp_path / "empty").mkdir()
+        find_photos(tmp_path / "absent.jpg")
+    make(tmp_path, "empty/none.txt")
     with pytest.raises(InputError, match=r"holds no picture \(expected \.jpg"):
         find_photos([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (("a/front.jpg", "b/front.jpg"), ["a/front", "b/front"]),
+        (("a/front.jpg", "a/x/front.jpg", "a/side.jpg"), ["front", "x/front", "side"]),
+        (("me.jpg", "me.png"), ["me-jpg", "me-png"]),
+        (("me.jpg", "ME.jpg"), ["me-jpg-1", "ME-jpg-2"]),
+        (("photo 1.jpg", "photo_1.jpg"), ["photo 1-jpg-1", "photo_1-jpg-2"]),
+        (("v1.2.jpg", "v1.3.jpg"), ["v1.2", "v1.3"]),
+        (("a.jpg", "a.jpg"), ["a"]),
+    ],
+)
+def test_photos_of_one_name_get_names_of_their_own(tmp_path, files, names):
+    make(tmp_path, *files)
+    photos = find_photos([tmp_path / name for name in files])
+    assert [photo.name for photo in photos] == names
+    assert [photo.path for photo in photos] == [tmp_path / name for name in dict.fromkeys(files)]
+
+
+@pytest.mark.parametrize(("top", "bits"), [(200, 8), (900, 10), (4000, 12), (60000, 16)])
+def test_bits_that_are_used_are_scaled_to_eight(tmp_path, top, bits):
+    values = np.linspace(0, top, 400).reshape(20, 20).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    expected = np.round(values * (255 / (2**bits - 1)))
+    np.testing.assert_allclose(read_photo(tmp_path / "deep.png")[..., 0], expected, atol=1)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".gif", ".avif", ".jp2", ".webp", ".tif"])
+def test_pictures_of_every_kind_that_is_looked_for(tmp_path, suffix):
+    smooth = np.uint8(np.add.outer(np.arange(64), 2 * np.arange(48))[..., None] + np.arange(3) * 9)
+    kind = {".jfif": "JPEG"}.get(suffix)
+    Image.fromarray(smooth).save(tmp_path / f"x{suffix}", kind)
+    assert abs(read_photo(tmp_path / f"x{suffix}").astype(int) - smooth).mean() < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
