@@ -44,7 +44,8 @@ class PlainNetwork(ReferencePixel2Mesh):
         """Features (B, V, C) at places (B, V, 2) in [-1, 1]."""
         if not self.config.tensorflow_aligned:
             grid = place[:, :, None]
-            return torch.cat([F.grid_sample(x, grid, align_corners=False)[..., 0] for x in maps], 1).transpose(1, 2)
+            aligned = self.config.align_corners
+            return torch.cat([F.grid_sample(x, grid, align_corners=aligned)[..., 0] for x in maps], 1).transpose(1, 2)
         half, sampled = (self.config.input_px - 1) / 2, []
         for features in maps:
             size = features.shape[-1]
@@ -59,8 +60,9 @@ class PlainNetwork(ReferencePixel2Mesh):
 
     def unpooled(self, x: torch.Tensor, level: int) -> torch.Tensor:
         a, b = torch.from_numpy(self.template.unpool[level - 1]).unbind(1)
-        if self.config.unpooling == "adaptive":
-            t = self.unpool[level - 1].new_pts_pos.clamp(0, 1)[:, None]
+        if self.config.unpooling != "midpoint":
+            t = self.unpool[level - 1].new_pts_pos[:, None]
+            t = t.clamp(0, 1) if self.config.unpooling == "adaptive" else t
             return torch.cat([x, t * x[:, a] + (1 - t) * x[:, b]], 1)
         return torch.cat([x, (x[:, a] + x[:, b]) / 2], 1)
 

@@ -20,26 +20,29 @@ from p2m_core.geometry.crop import apply_affine, crop_image, invert_affine, ndc_
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.network.encoders import fold_batch_norms
 from p2m_core.network.model import PLACED_SCALE, Pixel2Mesh
-from p2m_core.network.weights import load_model, weights_path
+from p2m_core.network.weights import Build, load_model, weights_path
 from p2m_core.precision import autocast_type, choose_device
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path, modified: int, device: str, low: torch.dtype | None) -> Pixel2Mesh:
+def _network(path: Path, modified: int, device: str, low: torch.dtype | None, build: Build) -> Pixel2Mesh:
     """The network, read once: the cache's key holds `modified`, the file's time, so a changed file is read anew."""
-    model, _ = load_model(path, device)
+    model, _ = load_model(path, device, build)
     fold_batch_norms(model.encoder)
     model.encoder.to(low)  # once; autocast alone would convert the weights again for each photo
     return model.to(memory_format=torch.channels_last)
 
 
 def open_network(
-    weights: str | Path = "bundled", device: str | None = None, precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    weights: str | Path = "bundled",
+    device: str | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
+    build: Build = Pixel2Mesh,
 ) -> Pixel2Mesh:
     """The network of a weights file, in evaluation mode and kept in memory between calls.
 
     Args:   weights: a file, a run's folder, or "bundled".   device: None is CUDA where there is one.
-            precision: of the encoder; "auto" is bf16 where that is the faster here.
+            precision: of the encoder; "auto" is bf16 where that is the faster here.   build: as for `load_model`.
     Raises: InputError if there are no such weights, or no such device.
 
     >>> network = open_network("bundled", device="cpu")
@@ -48,7 +51,7 @@ def open_network(
     """
     path = weights_path(weights)
     place = choose_device(device or "auto")
-    return _network(path, path.stat().st_mtime_ns, str(place), autocast_type(precision, place))
+    return _network(path, path.stat().st_mtime_ns, str(place), autocast_type(precision, place), build)
 
 
 def predict_crops(

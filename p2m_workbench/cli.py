@@ -153,12 +153,12 @@ def convert(args: argparse.Namespace) -> Any:
     if args.new.suffix == ".npz":
         from p2m_workbench.interop.face_models import convert_face_model
 
-        if args.template or args.set or args.incomplete:
+        if args.template or args.set or args.incomplete or args.options:
             raise InputError(args.new, "", "is a face model's name, which takes no options", "leave them away")
         return convert_face_model(args.old, args.new)
     from p2m_workbench.interop.convert import convert
 
-    return convert(args.old, args.new, args.template, args.set, args.incomplete)
+    return convert(args.old, args.new, args.template, args.set, args.incomplete, args.options)
 
 
 def doctor(args: argparse.Namespace) -> Any:

@@ -234,6 +234,8 @@ def _add_convert(sub: argparse.ArgumentParser) -> None:
     text = "the .safetensors to write, or for a face model the .npz (default: none)"
     sub.add_argument("new", type=Path, metavar="NEW", help=text)
     sub.add_argument("--template", type=Path, help=".npz, .dat, .obj it was trained on (default: none)")
+    text = "the old port's options file, for what no tensor tells: camera, normalisation ... (default: none)"
+    sub.add_argument("--options", metavar="FILE", type=Path, help=text)
     text = "go on although tensors are missing or unexpected (default: fail and list them)"
     sub.add_argument("--incomplete", action="store_true", help=text)
 

@@ -130,12 +130,15 @@ class ModelConfig(Section):
     """The image encoder; vgg16 is the Pixel2Mesh paper's own variant."""
     pretrained: bool | str = False
     """Start the encoder with ImageNet weights; or the path of VGGFace2's weights, for resnet50."""
-    normalisation: Literal["imagenet", "vggface2", "none"] = "imagenet"
-    """What the encoder's input is normalised by; VGGFace2's weights want "vggface2"."""
+    normalisation: Literal["imagenet", "imagenet_of_255", "vggface2", "none"] = "imagenet"
+    """What the encoder's input is normalised by; VGGFace2's weights want "vggface2", those of an older face port
+    "imagenet_of_255": values up to 255 less ImageNet's mean of values up to 1."""
     decoder: bool = False
     """Add the paper's decoder, which draws the input from the feature maps, for loss.reconst; vgg16 only."""
     tensorflow_aligned: bool = False
     """Pad, project and sample as the official TensorFlow code does, for its weights."""
+    align_corners: bool = False
+    """Sample feature maps as PyTorch up to 1.2 did, for weights that were trained with it."""
     input_px: Count = 112
     """Side of the network's input, px."""
     camera: Literal["crop", "perspective", "legacy_crop"] = "crop"
@@ -163,8 +166,9 @@ class ModelConfig(Section):
     """Number of residual blocks of the graph network, an entry for each level."""
     block: Literal["averaged", "prenorm"] = "averaged"
     """Form of a residual block: the paper's mean of input and output, or a sum with a normalised input."""
-    unpooling: Literal["midpoint", "adaptive"] = "midpoint"
-    """Where the middle of an edge lies: half way between its ends, or by learned weights."""
+    unpooling: Literal["midpoint", "adaptive", "unbounded"] = "midpoint"
+    """Where the middle of an edge lies: half way between its ends, or by learned weights; "unbounded" ones may lie
+    beyond the ends, as in an older port."""
     residual: bool = True
     """Stages predict displacements; else positions, as the paper's code does."""
     template_detail: bool = False
@@ -212,6 +216,12 @@ class ModelConfig(Section):
             problem = "there are no weights of the paper's vgg16"
             refuse("model.pretrained", problem, "set it to false, or convert the official network")
         return self
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether older code computes so, and p2m_workbench.interop.reference_network."""
+        older = self.tensorflow_aligned or self.align_corners or self.unpooling == "unbounded"
+        return older or self.camera == "legacy_crop"
 
 
 class LossConfig(Section):

@@ -145,7 +145,7 @@ class Decoder(nn.Module):
 
 
 class Normalise(nn.Module):
-    """RGB in [0, 1] to what a backbone was trained on: "imagenet", "vggface2" (BGR of 255, less its mean), "none"."""
+    """RGB in [0, 1] to what a backbone was trained on, see ModelConfig.normalisation; "vggface2" is BGR of 255."""
 
     mean: Tensor
     std: Tensor
@@ -156,6 +156,8 @@ class Normalise(nn.Module):
         mean, std = list(IMAGENET_MEAN), list(IMAGENET_STD)
         if kind == "vggface2":
             mean, std = [value / 255 for value in reversed(VGGFACE2_MEAN_BGR)], [1 / 255] * 3
+        if kind == "imagenet_of_255":
+            mean, std = ([value / 255 for value in values] for values in (mean, std))
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 

@@ -30,6 +30,11 @@ def to_torch(matrix: sp.csr_matrix) -> Tensor:
         )
 
 
+def full(x: Tensor) -> Tensor:
+    """In float32, or in float64 where it is in that, in which networks are compared."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class _SparseProduct(torch.autograd.Function):
     """matrix @ x, with a gradient for x alone: torch's own backward would transpose the matrix at every step."""
 
@@ -59,7 +64,7 @@ class SparseMap(nn.Module):
 
     def forward(self, x: Float[Tensor, "v b c"]) -> Float[Tensor, "w b c"]:
         _, b, c = x.shape
-        return _SparseProduct.apply(x.reshape(-1, b * c).float(), self.matrix, self.transposed).view(-1, b, c)
+        return _SparseProduct.apply(full(x.reshape(-1, b * c)), self.matrix, self.transposed).view(-1, b, c)
 
 
 class _GraphConvolution(torch.autograd.Function):
@@ -74,11 +79,11 @@ class _GraphConvolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, loop_weight: Tensor, bias: Tensor, adjacency: SparseMap, relu: bool
     ) -> Tensor:
         device = x.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         flat, weight, loop_weight = (y.to(dtype) for y in (x.reshape(-1, x.shape[-1]), weight, loop_weight))
-        out = (flat @ loop_weight).float()
+        out = full(flat @ loop_weight)
         with torch.autocast(device, enabled=False):
-            out.view(len(x), -1).addmm_(adjacency.matrix, (flat @ weight).float().view(len(x), -1))
+            out.view(len(x), -1).addmm_(adjacency.matrix, full(flat @ weight).view(len(x), -1))
         out.add_(bias)
         if relu:
             out.relu_()
@@ -97,8 +102,8 @@ class _GraphConvolution(torch.autograd.Function):
             mixed = (ctx.transposed @ gradient.view(ctx.shape[0], -1)).view(-1, weight.shape[1]).to(x.dtype)
             gradient, to_x = gradient.to(x.dtype), None
             if ctx.needs_input_grad[0]:
-                to_x = (gradient @ loop_weight.T).addmm_(mixed, weight.T).float().view(ctx.shape)
-            return to_x, (x.T @ mixed).float(), (x.T @ gradient).float(), to_bias, None, None
+                to_x = full((gradient @ loop_weight.T).addmm_(mixed, weight.T)).view(ctx.shape)
+            return to_x, full(x.T @ mixed), full(x.T @ gradient), to_bias, None, None
 
 
 class GraphConv(nn.Module):

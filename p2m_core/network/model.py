@@ -35,7 +35,7 @@ from p2m_core.geometry.camera import project_perspective
 from p2m_core.geometry.mesh import adjacency_matrix
 from p2m_core.geometry.template import Template
 from p2m_core.network.encoders import Decoder, Normalise, build_backbone
-from p2m_core.network.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, added, pool_features
+from p2m_core.network.layers import GraphBottleneck, GraphConv, SparseMap, Unpooling, added, full, pool_features
 
 SHAPE_LEVEL = 1  # the shape basis has the vertices of this level; finer ones follow by unpooling
 SHAPE_SCALE = 0.02  # root mean square displacement for a coefficient of 1, in units of the unit template
@@ -105,7 +105,7 @@ class Pixel2Mesh(nn.Module):
             self.stages.append(stage)
             ends.append(stage.conv2)
             if k:
-                adaptive = config.unpooling == "adaptive"
+                adaptive = config.unpooling != "midpoint"
                 self.unpool.append(Unpooling(template.unpool[k - 1], template.counts[k - 1], adaptive))
         self.gconv = GraphConv(config.last_hidden, 3) if config.last_hidden else None
         if self.gconv is not None:
@@ -124,11 +124,11 @@ class Pixel2Mesh(nn.Module):
         # Convolutions and the sampling of their maps are fastest where a pixel's channels lie side by side.
         maps = self.encoder(self.normalise(images).contiguous(memory_format=torch.channels_last))
         image = self.decoder(maps) if self.decoder is not None else None
-        pooled = maps[-1].mean((2, 3)).float()
-        means = torch.cat([x.mean((2, 3)) for x in maps], 1).float() if self.shape_head is not None else None
+        pooled = full(maps[-1].mean((2, 3)))
+        means = full(torch.cat([x.mean((2, 3)) for x in maps], 1)) if self.shape_head is not None else None
         if self.reduce is not None:
             maps = [self.merge(maps)]
-        maps = [x.float() for x in maps]
+        maps = [full(x) for x in maps]
         low = torch.is_autocast_enabled(images.device.type)
         with torch.autocast(images.device.type, enabled=False):  # coordinates stay float32
             correspondence = None if self.to_correspondence is None else self.to_correspondence(maps[0])

@@ -24,11 +24,13 @@ from p2m_core.network.model import Pixel2Mesh
 # Names in weights files of earlier versions, and what they are now: settings of the model, and tensors.
 OLD_SETTINGS = {"surface": "correspondence_map", "shape_modes": "shape_basis"}
 OLD_TENSORS = {"to_surface": "to_correspondence", "modes": "shape_basis"}  # by the first part of their names
+Build = Callable[[ModelConfig, Template], Pixel2Mesh]
 
 
 def weights_path(source: str | Path) -> Path:
-    """The file that "bundled" or a path, relative to the project, means.   Raises InputError if there is none."""
-    path = BUNDLED if str(source) == "bundled" else resolve(source)
+    """The file that "bundled" or a path, from here or else the project, means.   Raises InputError if it is missing."""
+    path = BUNDLED if str(source) == "bundled" else Path(source).expanduser().absolute()
+    path = path if path.exists() else resolve(source)
     if path.is_dir():
         path = path / "weights.safetensors"
     if not path.exists():
@@ -86,15 +88,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Template, ModelCo
         raise InputError(path, "", f"holds no sound template: {error}", "copy the file anew") from error
 
 
-def load_model(
-    source: str | Path, device: str = "cpu", build: Callable[[ModelConfig, Template], Pixel2Mesh] = Pixel2Mesh
-) -> tuple[Pixel2Mesh, dict[str, Any]]:
+def load_model(source: str | Path, device: str = "cpu", build: Build = Pixel2Mesh) -> tuple[Pixel2Mesh, dict[str, Any]]:
     """The network of a weights file, in evaluation mode, and the facts kept with it.
 
     Args: build: makes the network of settings and template, for what a class beyond this package computes.
     """
     tensors, template, config, about = read_weights(source)
-    if build is Pixel2Mesh and (config.tensorflow_aligned or config.camera == "legacy_crop"):
+    if build is Pixel2Mesh and config.is_reference:
         remedy = "open it with p2m_workbench.interop.reference_network.load_network"
         raise InputError(source, "model", "are weights of an older code, which computes otherwise", remedy)
     model = build(config, template)

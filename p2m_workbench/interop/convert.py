@@ -1,20 +1,27 @@
 """Weights of older Pixel2Mesh ports, and of the official network, as weights of this project.
 
 What a file holds says what network it was: backbone, sizes, levels, decoder, unpooling. What no tensor tells (camera,
-normalisation) has the reference's value, unless a setting says otherwise.
+normalisation, PyTorch's version) an options file of the port or a setting says; else it has the reference's value, and
+the report says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import pickle
 import re
-from collections.abc import Sequence
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy._core import multiarray, numeric
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.settings import ModelConfig
@@ -24,6 +31,7 @@ from p2m_core.geometry.template_files import load_template
 from p2m_core.network.encoders import VGG16
 from p2m_core.network.weights import save_weights
 from p2m_core.safe_pickle import load_arrays
+from p2m_workbench.interop.old_options import model_settings
 from p2m_workbench.interop.reference_network import build_network
 
 # By name: a classifier that no mesh needs, what the template gives, counters of batches, the template's own points.
@@ -32,16 +40,21 @@ OUR_NAMES = {"nn_encoder.": "encoder.", "nn_decoder.": "decoder.", "gcns.": "sta
 # The official network has no offset: its template lies this far before the camera.
 TENSORFLOW_CAMERA = {"focal_px": (250.0, 250.0), "centre_px": (112.0, 112.0), "mesh_offset": (0.0, 0.0, 0.0)}
 TENSORFLOW_DEPTH_M = -0.8
+ENTRIES = ("model", "state_dict", "net", "network")  # in which trainers keep the tensors
+UNTOLD = ("camera", "normalisation", "tensorflow_aligned", "align_corners", "focal_px", "centre_px", "mesh_offset",
+          "z_threshold")  # fmt: skip
 INIT_TOLERANCE = 1e-4
 MAX_BLOCKS = 64
 
 
 @dataclass
 class Report:
-    """What became of each tensor, by its name in the old file (fresh: in the new one)."""
+    """What became of each tensor, by its name in the old file (fresh: in the new one), and which settings of `model`
+    neither a tensor nor the user tells (assumed)."""
 
     target: Path
     model: dict
+    assumed: list[str] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     renamed: list[str] = field(default_factory=list)
@@ -49,7 +62,9 @@ class Report:
     unexpected: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        lines = [f"model.{name}: {value}" for name, value in self.model.items()]
+        said = " (assumed: no tensor tells; give --options or --set)"
+        lines = [f"model.{name}: {value}{said if name in self.assumed else ''}" for name, value in self.model.items()]
+        lines += [f"model.gconv_activation: true{said}"] * ("camera" in self.assumed)
         for kind in ("loaded", "ignored", "renamed", "fresh", "unexpected"):
             names = getattr(self, kind)
             shown = f": {', '.join(names)}" if names and kind in ("renamed", "fresh", "unexpected") else ""
@@ -61,39 +76,51 @@ def convert(
     source: str | Path,
     target: str | Path,
     template: str | Path | Template | None = None,
-    overrides: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
     incomplete: bool = False,
+    options: str | Path | None = None,
 ) -> Report:
     """Write the weights of an older checkpoint as a .safetensors with its settings and template.
 
-    A three-stage network becomes the four-stage one where the template has four levels: its last layer moves to the
-    new last stage, and what is new is reported as fresh.
+    A three-stage network becomes the four-stage one of the face port where the template has four levels: its last layer
+    moves to the new last stage, its points give way to the template's, and what is new is reported as fresh.
 
-    Args:    source: a PyTorch checkpoint (state dict, also in an entry "model", also with the prefix "module."), or the
-             official network's pickled dict of arrays.   template: the template it was trained on, a file as for
-             load_template.   overrides: settings that no tensor tells, such as "model.camera=perspective".
-             incomplete: go on although tensors are missing or unexpected.
+    Args:    source: a PyTorch checkpoint (state dict, also in one of ENTRIES, also with the prefix "module."), or the
+             official network's pickled dict of arrays.   target: a .safetensors.   template: the template it was
+             trained on, a file as for load_template.   overrides: settings that no tensor tells, such as
+             "model.camera=perspective".   incomplete: go on although tensors are missing or unexpected.
+             options: the port's options file, see `old_options`; overrides come after it.
     Raises:  InputError if the file is none of these, holds code, or does not fit the network.
     """
-    source, tensors = Path(source), read_old_weights(source)
+    source, target = Path(source), Path(target)
+    if target.suffix != ".safetensors":
+        problem = f"has the suffix {target.suffix or 'none'}, but will be a safetensors file"
+        raise InputError(target, "", problem, f"call it {target.with_suffix('.safetensors').name}")
+    overrides = [overrides] if isinstance(overrides, str) else list(overrides)
+    told = model_settings(Path(options)) if options else {}
+    tensors = read_old_weights(source)
     tensorflow = any(name.startswith("gcn/") for name in tensors)
     if tensorflow:
         tensors = from_tensorflow(source, tensors)
     kept = {name: tensor for name, tensor in tensors.items() if not IGNORED.match(name)}
-    mesh = open_template(source, template, tensors.get("init_pts"), tensorflow)
     stages = 1 + max((int(name.split(".")[1]) for name in kept if name.startswith("gcns.")), default=-1)
     if not stages:
         raise InputError(source, "", "has no tensors gcns.*", "give a checkpoint of a Pixel2Mesh port")
-    report = Report(Path(target), {}, ignored=[name for name in tensors if name not in kept])
+    mesh = open_template(source, template, tensors.get("init_pts"), tensorflow, stages)
+    report = Report(target, {}, ignored=[name for name in tensors if name not in kept])
     grown = stages == 3 and len(mesh.counts) == 4
     if grown:
         kept = move_last_layer(kept, report)
     settings = infer_settings(source, kept, len(mesh.counts), stages, tensorflow)
+    set_by_hand = {text.partition("=")[0].strip().removeprefix("model.") for text in overrides}
+    report.assumed = [name for name in UNTOLD if name not in told.keys() | set_by_hand and not tensorflow]
+    settings |= told
     values = [f"model.{name}={json.dumps(value)}" for name, value in settings.items()]
     ones = [1] * len(mesh.counts)  # of no meaning for weights, but a config's levels must agree
     values += [f"template.levels={len(ones)}", f"loss.chamfer_levels={ones}", f"loss.laplace_levels={ones}"]
     config = load_config(None, [*values, *overrides]).model
-    report.model = {name: getattr(config, name) for name in ModelConfig.model_fields if name in settings}
+    shown = settings.keys() | set_by_hand | set(UNTOLD)
+    report.model = {name: getattr(config, name) for name in ModelConfig.model_fields if name in shown}
     try:
         model = build_network(config, mesh)
     except ValueError as error:
@@ -124,18 +151,26 @@ def convert(
 
 
 def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name of a PyTorch checkpoint or of a pickle of arrays; nothing in it is run."""
+    """Tensors by name of a PyTorch checkpoint or of a pickle of arrays; nothing in it is run.
+
+    Beside tensors a checkpoint may hold plain values and numpy's numbers and arrays, as trainers keep them.
+    Raises: InputError, which names the entry that holds something else.
+    """
     if not path.is_file():
         raise InputError(path, "", "there is no such file", "give a checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(numpy_globals()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # whatever torch's reader makes of a file that is none of its own
         try:
             content = load_arrays(path)
         except InputError as error:  # torch's own message advises to read the file unsafely
-            problem = f"is neither a checkpoint of tensors nor a pickle of arrays: {error.problem.partition(': ')[2]}"
-            raise InputError(path, "", problem, "give a file that holds nothing but weights") from error
-    for entry in ("model", "state_dict"):
+            foreign = next(foreign_entries(path), None)
+            why = f"{foreign[0]} holds {foreign[1]}" if foreign else error.problem.partition(": ")[2]
+            problem = f"is neither a checkpoint of tensors nor a pickle of arrays: {why}"
+            remedy = "give a file that holds nothing but weights: torch.save(network.state_dict(), FILE)"
+            raise InputError(path, "", problem, remedy) from error
+    for entry in ENTRIES:
         if isinstance(content, dict) and isinstance(content.get(entry), dict):
             content = content[entry]
     if not isinstance(content, dict):
@@ -145,6 +180,69 @@ def read_old_weights(path: Path) -> dict[str, torch.Tensor]:
         for name, value in content.items()
         if isinstance(value, torch.Tensor | np.ndarray)
     }
+
+
+def numpy_globals() -> list:
+    """What a pickle of numpy's numbers and arrays asks for, by its names of numpy 1 and 2; none of it runs code."""
+    functions = [(multiarray, "scalar"), (multiarray, "_reconstruct"), (numeric, "_frombuffer")]
+    found: list = [np.ndarray, np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"}]
+    for package in ("numpy.core", "numpy._core"):
+        for module, name in functions:
+            place = f"{package}.{module.__name__.rpartition('.')[2]}.{name}"
+            found.append((getattr(module, name), place))
+    return found
+
+
+class Foreign:
+    """Stands for an object of a pickle that was not made: `kind` is the name that the pickle asks for."""
+
+    kind = ""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Foreign:
+        return object.__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object):
+        pass
+
+    def ignore(self, *args: object) -> None:
+        """Take part of the object's content, and leave it."""
+
+    append = extend = add = update = __setitem__ = __setstate__ = ignore
+
+
+class _Outline(pickle.Unpickler):
+    """The outline of a pickle: plain values as they are, everything else a Foreign. Nothing is imported or run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        plain = {"OrderedDict": OrderedDict, "Counter": Counter}
+        if module == "collections" and name in plain:
+            return plain[name]
+        return type(name, (Foreign,), {"kind": f"{module}.{name}"})
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def foreign_entries(path: Path) -> Iterator[tuple[str, str]]:
+    """Entry and kind of each object in a checkpoint that is neither tensor, number, text nor array."""
+    harmless = ("torch.", "numpy.", "collections.", "_codecs.")
+    try:
+        content = path.read_bytes()
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                content = archive.read(name)
+        waiting = [("", _Outline(io.BytesIO(content), encoding="latin1").load())]
+    except Exception:  # a file of another kind, of which there is nothing to tell
+        return
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Foreign) and not value.kind.startswith(harmless):
+            yield name or "the file", value.kind
+        elif isinstance(value, dict):
+            waiting += [(f"{name}.{key}".lstrip("."), part) for key, part in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{name}[{k}]", part) for k, part in enumerate(value)]
 
 
 def from_tensorflow(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -169,9 +267,10 @@ def from_tensorflow(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, t
 
 
 def open_template(
-    source: Path, template: str | Path | Template | None, init_pts: torch.Tensor | None, tensorflow: bool
+    source: Path, template: str | Path | Template | None, init_pts: torch.Tensor | None, tensorflow: bool, stages: int
 ) -> Template:
-    """The template, at the place where the checkpoint's own points lie.
+    """The template, at the place where the checkpoint's own points lie; of a network that grows by a stage, which gets
+    another template, as it is.
 
     Raises: InputError if there is none, or its points differ from init_pts by more than a shift.
     """
@@ -179,7 +278,7 @@ def open_template(
         raise InputError(source, "", "a template is needed", "give the one it was trained on, with --template")
     mesh = template if isinstance(template, Template) else load_template(template)
     shift = np.array([0, 0, TENSORFLOW_DEPTH_M if tensorflow else 0])
-    if init_pts is not None:
+    if init_pts is not None and len(mesh.counts) <= stages:
         first = mesh.vertices[: mesh.counts[0]]
         problem = f"has shape {tuple(init_pts.shape)}, the template's first level {first.shape}"
         if init_pts.shape == first.shape:
@@ -224,7 +323,8 @@ def our_name(name: str) -> str:
 def infer_settings(
     source: Path, tensors: dict[str, torch.Tensor], levels: int, stages: int, tensorflow: bool
 ) -> dict[str, object]:
-    """Settings of section model that names and shapes of the reference's tensors tell, and the reference's defaults."""
+    """Settings of section model that names and shapes of the reference's tensors tell, and the reference's defaults: of
+    the face port where unpooling is learned or a stage is added, else of the object version."""
 
     def width(name: str) -> int:
         if name not in tensors:
@@ -236,21 +336,21 @@ def infer_settings(
     else:
         backbone = "resnet50" if "nn_encoder.layer1.0.conv3.weight" in tensors else "resnet18"
     own = [min(k, stages - 1) for k in range(levels)]  # a level beyond the stages is like the last
+    face_port = levels > stages or any(name.startswith("unpooling.") for name in tensors)
     hidden = [width(f"gcns.{k}.conv1.bias") for k in own]
     blocks = [sum(f"gcns.{k}.blocks.{block}.conv1.bias" in tensors for block in range(MAX_BLOCKS)) for k in own]
-    adaptive = any(name.startswith("unpooling.") for name in tensors)
     return {
         "backbone": backbone,
         "decoder": any(name.startswith("nn_decoder.") for name in tensors),
         "tensorflow_aligned": tensorflow,
-        "normalisation": "none" if tensorflow else "imagenet",
+        "normalisation": "none" if tensorflow else "imagenet_of_255" if face_port else "imagenet",
         "input_px": 224,
-        "camera": "legacy_crop" if adaptive else "perspective",
+        "camera": "legacy_crop" if face_port else "perspective",
         **(TENSORFLOW_CAMERA if tensorflow else {}),
         "hidden": hidden,
         "blocks": blocks,
         "last_hidden": width("gconv.weight") if "gconv.weight" in tensors else 0,
-        "unpooling": "adaptive" if adaptive else "midpoint",
+        "unpooling": "unbounded" if face_port else "midpoint",
         "residual": False,
         "pose_head": False,
         "feature_channels": 0,

@@ -16,7 +16,6 @@ from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS, Template
 from p2m_core.metrics import (
     cd_f1,
-    error_decomposition,
     identity_variance,
     nme68_2d,
     nme68_2d_seen,
@@ -29,6 +28,7 @@ from p2m_core.metrics import (
 from p2m_synth.statistics import attribute_table
 from p2m_workbench.measuring.annotations import Annotation
 from p2m_workbench.measuring.bootstrap import bootstrap_interval, group_difference, paired_difference
+from p2m_workbench.measuring.decomposition import error_decomposition
 from p2m_workbench.measuring.results import System, Table
 
 FLIP_Y = np.array([1, -1, 1])  # between y up (template, right-handed) and y down (photo, left-handed)

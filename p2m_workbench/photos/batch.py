@@ -21,12 +21,10 @@ from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_core.files import decode_text, make_folder, write_text
 from p2m_core.geometry.crop import box_of
-from p2m_core.inference import open_network
-from p2m_core.network.weights import weights_path
 from p2m_synth.parallel import map_jobs
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.export import POSE_FIELDS, files_of, save_prediction
-from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes
+from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes, open_weights
 from p2m_workbench.photos.read import Photo, find_photos, read_photo, same_file
 
 BOX_FIELDS = ("x0", "y0", "x1", "y1")
@@ -100,7 +98,7 @@ def predict_files(
     if boxes is not None and len(found) != 1:
         raise InputError("--box", "", f"is given with {len(found)} photos", "give boxes with one photo at a time")
     before = _read_table(out / TABLE_FILE) if "csv" in settings.save else []
-    model = open_network(weights_path(settings.weights), device, settings.precision)  # what is wrong is said once
+    model = open_weights(settings.weights, device, settings.precision)  # what is wrong with them is said once
     inputs = frozenset(photo.path.resolve() for photo in found)
     _check_names(found, out, settings.save, len(model.template.counts), inputs)
     make_folder(out)
@@ -163,7 +161,7 @@ class _Job:
         for index in range(len(self.photos)):
             _, result = self.predict(index, np.stack(last) if last else None)
             meshes = [prediction.mesh for prediction in result.predictions]
-            lost = not meshes or any(is_unlikely(mesh) for mesh in meshes)
+            lost = not meshes or any(mesh.pose is None or is_unlikely(mesh) for mesh in meshes)
             last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
             yield index, result
 
@@ -173,7 +171,7 @@ class _Job:
         try:
             with result.timed("read"):
                 pixels = read_photo(photo.path)
-            model = open_network(settings.weights, self.device, settings.precision)
+            model = open_weights(settings.weights, self.device, settings.precision)
             if boxes is None:
                 meshes = find_meshes(model, pixels, settings.flip, settings.passes, timed=result.timed)
             else:

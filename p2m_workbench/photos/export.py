@@ -79,7 +79,7 @@ def save_mesh(
     if photo is not None and suffix == ".ply":
         vertex_colors = face_colors(photo, mesh)
     elif mesh.groups is not None and vertex_colors is None and suffix != ".ply":
-        image, uv = (None, None) if photo is None else face_texture(photo, mesh, TEXTURE_PX)
+        image, uv = (None, None) if photo is None else _texture(photo, mesh)
         save = save_obj_groups if suffix == ".obj" else save_glb_groups
         save(path, mesh, name, image, uv)
         return path
@@ -112,6 +112,16 @@ def at_level(mesh: FaceMesh, level: int) -> FaceMesh:
     groups = None if mesh.groups is None else mesh.groups[: len(faces)]
     mirror = None if mesh.mirror is None else mesh.mirror[: len(vertices)]
     return replace(mesh, vertices_px=vertices, faces=faces, groups=groups, mirror=mirror)
+
+
+_kept: list = []  # vertices, photo, and the texture of the two
+
+
+def _texture(photo: np.ndarray, mesh: FaceMesh) -> tuple[np.ndarray, np.ndarray]:
+    """`face_texture`, once for all formats of a mesh."""
+    if not (_kept and _kept[0] is mesh.vertices_px and _kept[1] is photo):
+        _kept[:] = [mesh.vertices_px, photo, *face_texture(photo, mesh, TEXTURE_PX)]
+    return _kept[2], _kept[3]
 
 
 def _parts(mesh: FaceMesh) -> Iterator[tuple[str, str, np.ndarray]]:

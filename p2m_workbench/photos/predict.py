@@ -15,7 +15,9 @@ from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import box_of, crop_matrix
 from p2m_core.inference import open_network, predict_views
 from p2m_core.network.model import Pixel2Mesh
+from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.photos.detect import CERTAIN, BlazeFace, Detector, box_iou
+from p2m_workbench.photos.objects import knows_faces, mesh_pictures
 from p2m_workbench.photos.upright import predict_upright, upright_box
 
 # Flip disagreement (FaceMesh.doubt) above which a crop is taken for no face: 97% of 66 crops without a face lie above,
@@ -78,10 +80,17 @@ def predict(
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError("image", "", f"is {image.dtype} of shape {image.shape}", "give (H, W, 3) uint8 RGB")
-    model = open_network(weights, device, precision)
+    model = open_weights(weights, device, precision)
     if boxes is None:
         return find_meshes(model, image, flip, passes, detector)
     return mesh_boxes(model, image, boxes, flip, passes)
+
+
+def open_weights(
+    weights: str | Path, device: str | None = None, precision: Literal["auto", "fp32", "bf16"] = "auto"
+) -> Pixel2Mesh:
+    """`open_network`, for converted weights too, whose network computes as older code does."""
+    return open_network(weights, device, precision, build_network)
 
 
 def find_meshes(
@@ -93,10 +102,14 @@ def find_meshes(
     timed: Callable[[str], AbstractContextManager] = lambda stage: nullcontext(),
 ) -> list[FaceMesh]:
     """The meshes of the finds of a detector that the network agrees to be faces; where there is none, of `search_face`.
+    Of a network that knows no faces, that of the whole picture.
 
     Args:    timed: a context around each stage.
     Returns: as `predict` does.
     """
+    if not knows_faces(model):
+        with timed("network"):
+            return mesh_pictures(model, image)
     with timed("find faces"):
         faces = (detector or BlazeFace()).detect(image)
     with timed("network"):
@@ -132,6 +145,8 @@ def mesh_boxes(
     boxes = boxes[None] if boxes.shape == (4,) else boxes
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
         raise InputError("boxes", "", f"have shape {boxes.shape}", "give (K, 4) x0 y0 x1 y1")
+    if not knows_faces(model):
+        return mesh_pictures(model, image, boxes)
     return predict_upright(model, [image] * len(boxes), boxes, tilt_deg, flip, passes) if len(boxes) else []
 
 

@@ -13,11 +13,10 @@ from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_core.files import write_bytes
 from p2m_core.geometry.crop import apply_affine
-from p2m_core.inference import open_network
 from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.batch import predict_files
-from p2m_workbench.photos.predict import find_meshes
+from p2m_workbench.photos.predict import find_meshes, open_weights
 from p2m_workbench.photos.read import decode_photo
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.inspector import inspect
@@ -107,7 +106,7 @@ class PhotoUpload(widgets.VBox):
     def _open(self) -> None:
         photo = self.photos[self.choice.value]
         height, width = photo.shape[:2]
-        model = open_network(self.settings.weights, self.device, self.settings.precision)
+        model = open_weights(self.settings.weights, self.device, self.settings.precision)
         found = find_meshes(model, photo)
         self._boxes = np.array([mesh.box for mesh in found]).reshape(-1, 4)
         middle = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height])

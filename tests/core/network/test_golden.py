@@ -1,5 +1,8 @@
 """Same weights in, same vertices out: the reference networks of tests/golden/, through the converter."""
 
+import copy
+import dataclasses
+
 import golden_networks as golden
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from torch.nn import functional as F
 from p2m_core.config.settings import LossConfig
 from p2m_core.network.losses import MeshLoss
 from p2m_workbench.interop.convert import convert, our_name
-from p2m_workbench.interop.reference_network import load_network
+from p2m_workbench.interop.reference_network import LegacyCrop, build_network, load_network
 
 TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1.5e-3  # float32 sums in another order: 1.01e-3 on some processors
 
@@ -77,6 +80,38 @@ def test_the_decoders_image(reference):
     check(prediction.image[:, :, :8, :8], wanted["reconst_corner"])
     found = F.binary_cross_entropy(prediction.image, golden.images(name))
     assert float(found.detach()) == pytest.approx(content["bce"], rel=TOLERANCE)
+
+
+@torch.no_grad()
+def test_in_float64_the_formulas_as_written_are_met_to_1e_9(reference):
+    """Beyond float32's noise: the same network by grid_sample, dense products and one tensor a step."""
+    name, model, *_ = reference
+    ours = copy.deepcopy(model).double().eval()
+    plain = PlainNetwork(model.config, model.template).double().eval()
+    plain.load_state_dict(ours.state_dict())
+    plain.matrices = [matrix.double() for matrix in plain.matrices]
+    place = golden.crop(name)
+    place = place and LegacyCrop(*(getattr(place, part.name).double() for part in dataclasses.fields(place)))
+    arguments = (golden.images(name).double(), *([place] if place else []))
+    for found, expected in zip(ours(*arguments).levels, plain(*arguments).levels, strict=True):
+        assert found.dtype == torch.float64
+        assert float((found - expected).abs().max()) <= 1e-9 * float(expected.abs().max())
+
+
+@torch.no_grad()
+def test_features_with_aligned_corners_are_grid_samples(reference):
+    name, model, *_ = reference
+    if model.config.tensorflow_aligned:
+        return
+    config = model.config.model_copy(update={"align_corners": True})
+    ours, plain = build_network(config, model.template).eval(), PlainNetwork(config, model.template).eval()
+    for other in (ours, plain):
+        other.load_state_dict(model.state_dict())
+    place = golden.crop(name)
+    found, expected = ours(golden.images(name), *([place] if place else [])), plain(golden.images(name), place)
+    for a, b, before in zip(found.levels, expected.levels, golden.predict(model, name).levels, strict=True):
+        assert float((a - b).abs().max()) <= TOLERANCE * float(b.abs().max())
+        assert float((a - before).abs().max()) > 10 * TOLERANCE * float(b.abs().max())
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from p2m_core.network import encoders
 from p2m_core.network.encoders import Normalise
 from p2m_workbench.cli import main
 from p2m_workbench.interop.convert import convert
-from p2m_workbench.interop.reference_network import load_network
+from p2m_workbench.interop.reference_network import LegacyCrop, load_network
 
 VGG = "p2m_vgg"
 TEMPLATE = golden.template_path(VGG)
@@ -120,16 +120,111 @@ def test_the_official_networks_arrays(tmp_path):
 
 
 def test_three_stages_grow_to_four(state, tmp_path):
-    """The last layer moves to the new last stage; what takes its place is fresh, and said to be."""
-    own = {name: x for name, x in state.items() if name != "init_pts"}
-    report = convert(saved(own, tmp_path), tmp_path / "new.safetensors", golden.template_path("p2m_face"))
+    """The last layer moves to the new last stage; what takes its place is fresh, and said to be. The points of the old
+    template, which every such checkpoint holds, give way to the new one's; camera and unpooling are the face port's."""
+    assert state["init_pts"].shape == (156, 3)
+    report = convert(saved(state, tmp_path), tmp_path / "new.safetensors", golden.template_path("p2m_face"))
+    assert report.ignored == ["init_pts"]
     assert report.renamed == [f"gcns.2.conv2.{x} to gcns.3.conv2.{x}" for x in ("weight", "loop_weight", "bias")]
     assert {name.rpartition(".")[0] for name in report.fresh if name.startswith("stages.2.")} == {"stages.2.conv2"}
-    assert all(name.startswith(("stages.2.conv2.", "stages.3.")) for name in report.fresh)
+    assert all(name.startswith(("stages.2.conv2.", "stages.3.", "unpool.")) for name in report.fresh)
     model, _ = load_network(tmp_path / "new.safetensors")
     torch.testing.assert_close(model.stages[3].conv2.weight, state["gcns.2.conv2.weight"])
     assert model.stages[2].conv2.weight.shape == (192, 3)
-    assert model(torch.rand(1, 3, 224, 224)).levels[-1].shape == (1, 7008, 3)
+    assert (model.config.camera, model.config.unpooling) == ("legacy_crop", "unbounded")
+    place = LegacyCrop(torch.zeros(1, 2), torch.full((1,), 400.0), torch.full((1,), 400.0))
+    assert model(torch.rand(1, 3, 224, 224), place).levels[-1].shape == (1, 7008, 3)
+    assert "model.camera: legacy_crop (assumed: no tensor tells" in str(report)
+
+
+# --- checkpoints as trainers write them ---
+
+
+def test_numpys_numbers_and_arrays_beside_the_weights_are_no_fault(state, tmp_path):
+    """A scheduler's milestones and a best loss, as trainers keep them."""
+    model = torch.nn.Linear(1, 1)
+    optimiser = torch.optim.Adam(model.parameters())
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, np.array([30, 45]))
+    content = {
+        "net": state, "optimizer": optimiser.state_dict(), "lr_scheduler": scheduler.state_dict(),
+        "best_loss": np.float64(0.25), "count": np.int64(3), "history": np.arange(4.0, dtype=np.float32), "epoch": 7,
+    }  # fmt: skip
+    report = convert(saved(content, tmp_path), tmp_path / "new.safetensors", TEMPLATE)
+    assert sorted([*report.loaded, "init_pts"]) == sorted(state)
+
+
+class Options:
+    """A class of a trainer's own."""
+
+
+def test_an_entry_that_is_refused_is_named(state, tmp_path):
+    content = {"model": state, "extra": {"options": Options()}}
+    with pytest.raises(InputError, match=r"extra\.options holds \S*test_convert\.Options .*state_dict\(\)"):
+        convert(saved(content, tmp_path), tmp_path / "new.safetensors", TEMPLATE)
+
+
+def test_new_files_are_safetensors_by_name(state, tmp_path):
+    with pytest.raises(InputError, match=r"new\.pth: has the suffix \.pth, but .* \(call it new\.safetensors\)"):
+        convert(saved(state, tmp_path), tmp_path / "new.pth", TEMPLATE)
+
+
+def test_learned_positions_beyond_the_edge_stay_there(tmp_path):
+    """The older port computes positions held in [0, 1], and uses the others."""
+    name = "p2m_face"
+    state = golden.state_dict(name)
+    state["unpooling.0.new_pts_pos"] = torch.full_like(state["unpooling.0.new_pts_pos"], 1.5)
+    convert(saved(state, tmp_path), tmp_path / "new.safetensors", golden.template_path(name), golden.overrides(name))
+    model, _ = load_network(tmp_path / "new.safetensors")
+    x = torch.rand(model.template.counts[0], 1, 3)
+    a, b = (x[torch.from_numpy(end)] for end in model.template.unpool[0].T)
+    torch.testing.assert_close(model.unpool[0](x)[len(x) :], 1.5 * a - 0.5 * b)
+
+
+OLD_OPTIONS = """
+name: tensorflow
+dataset: {name: shapenet, camera_f: [250., 250.], camera_c: [112, 112], mesh_pos: [0, 0, 0], normalization: false}
+model: {name: pixel2mesh, backbone: vgg16, align_with_tensorflow: true, z_threshold: 0.1, gconv_activation: true}
+train: {batch_size: 4}
+"""
+
+
+def test_an_options_file_tells_what_tensors_do_not(tmp_path):
+    name = "p2m_tensorflow"
+    (tmp_path / "old.yml").write_text(OLD_OPTIONS)
+    path = saved({"model": golden.state_dict(name)}, tmp_path)
+    words = ["convert", str(path), str(tmp_path / "new.safetensors"), "--template", str(TEMPLATE)]
+    assert main([*words, "--options", str(tmp_path / "old.yml")]) == 0
+    config = load_network(tmp_path / "new.safetensors")[0].config
+    assert (config.focal_px, config.centre_px, config.mesh_offset) == ((250.0, 250.0), (112.0, 112.0), (0.0, 0.0, 0.0))
+    assert (config.tensorflow_aligned, config.normalisation, config.z_threshold) == (True, "none", 0.1)
+    report = convert(
+        path, tmp_path / "new.safetensors", TEMPLATE, "model.align_corners=true", options=tmp_path / "old.yml"
+    )
+    assert report.assumed == ["camera"]
+    (tmp_path / "linear.yml").write_text(OLD_OPTIONS.replace("gconv_activation: true", "gconv_activation: false"))
+    with pytest.raises(InputError, match=r"linear\.yml: model\.gconv_activation: is false: graph layers without ReLU"):
+        convert(path, tmp_path / "new.safetensors", TEMPLATE, options=tmp_path / "linear.yml")
+    (tmp_path / "other.yml").write_text("a: 1")
+    with pytest.raises(InputError, match=r"other\.yml: has no section dataset or model"):
+        convert(path, tmp_path / "new.safetensors", TEMPLATE, options=tmp_path / "other.yml")
+
+
+@torch.no_grad()
+def test_the_tensorflow_aligned_network_has_no_more_noise_than_float32(tmp_path):
+    """Its places are computed once: in float32 its second level is as near to float64's as the plain formula's."""
+    name = "p2m_tensorflow"
+    path = saved(golden.state_dict(name), tmp_path)
+    convert(path, tmp_path / "new.safetensors", golden.template_path(name), golden.overrides(name))
+    model, _ = load_network(tmp_path / "new.safetensors")
+    single = model(golden.images(name)).levels[1]
+    double = model.double()(golden.images(name).double()).levels[1]
+    assert float((single - double).abs().max()) < 3e-4
+
+
+def test_weights_are_found_from_where_one_stands(state, tmp_path, monkeypatch):
+    convert(saved(state, tmp_path), tmp_path / "new.safetensors", TEMPLATE)
+    monkeypatch.chdir(tmp_path)
+    assert load_network("new.safetensors")[0].config.backbone == "vgg16"
 
 
 class Evil:
@@ -185,3 +280,6 @@ def test_each_normalisation_is_its_backbones():
     face = Normalise("vggface2")(image)
     for k, mean in enumerate(encoders.VGGFACE2_MEAN_BGR):  # BGR of 255
         torch.testing.assert_close(face[:, k], image[:, 2 - k] * 255 - mean, atol=1e-4, rtol=1e-4)
+    port = Normalise("imagenet_of_255")(image)
+    mean, std = torch.tensor(encoders.IMAGENET_MEAN)[:, None, None], torch.tensor(encoders.IMAGENET_STD)[:, None, None]
+    torch.testing.assert_close(port, (image * 255 - mean) / std, atol=1e-3, rtol=1e-5)

@@ -1,0 +1,44 @@
+"""Options files of older Pixel2Mesh ports: what they say of the network beyond its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from p2m_core.config.loading import read_yaml
+from p2m_core.errors import InputError
+
+# Their option: our setting of section model.
+SAME = {
+    "dataset.camera_f": "focal_px",
+    "dataset.camera_c": "centre_px",
+    "dataset.mesh_pos": "mesh_offset",
+    "model.align_with_tensorflow": "tensorflow_aligned",
+}
+
+
+def model_settings(path: Path) -> dict[str, Any]:
+    """Settings of section model that an options file gives; what it leaves out has the port's default, as ours.
+
+    Raises: InputError if it is no options file, or the network of it is none that is computed here.
+    """
+    options = read_yaml(path)
+    sections = {name: options.get(name) for name in ("dataset", "model")}
+    if not any(isinstance(section, dict) for section in sections.values()):
+        raise InputError(path, "", "has no section dataset or model", "give the options file of the training")
+    given = {
+        f"{name}.{key}": value
+        for name, section in sections.items()
+        if isinstance(section, dict)
+        for key, value in section.items()
+    }
+    if given.get("model.gconv_activation") is False:
+        problem = "is false: graph layers without ReLU are not computed here"
+        raise InputError(path, "model.gconv_activation", problem, "predict with the code that trained these weights")
+    found = {ours: given[theirs] for theirs, ours in SAME.items() if theirs in given}
+    found |= {ours: [float(x) for x in value] for ours, value in found.items() if isinstance(value, list)}
+    if "dataset.normalization" in given:
+        found["normalisation"] = "imagenet" if given["dataset.normalization"] else "none"
+    if "model.z_threshold" in given:  # 0 sets no limit
+        found["z_threshold"] = float(given["model.z_threshold"]) or None
+    return found
