@@ -111,9 +111,11 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def without_materials(obj: bytes) -> bytes:
-    """An .obj's content without materials, by which trimesh would part it and double the vertices of its seams."""
-    return re.sub(rb"(?m)^usemtl .*", b"", obj)
+def bare_obj(obj: bytes) -> bytes:
+    """An .obj's content without materials, texture coordinates and normals, by which trimesh would part it and double
+    the vertices of its seams."""
+    obj = re.sub(rb"(?m)^(usemtl|mtllib|vt|vn)\b.*", b"", obj)
+    return re.sub(rb"(?m)^f\b.*", lambda line: re.sub(rb"/\S*", b"", line[0]), obj)
 
 
 def read_npz(path: str | Path, remedy: str) -> dict[str, np.ndarray]:

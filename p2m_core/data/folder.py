@@ -34,7 +34,7 @@ from p2m_core.config.loading import parse_value
 from p2m_core.config.settings import Section
 from p2m_core.data.aflw2000 import MASK_SUFFIX, read_image
 from p2m_core.errors import InputError
-from p2m_core.files import NPZ_ERRORS, without_materials
+from p2m_core.files import NPZ_ERRORS, bare_obj
 from p2m_core.geometry.camera import perspective_to_px
 from p2m_core.geometry.crop import box_of
 
@@ -152,7 +152,7 @@ def read_shape(path: str | Path) -> Shape:
     remedy = f"give a mesh or points as one of {' '.join(SHAPE_SUFFIXES)}"
     try:
         if suffix in MESH_SUFFIXES:
-            content = without_materials(content) if suffix == ".obj" else content
+            content = bare_obj(content) if suffix == ".obj" else content
             found: Any = trimesh.load(io.BytesIO(content), file_type=suffix[1:], process=False, maintain_order=True)
             found = found.to_geometry() if isinstance(found, trimesh.Scene) else found
             points, faces, normals = np.asarray(found.vertices), getattr(found, "faces", None), None

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from p2m_core.errors import InputError
-from p2m_core.files import read_npz, without_materials
+from p2m_core.files import bare_obj, read_npz
 from p2m_core.geometry.mesh import adjacency_matrix
 from p2m_core.geometry.template import Template
 from p2m_core.safe_pickle import load_arrays
@@ -36,7 +36,7 @@ def load_template(path: str | Path, levels: int = 4) -> Template:
     import trimesh
 
     try:
-        content = without_materials(path.read_bytes())
+        content = bare_obj(path.read_bytes()) if path.suffix.lower() == ".obj" else path.read_bytes()
         mesh = trimesh.load_mesh(io.BytesIO(content), path.suffix[1:], process=False, maintain_order=True)
     except Exception as error:  # trimesh raises whatever its readers do
         raise InputError(path, "", f"cannot be read as a mesh: {error}", "give an .obj, .ply or .dat") from error

@@ -87,7 +87,10 @@ def save_mesh(
         visual = photo_texture(photo, mesh.vertices_px, suffix, name)
     if vertex_colors is not None:
         vertex_colors = np.asarray(np.round(vertex_colors), np.uint8)
-    solid = trimesh.Trimesh(vertices, mesh.faces, vertex_colors=vertex_colors, visual=visual, process=False)
+    normals = vertex_normals(vertices, mesh.faces)
+    solid = trimesh.Trimesh(
+        vertices, mesh.faces, vertex_normals=normals, vertex_colors=vertex_colors, visual=visual, process=False
+    )
     if suffix == ".obj":
         text, beside = export_obj(
             solid, include_normals=False, return_texture=True, mtl_name=f"{name}.mtl", header=None
@@ -97,7 +100,7 @@ def save_mesh(
         write_text(path, text)
         return path
     with atomic_path(path) as temporary:
-        solid.export(temporary, file_type=suffix[1:])
+        solid.export(temporary, file_type=suffix[1:], **({"include_normals": True} if suffix == ".glb" else {}))
     return path
 
 
@@ -161,15 +164,17 @@ def save_glb_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | N
     Args:    as of `save_obj_groups`.
     """
     scene, picture = trimesh.Scene(), None if image is None else Image.fromarray(image)
+    vertices = to_world(mesh.vertices_px)
+    normals = vertex_normals(vertices, mesh.faces)  # of the whole: no seam shows between skin and eyes
     for part, material, faces in _parts(mesh):
         textured = picture is not None and material != "mouth"
         linear = np.power(np.divide(MATERIALS[material], 255), 2.2)  # glTF's factors are, its textures are not
         look = {"baseColorTexture": picture} if textured else {"baseColorFactor": [*linear, 1.0]}
         visual = TextureVisuals(uv, PBRMaterial(material, **look, **MATT))
-        solid = trimesh.Trimesh(to_world(mesh.vertices_px), faces, visual=visual, process=False)
+        solid = trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
         scene.add_geometry(solid, part, part)
     with atomic_path(path) as temporary:
-        scene.export(temporary, file_type="glb")
+        scene.export(temporary, file_type="glb", include_normals=True)
 
 
 def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name: str) -> TextureVisuals:
@@ -184,7 +189,10 @@ def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name:
     image = Image.fromarray(part)
     image.thumbnail((TEXTURE_PX, TEXTURE_PX), Image.Resampling.LANCZOS)
     if suffix == ".obj":
-        return TextureVisuals(uv, SimpleMaterial(image=image, name=f"{name}-texture"))
+        # The photo as bright as it is: trimesh's own is 40% of it, and shines.
+        white, black = [255] * 4, [0, 0, 0, 255]
+        material = SimpleMaterial(image, name=f"{name}-texture", diffuse=white, ambient=white, specular=black)
+        return TextureVisuals(uv, material)
     return TextureVisuals(uv, PBRMaterial(baseColorTexture=image, **MATT))
 
 

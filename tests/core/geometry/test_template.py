@@ -215,6 +215,19 @@ def test_level_1_as_an_obj_gives_the_levels(small_template, tmp_path):
     assert as_sets(again.faces[-1]) == as_sets(small_template.faces[-1])
 
 
+def test_an_obj_with_texture_coordinates_is_not_torn_at_their_seams(small_template, tmp_path):
+    """Every corner has a texture coordinate and a normal of its own: a seam along each edge."""
+    vertices, faces = small_template.vertices[: small_template.counts[0]], small_template.faces[0]
+    lines = ["mtllib cap.mtl", *(f"v {x} {y} {z}" for x, y, z in vertices)]
+    lines += [f"vt {k / faces.size} 0.5" for k in range(faces.size)] + ["vn 0 0 1", "usemtl skin"]
+    corners = iter(range(1, faces.size + 1))
+    lines += ["f " + " ".join(f"{v + 1}/{next(corners)}/1" for v in face) for face in faces]
+    (tmp_path / "cap.obj").write_text("\n".join(lines))
+    again = load_template(tmp_path / "cap.obj", levels=3)
+    assert again.counts == small_template.counts
+    np.testing.assert_allclose(again.vertices[: len(vertices)], vertices, atol=1e-6)
+
+
 def test_files_that_are_no_mesh(tmp_path):
     (tmp_path / "empty.obj").write_text("v 0 0 0\n")
     (tmp_path / "noise.ply").write_bytes(bytes(range(200)))

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import cv2
@@ -151,6 +152,32 @@ def test_colours_of_ones_own_need_no_groups(tmp_path, with_eyes):
     np.testing.assert_allclose(back.visual.vertex_colors[:, :3].astype(int), colors, atol=1)
     ply = trimesh.load(export.save_mesh(tmp_path / "face.ply", mesh, photo=with_eyes.photo), process=False)
     np.testing.assert_array_equal(ply.visual.vertex_colors[:, :3], export.face_colors(with_eyes.photo, mesh))
+
+
+def glb_content(path):
+    """The JSON of a .glb, and its binary part."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    return json.loads(content[20 : 20 + length]), content[28 + length :]
+
+
+@pytest.mark.parametrize("groups", [True, False])
+def test_meshes_have_smooth_normals_and_a_material_as_bright_as_the_photo(tmp_path, with_eyes, prediction, groups):
+    shown = with_eyes if groups else prediction
+    outline, binary = glb_content(export.save_mesh(tmp_path / "x.glb", shown.mesh, photo=shown.photo))
+    for mesh in outline["meshes"]:
+        [part] = mesh["primitives"]
+        accessor = outline["accessors"][part["attributes"]["NORMAL"]]
+        view = outline["bufferViews"][accessor["bufferView"]]
+        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+        normals = np.frombuffer(binary, np.float32, 3 * accessor["count"], start).reshape(-1, 3)
+        np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-4)
+        assert normals[:, 2].mean() > 0.3  # a face looks at the viewer
+    export.save_mesh(tmp_path / "x.obj", shown.mesh, photo=shown.photo)
+    lines = (tmp_path / "x.mtl").read_text().splitlines()
+    textured = "\n".join(lines).split("newmtl ")[1]
+    assert [float(x) for x in re.search(r"Kd (.*)", textured)[1].split()] == [1, 1, 1]
+    assert [float(x) for x in re.search(r"Ks (.*)", textured)[1].split()] == [0, 0, 0]
 
 
 def test_a_texture_of_a_large_photo_or_of_a_face_beyond_its_edge(tmp_path, prediction):
