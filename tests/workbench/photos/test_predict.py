@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 import torch
 import trimesh
+from conftest import SHARED
 from PIL import Image
 
 from p2m_core import inference
 from p2m_core.config.settings import PredictConfig
+from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
 from p2m_core.geometry.camera import rotation_from_angles
@@ -344,6 +346,31 @@ def test_the_crop_is_what_the_network_saw(face, tiny_run):
     [mesh] = predict(image, [box], tiny_run, passes=1)
     side, margin = (getattr(open_network(tiny_run).config, name) for name in ("input_px", "margin"))
     np.testing.assert_array_equal(mesh.crop, crop_image(image, crop_matrix(box, side, margin), side))
+
+
+@pytest.mark.parametrize("angle", [30, 75, 135, 180, 255])
+def test_real_photos_may_be_turned_by_any_angle(angle):
+    """Four photos of AFLW2000-3D, turned in their plane, with the true box: the error stays."""
+    if not (SHARED / "aflw2000-3d").is_dir():
+        pytest.skip("needs ../shared/aflw2000-3d (real AFLW2000-3D samples, not in the repository)")
+    errors = []
+    for mat in find_samples(SHARED / "aflw2000-3d")[10::280]:
+        sample = read_sample(mat)
+        image, points = read_image(sample.image_path), sample.landmarks_px
+        for picture, truth in ((image, points), turned_photo(image, points, angle)):
+            [mesh] = predict(picture, box_of(truth), precision="fp32")
+            errors.append(nme68_2d(mesh.landmarks_px[None], truth[None])[0])
+    upright, turned = np.reshape(errors, (-1, 2)).mean(0)
+    assert upright < 6
+    assert turned < 1.1 * upright + 0.2
+
+
+def turned_photo(image, points, angle):
+    """A photo turned about its centre on a square that holds it, and its landmarks there."""
+    side = int(np.hypot(*image.shape[:2]))
+    matrix = cv2.getRotationMatrix2D(((image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2), angle, 1)
+    matrix[:, 2] += (side - np.array(image.shape[1::-1])) / 2
+    return cv2.warpAffine(image, matrix, (side, side), borderValue=(90, 90, 90)), apply_affine(matrix, points)
 
 
 def test_pose_of_a_turned_template():
