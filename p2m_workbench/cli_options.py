@@ -25,13 +25,15 @@ class Option:
     """An option that stands for a setting.
 
     words: the values that are no paths, such as "bundled"; None if the value is no path at all.
-    again: the setting, a list, that gets the further values of a repeated option.
+    again: the setting, a list, that gets the further values of a repeated option.   switch: whether it may stand
+    without a value, for true.
     """
 
     flag: str
     field: str
     words: tuple[str, ...] | None = None
     again: str = ""
+    switch: bool = False
 
 
 EXAMPLES: dict[str, str] = {
@@ -74,6 +76,7 @@ OPTIONS: dict[str, list[Option]] = {
         Option("--batch-size", "train.batch_size"),
         Option("--lr", "train.lr"),
         Option("--init-from", "train.init_from", ("bundled", "null")),
+        Option("--continue-with", "train.continue_with", switch=True),
     ],
     "evaluate": [
         Option("--weights", "evaluate.weights", ("run", "bundled"), "evaluate.checkpoints"),
@@ -173,6 +176,7 @@ def _add_setting(sub: argparse.ArgumentParser, option: Option) -> None:
     text = _help(option.field) + (" (repeatable)" if option.again else "")
     name = option.flag.lstrip("-").upper().replace("-", "_")
     more: dict[str, Any] = {} if option.flag.startswith("-") else {"nargs": "?"}
+    more |= {"nargs": "?", "const": "true"} if option.switch else {}
     sub.add_argument(option.flag, metavar=name, action=_Setting, option=option, help=text, **more)
 
 

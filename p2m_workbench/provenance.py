@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -28,8 +29,7 @@ def provenance(folder: Path | None = None) -> dict[str, Any]:
     Args: folder: a run's; if tracked files differ from the commit, the diff is written there as code-HASH.diff.
     """
     git = git_state()
-    if folder is not None and git and git["dirty"]:
-        diff = _git("diff", "HEAD")
+    if folder is not None and git and git["dirty"] and (diff := code_diff()):
         git["diff"] = f"code-{hashlib.sha256(diff.encode()).hexdigest()[:12]}.diff"
         write_text(folder / git["diff"], diff)
     return {
@@ -76,6 +76,33 @@ def git_state() -> dict[str, Any] | None:
         return {"commit": _git("rev-parse", "HEAD").strip(), "dirty": bool(_git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def code_diff() -> str:
+    """How tracked files differ from the commit; of notebooks the cells alone, since outputs take megabytes."""
+    parts = [_git("diff", "HEAD", "--", ".", ":(exclude)*.ipynb")]
+    for name in _git("diff", "--name-only", "HEAD", "--", "*.ipynb").splitlines():
+        path = project_root() / name
+        before, after = _git_or("", "show", f"HEAD:{name}"), path.read_text("utf-8") if path.exists() else ""
+        cells = (cell_sources(text).splitlines(keepends=True) for text in (before, after))
+        parts += difflib.unified_diff(*cells, f"a/{name}", f"b/{name}")
+    return "".join(parts)
+
+
+def cell_sources(notebook: str) -> str:
+    """The cells of a notebook's JSON, without outputs, each under a line with its type; "" of what is none."""
+    try:
+        cells = json.loads(notebook)["cells"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    return "".join(f"# %% {cell['cell_type']}\n{''.join(cell['source'])}\n" for cell in cells)
+
+
+def _git_or(otherwise: str, *words: str) -> str:
+    try:
+        return _git(*words)
+    except subprocess.SubprocessError:  # such as a file that the commit does not have
+        return otherwise
 
 
 def _git(*words: str) -> str:

@@ -345,6 +345,8 @@ class TrainConfig(Section):
     """Weights to start from: "bundled", a .safetensors file, a run's folder, or null for random ones."""
     freeze_backbone: bool = False
     """Leave the encoder's weights as they are."""
+    continue_with: bool = False
+    """Let a run go on although settings that decide its weights have changed; its history.json keeps both."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

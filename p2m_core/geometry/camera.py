@@ -132,8 +132,8 @@ def perspective_to_px(
     """Image px of object meshes, for drawing: the camera of `project_perspective`, without its clamps.
 
     Args:    vertices: (..., 3) object frame.   offset: where the object frame's origin lies in the camera frame.
-    Returns: (..., 3): x, y in px; z to the viewer, in px at the offset's depth.
+    Returns: (..., 3): x, y in px; z to the viewer, in px at the offset's depth, or the mean one if it is 0.
     """
     x, y, z = np.moveaxis(np.asarray(vertices, np.float64) + offset, -1, 0)
-    depth = vertices[..., 2] * focal_px[0] / abs(offset[2])
+    depth = vertices[..., 2] * focal_px[0] / abs(offset[2] or z.mean())
     return np.stack([centre_px[0] - focal_px[0] * x / z, centre_px[1] + focal_px[1] * y / z, depth], -1)

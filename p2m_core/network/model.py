@@ -270,7 +270,7 @@ class Pixel2Mesh(nn.Module):
 
     def placement(self, pooled: Float[Tensor, "b c"]) -> tuple[Float[Tensor, "b 3 3"], Float[Tensor, "b 3"]]:
         """The similarity that places the template in the crop, one for each sample: linear part and shift."""
-        turn, shift = torch.eye(3, device=pooled.device).expand(len(pooled), -1, -1), pooled.new_zeros(len(pooled), 3)
+        turn, shift = torch.eye(3).to(pooled).expand(len(pooled), -1, -1), pooled.new_zeros(len(pooled), 3)
         if self.config.camera == "crop":
             turn = turn * turn.new_tensor([1.0, -1.0, 1.0])[:, None] * PLACED_SCALE  # the crop has y down
         if self.pose_head is None:

@@ -1,6 +1,7 @@
 """Training, for notebook, command line and cluster: `train` can be stopped, and continues from its last checkpoint.
 
 outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  ranks/
+              history.json          which settings trained it from which step on
               checkpoints/step-N/
               weights.safetensors   the best so far on the validation split
               finished.json         written last
@@ -39,6 +40,7 @@ from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
 from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
+from p2m_workbench.training.legs import begin_leg, changed_settings, require_same
 from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split_batch, worker_init
 from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
 from p2m_workbench.training.pretrained import initialise, load_pretrained
@@ -333,11 +335,15 @@ def train(config: Config) -> Path:
     goes on from there.
 
     Returns: the run's folder, with weights.safetensors.
-    Raises:  InputError if there is no store, if another process trains this run, or if the disk is full;
-             NonFiniteLoss.
+    Raises:  InputError if settings changed since the run was trained (see train.continue_with), if there is no store,
+             if another process trains this run, or if the disk is full; NonFiniteLoss.
     """
     folder = run_folder(config)
-    if (folder / "finished.json").exists():
+    require_same(config)
+    finished = folder / "finished.json"
+    if changed_settings(config):  # a finished run goes on with these
+        finished.unlink(missing_ok=True)
+    if finished.exists():
         _log.info("%s is finished", folder)
     elif config.train.processes > 1 and not is_launched():
         launch(train, config, folder)
@@ -359,7 +365,9 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
     if not trainer.ranks.first:
         run_steps(trainer, stop, None)
         return
-    if not (folder / "config.yaml").exists() or trainer.step == 0:
+    new_leg = bool(changed_settings(config))
+    begin_leg(config, trainer.step)
+    if not (folder / "config.yaml").exists() or trainer.step == 0 or new_leg:
         save_config(config, folder / "config.yaml")
         about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
         about |= {

@@ -19,6 +19,7 @@ from p2m_core.face_mesh import FaceMesh
 from p2m_core.files import read_npz
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.distributed import is_training
+from p2m_workbench.training.legs import changed_settings, require_same
 from p2m_workbench.training.metrics_log import read_curves
 from p2m_workbench.training.trainer import train
 from p2m_workbench.viewing.live_preview import MeshPreview
@@ -107,8 +108,10 @@ def wait_for_detached(config: Config, every_s: float) -> None:
     """Start the run's process, unless it is there, and wait for its end.   Raises RuntimeError if it failed."""
     folder = run_folder(config)
     finished = folder / "finished.json"
-    if not finished.exists() and not is_training(folder):
-        start_detached(config)
+    if not is_training(folder):
+        require_same(config)
+        if not finished.exists() or changed_settings(config):
+            start_detached(config)
     child = _children.get(folder)  # None where another kernel started it
     while is_training(folder) if child is None else child.poll() is None:
         time.sleep(every_s)

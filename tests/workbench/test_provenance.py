@@ -52,6 +52,29 @@ def test_what_differs_from_the_commit_is_kept_as_a_diff_of_its_own(tmp_path, mon
     assert len(diffs) == 2
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_a_diff_has_the_cells_of_notebooks_and_not_their_outputs(tmp_path, monkeypatch):
+    root, run = tmp_path / "root", tmp_path / "run"
+    root.mkdir()
+    run.mkdir()
+    git = ["git", "-C", root, "-c", "user.name=a", "-c", "user.email=a@b"]
+
+    def write(source, output):
+        cell = {"cell_type": "code", "source": [source], "outputs": [{"text": output}], "metadata": {}}
+        (root / "01.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}}))
+
+    write("a = 1", "")
+    for words in (["init", "-q"], ["add", "01.ipynb"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setenv("P2M_HOME", str(root))
+    write("a = 1", "x" * 10_000)
+    assert "diff" not in provenance(run)["git"]
+    write("a = 2", "x" * 10_000)
+    diff = (run / provenance(run)["git"]["diff"]).read_text()
+    assert "-a = 1\n+a = 2\n" in diff
+    assert "xxx" not in diff
+
+
 def test_data_hashes_know_files_and_splits(store, tiny_config, tmp_path):
     found = data_hashes(tiny_config)
     assert found["sha256"] == store.manifest["sha256"]
