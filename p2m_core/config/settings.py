@@ -399,7 +399,7 @@ class EvaluateConfig(Section):
 
 SavedFile = Literal[
     "obj", "ply", "glb", "levels", "json", "pts", "overlay", "crop", "depth", "normals", "turntable", "turning-levels",
-    "html", "csv",
+    "html", "rig", "csv",
 ]  # fmt: skip
 SAVED: tuple[SavedFile, ...] = get_args(SavedFile)
 
@@ -419,7 +419,7 @@ class PredictConfig(Section):
     """Number format of encoder and graph layers; "auto" is bf16 where that is the faster here, else fp32."""
     save: Annotated[tuple[SavedFile, ...], OneOrMore] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
     """Files to write of each face: obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable,
-    turning-levels, html; and csv, a table of all faces."""
+    turning-levels, html; rig, which moves by ARKit's 52 units, with the photo's; and csv, a table of all faces."""
     workers: Count = 1
     """Number of processes."""
     video: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -36,8 +37,11 @@ from p2m_workbench.drawing.mesh_images import (
     swing,
 )
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.photos.moving_glb import save_moving_glb
+from p2m_workbench.photos.rig import can_move, rig
 from p2m_workbench.photos.texture import face_colors, face_texture
 
+_log = logging.getLogger(__name__)
 MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most
 MATERIALS = {"skin": CLAY, "eye": EYE_WHITE, "mouth": MOUTH}  # RGB where there is no texture
@@ -300,6 +304,27 @@ def _save_levels(path: Path, of: FacePrediction) -> None:
         save_mesh(path.with_name(f"{path.stem}{k + 1}.obj"), of.mesh, k)
 
 
+def _save_rig(path: Path, of: FacePrediction) -> None:
+    """NAME-rig.glb with a morph target a unit, and NAME-rig.json with the strength of each in the photo; nothing for a
+    mesh on another template."""
+    mesh = of.mesh
+    if not can_move(mesh):
+        _log.warning("%s: no rig, since its weights are on another template than that of our own face model", of.name)
+        return
+    moving = rig(mesh)
+    image, uv = _texture(of.photo, mesh)
+    pbr = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    materials: dict[str, dict] = {}
+    for name, color in MATERIALS.items():
+        linear = [*np.power(np.divide(color, 255), 2.2).tolist(), 1.0]
+        look = {"baseColorFactor": linear} if name == "mouth" else {"baseColorTexture": {"index": 0}}
+        materials[name] = {"pbrMetallicRoughness": pbr | look, "doubleSided": True}
+    ways = dict(zip(moving.names, moving.ways, strict=True))
+    save_moving_glb(path, moving.neutral, list(_parts(mesh)), materials, image, uv, ways, moving.strength)
+    strengths = {name: round(float(value), 4) for name, value in zip(moving.names, moving.strength, strict=True)}
+    write_json(path.with_suffix(".json"), strengths)
+
+
 # By the names of predict.save: what is added to the face's name, and what writes the file. `csv`, one table for all
 # faces, is written by `batch.predict_files`.
 SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
@@ -307,6 +332,7 @@ SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
     "ply": (".ply", _save_textured),
     "glb": (".glb", _save_textured),
     "levels": ("-level.obj", _save_levels),
+    "rig": ("-rig.glb", _save_rig),
     "json": (".json", lambda path, of: save_landmarks(path, of.mesh)),
     "pts": (".pts", lambda path, of: save_landmarks(path, of.mesh)),
     "overlay": ("-overlay.png", lambda path, of: save_picture(path, draw_overlay(scaled(of, OVERLAY_PX)))),
@@ -325,6 +351,8 @@ def files_of(name: str, kinds: Sequence[str], levels: int) -> list[str]:
     files = [f"{name}{SAVERS[kind][0]}" for kind in kinds if kind in SAVERS and kind != "levels"]
     if "obj" in kinds:
         files += [f"{beside}.mtl", f"{beside}-texture.png"]
+    if "rig" in kinds:
+        files.append(f"{name}-rig.json")
     if "levels" in kinds:
         for k in range(levels):
             files += [f"{name}-level{k + 1}.obj", f"{beside}-level{k + 1}.mtl"]
