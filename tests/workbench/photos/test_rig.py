@@ -52,12 +52,12 @@ def test_known_strengths_are_found_again(people, with_eyes):
         size = np.ptp(world, axis=0).max()
         assert np.linalg.norm(found.neutral - neutral, axis=1).mean() < 0.012 * size
     assert np.abs(error).mean() < 0.1
-    assert np.sqrt(np.square(error).mean()) < 0.5 * np.sqrt(np.square(spread).mean())
+    assert np.sqrt(np.square(error).mean()) < 0.75 * np.sqrt(np.square(spread).mean())  # of saying that nothing moves
 
 
 def test_units_do_what_their_names_say():
     units = own_units()
-    of = {name: way for name, way in zip(units.names, units.ways, strict=True)}
+    of = dict(zip(units.names, units.ways, strict=True))
     lower, upper = units.template.landmark_faces[66], units.template.landmark_faces[62]
     assert of["jawOpen"][lower, 1].mean() < of["jawOpen"][upper, 1].mean() - 5000  # um, y up
     left = units.template.landmark_faces[54]  # the subject's left corner of the mouth, on positive x
