@@ -64,7 +64,7 @@ def strengths(moving: Rig, wanted: dict[str, float]) -> np.ndarray:
 
 
 def expression_sheet() -> np.ndarray:
-    """Two synthetic people: the photo, and twelve expressions of the predicted mesh in the photo's colours (H, W, 3)."""
+    """Two synthetic people: the photo, and twelve expressions of the predicted mesh in its colours (H, W, 3)."""
     rows = []
     for index in PEOPLE:
         recipe, frontal = Recipe(450, FACES.seed), Overrides(yaw_deg=8.0)

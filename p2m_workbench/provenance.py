@@ -37,7 +37,7 @@ def provenance(folder: Path | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "processor": _processor(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "gpus": _gpus(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -110,7 +110,8 @@ def _git(*words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True).stdout
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -43,6 +43,7 @@ from p2m_workbench.training.distributed import Ranks, is_launched, joined, launc
 from p2m_workbench.training.legs import begin_leg, changed_settings, require_same
 from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split_batch, worker_init
 from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
+from p2m_workbench.training.outlook import outlook
 from p2m_workbench.training.pretrained import initialise, load_pretrained
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 
@@ -380,6 +381,8 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
         write_json(folder / "provenance.json", provenance(folder) | about)
         if config.train.init_from:
             write_json(folder / "initialised.json", trainer.init_report)
+    for line in outlook(config, len(trainer.train_set)):
+        _log.info("%s", line)
     with MetricsLog(folder, config.name, trainer.step, trainer.progress) as metrics_log:
         run_steps(trainer, stop, metrics_log)
     summary = {
@@ -426,7 +429,7 @@ def run_steps(trainer: Trainer, stop: StopSignals, metrics_log: MetricsLog | Non
             values = ranks.mean(values, trainer.device)
             speed = settings.log_steps * settings.batch_size / (now - logged)
             logged = now
-            text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.0f} samples/s"
+            text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.1f} samples/s"
             if metrics_log:
                 record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
         if not metrics_log:
