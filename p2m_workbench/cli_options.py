@@ -192,7 +192,8 @@ class _Setting(argparse.Action):
             return
         words = self.option.words
         listed = self.option.again == "evaluate.mapping" and "," in values
-        if words is not None and values not in words and not listed:
+        run = self.option.field.endswith("weights") and not Path(values).exists()  # a run's name, or nothing
+        if words is not None and values not in words and not listed and not run:
             # A path on the command line counts from where the user is, one in a config from the project's root.
             values = str(Path(values).absolute())
         as_yaml = values if words is None or values == "null" else json.dumps(values)

@@ -28,9 +28,10 @@ Build = Callable[[ModelConfig, Template], Pixel2Mesh]
 
 
 def weights_path(source: str | Path) -> Path:
-    """The file that "bundled" or a path, from here or else the project, means.   Raises InputError if it is missing."""
+    """The file that "bundled", a path, from here or else the project, or a run's name means.   Raises InputError."""
     path = BUNDLED if str(source) == "bundled" else Path(source).expanduser().absolute()
-    path = path if path.exists() else resolve(source)
+    places = (path, resolve(source), resolve("outputs") / source)
+    path = next((place for place in places if place.exists()), places[1])
     if path.is_dir():
         path = path / "weights.safetensors"
     if not path.exists():

@@ -66,13 +66,14 @@ def predict_store(model: Pixel2Mesh, store: FaceStore, rows: np.ndarray, flip: b
     return meshes
 
 
-def find_weights(config: Config, checkpoints: Sequence[str | Path] = ()) -> dict[str, Path]:
+def find_weights(config: Config, checkpoints: str | Path | Sequence[str | Path] = ()) -> dict[str, Path]:
     """Weights files by a short name: evaluate.weights, evaluate.checkpoints, then the given ones, each once.
 
     Raises: InputError if one is missing.
     """
     settings, found = config.evaluate, {}
-    for source in (settings.weights, *settings.checkpoints, *checkpoints):
+    more = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints
+    for source in (settings.weights, *settings.checkpoints, *more):
         path = weights_path(run_folder(config) if str(source) == "run" else source)
         name = "bundled" if path == BUNDLED else path.parent.name if path.name == "weights.safetensors" else path.stem
         if path not in found.values():
@@ -218,9 +219,10 @@ def evaluate(
         "machine": machine(),
         **{system.name: system.about for system in systems if system.about},
     }
+    compared = tuple(system.name for system in systems if system.kind != "baseline")
     result = Evaluation(
         kinds={system.name: system.kind for system in systems},
-        tables={name: table for name, table in tables.items() if len(table.rows)},
+        tables={name: replace(table, compared=compared) for name, table in tables.items() if len(table.rows)},
         samples=pd.DataFrame({"name": store.table["name"][rows], "yaw_deg": yaw, **errors}),
         about=about,
         folder=run_folder(config) / "evaluation" / f"{store.folder.name}-{settings.split}",

@@ -8,7 +8,6 @@ import numpy as np
 
 from p2m_core.data.face_store import FaceStore
 from p2m_core.files import write_json, write_text
-from p2m_core.metrics import YAW_BINS
 from p2m_workbench.drawing.dataset_figures import save_figure
 from p2m_workbench.drawing.mesh_images import save_picture, static_picture
 from p2m_workbench.face_prediction import FacePrediction
@@ -23,17 +22,15 @@ from p2m_workbench.measuring.figures import (
 from p2m_workbench.measuring.results import Evaluation, Table
 
 WORST = 4  # cases that are drawn
-SMALLER_IS_BETTER = {"balanced", "plain", "mae", "geodesic", *YAW_BINS}  # and the protocols nme-... and rec-...
 
 
-def to_latex(table: Table, compared: list[str]) -> str:
+def to_latex(table: Table) -> str:
     """A table for booktabs; where each row is a system, the best of the compared systems in bold."""
     rows = table.rows.rename_axis(None) if table.rows.index.nlevels == 1 else table.rows
     style = rows.style.format(precision=table.digits, escape="latex", na_rep="--")
     style = style.format_index(escape="latex").format_index(escape="latex", axis=1)
-    best = [name for name in compared if name in rows.index] if rows.index.nlevels == 1 else []
-    lower = [name for name in rows if name in SMALLER_IS_BETTER or name.startswith(("nme-", "rec-"))]
-    if len(best) > 1 and lower:
+    best, lower = table.best()
+    if best and lower:
         style = style.highlight_min(subset=(best, lower), props="textbf:--rwrap;")
     columns = "l" * rows.index.nlevels + "".join("r" if kind.kind in "fi" else "l" for kind in rows.dtypes)
     escaped = table.title.replace("%", r"\%")
@@ -49,7 +46,7 @@ def write_tables(result: Evaluation) -> None:
     about = "".join(f"- {name}: {value}\n" for name, value in result.about.items())
     markdown = [f"## {table.title}\n\n{table.to_markdown()}\n" for table in tables.values()]
     write_text(folder / "report.md", "\n".join([f"# {folder.name}\n", about, *markdown]))
-    latex = [to_latex(table, result.compared) for table in tables.values()]
+    latex = [to_latex(table) for table in tables.values()]
     write_text(folder / "tables.tex", "% wants \\usepackage{booktabs}\n" + "\n".join(latex))
     content = {"about": result.about, "tables": {name: table.to_dict() for name, table in tables.items()}}
     write_json(folder / "metrics.json", content)

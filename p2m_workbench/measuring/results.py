@@ -10,10 +10,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from p2m_core.metrics import YAW_BINS
 from p2m_workbench.face_prediction import FacePrediction
 
 Kind = Literal["network", "peer", "baseline"]
 LISTED_SAMPLES = 20  # up to so many, each sample's errors are printed
+SMALLER_IS_BETTER = {"balanced", "plain", "mae", "geodesic", *YAW_BINS}  # and the protocols nme-... and rec-...
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Table:
     rows      a row a system; further levels of the index where a system has several rows
     interval  how the interval in the columns "95% low" and "95% high" is made; None if there is none
     digits    decimals that are printed
+    compared  the systems among which the best value is marked
     """
 
     title: str
@@ -62,19 +65,43 @@ class Table:
     rows: pd.DataFrame
     interval: str | None = None
     digits: int = 2
+    compared: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = self.rows if self.rows.index.nlevels > 1 else self.rows.rename_axis(None)
         return f"{self.title}\n{rows.round(self.digits).to_string(na_rep='-')}"
 
-    def to_markdown(self) -> str:
-        """The rows as a table of GitHub's Markdown."""
-        cells = self.rows.reset_index().astype(object)
-        return cells.where(cells.notna(), None).to_markdown(
-            index=False, floatfmt=f".{self.digits}f", missingval="–", disable_numparse=[0]
-        )
+    @property
+    def lower_is_better(self) -> list[str]:
+        """The columns of errors."""
+        return [name for name in self.rows if name in SMALLER_IS_BETTER or str(name).startswith(("nme-", "rec-"))]
 
-    _repr_markdown_ = to_markdown  # so Jupyter shows it
+    def best(self) -> tuple[list[str], list[str]]:
+        """The rows of the compared systems and the columns of errors, of which each column's least value is marked;
+        none where a system has several rows or is alone."""
+        rows = [name for name in self.compared if name in self.rows.index] if self.rows.index.nlevels == 1 else []
+        return (rows, self.lower_is_better) if len(rows) > 1 else ([], [])
+
+    def to_markdown(self) -> str:
+        """The rows as a table of GitHub's Markdown, the best values in bold."""
+        columns = {}
+        names, lower = self.best()
+        for column, values in self.rows.items():
+            decimals = self.digits if values.dtype.kind == "f" else None
+            text = ["–" if pd.isna(x) else str(x) if decimals is None else f"{x:.{decimals}f}" for x in values]
+            least = values.loc[names].min() if column in lower else None
+            columns[column] = [
+                f"**{cell}**" if name in names and x == least else cell
+                for name, x, cell in zip(self.rows.index, values, text, strict=True)
+            ]
+        cells = pd.DataFrame(columns, index=self.rows.index).reset_index()
+        levels = self.rows.index.nlevels
+        align = ["left"] * levels + ["right" if kind.kind in "fi" else "left" for kind in self.rows.dtypes]
+        return cells.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+    def _repr_markdown_(self) -> str:  # so Jupyter shows it
+        direction = f"\n\n*lower is better: {', '.join(self.lower_is_better)}*" if self.lower_is_better else ""
+        return f"**{self.title}**{direction}\n\n{self.to_markdown()}"
 
     def to_dict(self) -> dict[str, object]:
         """As in metrics.json: protocol, unit, n, interval, and rows that name their system and columns."""
