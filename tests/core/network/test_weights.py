@@ -131,6 +131,14 @@ def test_files_that_are_none_of_ours(model, tmp_path, kind):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_are_found_by_a_runs_name(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("P2M_HOME", str(tmp_path))
+    save_weights(tmp_path / "outputs/trial/weights.safetensors", model.state_dict(), model, {})
+    assert weights_path("trial") == weights_path("outputs/trial") == tmp_path / "outputs/trial/weights.safetensors"
+    with pytest.raises(InputError, match=r"absent: there are no such weights"):
+        weights_path("absent")
+
+
 def test_names_of_earlier_versions_are_read(small_template, tmp_path):
     model = network(small_template, correspondence_map=True, shape_basis=6, template_detail=True)
     save_weights(tmp_path / "new.safetensors", model.state_dict(), model, {})
