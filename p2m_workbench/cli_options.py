@@ -192,7 +192,8 @@ class _Setting(argparse.Action):
             return
         words = self.option.words
         listed = self.option.again == "evaluate.mapping" and "," in values
-        run = self.option.field.endswith("weights") and not Path(values).exists()  # a run's name, or nothing
+        bare = Path(values).name == values and not Path(values).suffix and not Path(values).exists()
+        run = bare and self.option.field.endswith("weights")  # a run's name
         if words is not None and values not in words and not listed and not run:
             # A path on the command line counts from where the user is, one in a config from the project's root.
             values = str(Path(values).absolute())

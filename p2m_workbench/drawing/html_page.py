@@ -147,10 +147,24 @@ def _page(title: str, about: dict) -> str:
     return page
 
 
-def html_page(prediction: FacePrediction) -> str:
-    """The page that `write_html` writes, as text."""
-    sample = {"name": prediction.name, "topology": 0, "content": _content(prediction)}
-    return _page(prediction.name, {"topologies": [_topology(prediction)], "samples": [sample]})
+def html_page(predictions: FacePrediction | Sequence[FacePrediction], photo_px: int = PHOTO_PX) -> str:
+    """The page that `write_html` writes, as text; of several predictions with thumbnails to choose by.
+
+    Raises: InputError if coordinates are not finite.
+    """
+    several = [predictions] if isinstance(predictions, FacePrediction) else list(predictions)
+    samples, topologies = [], {}
+    for prediction in several:
+        require_finite("page", prediction)
+        topology = topologies.setdefault(json.dumps(_topology(prediction)), len(topologies))
+        sample = {"name": prediction.name, "topology": topology, "content": _content(prediction, photo_px)}
+        if len(several) > 1:
+            picture = base64.b64encode(thumbnail(prediction)).decode("ascii")
+            sample["thumbnail"] = f"data:image/jpeg;base64,{picture}"
+            if prediction.truth_px is not None:
+                sample["error"] = float(prediction.mean_error_percent())
+        samples.append(sample)
+    return _page(several[0].name, {"topologies": [*map(json.loads, topologies)], "samples": samples})
 
 
 def write_html(path: str | Path, prediction: FacePrediction) -> Path:

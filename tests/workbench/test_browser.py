@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pytest
 from browser import changed, open_page, pixels, save, settled
 from example_predictions import made_up
+from nbconvert import HTMLExporter
 
 from p2m_workbench.drawing.html_page import write_gallery, write_html
+from p2m_workbench.viewing.kept_view import kept_view
 
 pytestmark = pytest.mark.browser
 
@@ -201,3 +204,28 @@ def test_html_fits_a_phone(html_file):
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
         assert page.problems == []
+
+
+def test_what_a_notebook_keeps_is_alive_in_its_html_export(tmp_path):
+    """Without kernel and network: the view opens by itself, and the slider and another face change the picture."""
+    faces = [made_up("one"), made_up("another", rings=4)]
+    view = kept_view(faces)
+    cell = nbformat.v4.new_code_cell("kept", outputs=[nbformat.v4.new_output("display_data", {"text/html": view.data})])
+    exported, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    path = tmp_path / "notebook.html"
+    path.write_text(exported, "utf-8")
+    with open_page(1180, 900, offline=True) as page:
+        page.goto(path.as_uri())
+        page.wait_for_selector("details[open] iframe", timeout=20_000)
+        page.locator("details iframe").scroll_into_view_if_needed()
+        frame = page.frame_locator("details iframe")
+        frame.locator("body[data-ready]").wait_for(timeout=60_000)
+        canvas = frame.locator("#view")
+        start = settled(page, canvas)
+        assert len(np.unique(start.reshape(-1, 3), axis=0)) > 500, "the canvas is blank"
+        frame.locator("#level").press("Home")
+        template = settled(page, canvas, pause_ms=600)
+        assert changed(start, template) > 0.005
+        frame.locator("#gallery button").nth(1).click()
+        assert changed(template, settled(page, canvas, pause_ms=600)) > 0.005
+        save("kept-view.png", pixels(page))

@@ -1,5 +1,5 @@
 "use strict";
-// `about` is what the page is told: topologies, samples (each with its content, or the file that brings it), colours.
+// `about` is what the page is told: topologies, samples (each with its content and thumbnail, or the file that brings both), colours.
 var take;  // called by the files of a gallery
 (() => {
 const $ = id => document.getElementById(id);
@@ -568,7 +568,7 @@ if (samples.length > 1 || samples[0].file) {
     const button = document.createElement("button"), picture = document.createElement("img");
     picture.loading = "lazy";
     picture.alt = button.title = sample.name;
-    picture.src = sample.file + ".jpg";
+    picture.src = sample.thumbnail || sample.file + ".jpg";
     button.appendChild(picture);
     if (sample.error !== undefined) {
       const caption = document.createElement("span");

@@ -1,0 +1,45 @@
+"""A 3D view that outlives its kernel: beside a widget, what an executed notebook shows when it is opened again,
+untrusted, without a network, or as an HTML page."""
+
+from __future__ import annotations
+
+import html
+import uuid
+from collections.abc import Sequence
+
+from IPython.display import HTML
+
+from p2m_workbench.drawing.html_page import html_page
+from p2m_workbench.drawing.mesh_images import data_uri, static_picture
+from p2m_workbench.face_prediction import FacePrediction
+
+HEIGHT_PX, PHOTO_PX = 620, 400
+MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
+# Closed while the widget above is alive, else open. A notebook that is not trusted runs no script: the picture is left.
+OPEN = """
+(() => {
+  const kept = document.getElementById("KEY");
+  const alive = () => kept.closest(".jp-OutputArea, .output, body").querySelector(".p2m-inspector");
+  setTimeout(() => { if (!alive()) kept.open = true; }, 1500);
+})();
+"""
+
+
+def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
+    """A self-contained 3D view of predictions, to be displayed after their widget.
+
+    Raises: InputError if coordinates are not finite.
+    """
+    if not predictions:
+        return HTML("")
+    step = -(-len(predictions) // MOST)
+    shown, key = predictions[::step], f"p2m-kept-{uuid.uuid4().hex[:8]}"
+    page = html.escape(html_page(shown, PHOTO_PX))
+    picture = data_uri(static_picture(shown[0], 200), "JPEG", quality=85)
+    return HTML(
+        f'<details id="{key}"><summary>The same without a kernel</summary>'
+        f'<img src="{picture}" alt="{html.escape(shown[0].name)}">'
+        f'<iframe loading="lazy" sandbox="allow-scripts allow-downloads" srcdoc="{page}" '
+        f'style="width:100%;height:{HEIGHT_PX}px;border:0"></iframe></details>'
+        f"<script>{OPEN.replace('KEY', key)}</script>"
+    )
