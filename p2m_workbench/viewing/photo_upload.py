@@ -16,7 +16,7 @@ from p2m_core.geometry.crop import apply_affine
 from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.batch import predict_files
-from p2m_workbench.photos.predict import find_meshes, open_weights
+from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, open_weights
 from p2m_workbench.photos.read import decode_photo
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.inspector import inspect
@@ -85,9 +85,11 @@ class PhotoUpload(widgets.VBox):
             self._report("no face found: give a box around brows, jaw and chin with the sliders, then press Predict")
             return
         path = self.folder / "photos" / self.choice.value
+        self._report("working ...")
         result = predict_files([path], self.folder, boxes, self.settings, self.device)
         self.predictions = result.predictions
-        self._report(*result.problems, *result.warnings, *(f"{item.name}: written" for item in self.predictions))
+        written = [f"{item.name}: written; {facts(item)}" for item in self.predictions]
+        self._report(*result.problems, *result.warnings, *written, f"{result.seconds['all']:.2f} s")
         if self.predictions:
             rows = [static_picture(item, 240) for item in self.predictions]
             self.picture.value = encode_picture(np.concatenate(rows))
@@ -132,6 +134,18 @@ class PhotoUpload(widgets.VBox):
 
     def _report(self, *lines: str) -> None:
         self.message.value = "<br>".join(html.escape(line) for line in lines)
+
+
+def facts(prediction: FacePrediction) -> str:
+    """Pose, box and confidence of a predicted face in numbers."""
+    mesh = prediction.mesh
+    x0, y0, x1, y1 = (f"{value:.0f}" for value in mesh.box)
+    parts = [f"box {x0}, {y0} to {x1}, {y1} px"]
+    if mesh.pose is not None:
+        pitch, yaw, roll = mesh.pose[:3]
+        parts.insert(0, f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
+        parts.append(f"doubt {mesh.doubt:.3f} (below {MAX_FLIP_DISAGREEMENT} is usual)")
+    return ", ".join(parts)
 
 
 def upload_photos(folder: str | Path, settings: PredictConfig) -> PhotoUpload:

@@ -1,5 +1,6 @@
 """The photo upload of notebook 5: a photo arrives, and boxes that are given by hand."""
 
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -27,7 +28,8 @@ def test_an_uploaded_photo_is_predicted(widget, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json"}
     assert (tmp_path / "photos/hopper.jpg").read_bytes() == content
     assert bytes(widget.picture.value).startswith(b"\x89PNG")
-    assert "hopper: written" in widget.message.value
+    assert "hopper: written; pitch " in widget.message.value
+    assert re.search(r"yaw -?\d+°, roll -?\d+°, box \d+, \d+ to \d+, \d+ px, doubt 0\.\d{3}", widget.message.value)
     assert len(widget.view.children) == 1
     # The sliders stand at the box that was found.
     np.testing.assert_allclose(widget.box(), widget.predictions[0].mesh.box, atol=0.51)
