@@ -1,6 +1,6 @@
 """Training, for notebook, command line and cluster: `train` can be stopped, and continues from its last checkpoint.
 
-outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  ranks/
+outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  previews.npz  ranks/
               history.json          which settings trained it from which step on
               checkpoints/step-N/
               weights.safetensors   the best so far on the validation split
@@ -26,7 +26,7 @@ from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data import Store, open_store
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, explain_unwritable, write_json
+from p2m_core.files import atomic_path, explain_unwritable, read_npz, write_json
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
@@ -48,6 +48,7 @@ from p2m_workbench.training.pretrained import initialise, load_pretrained
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 
 VALIDATION_SAMPLES, PREVIEWS = 256, 4
+MOST_KEPT = 64  # previews of the first sample; beyond that half of them are dropped
 # Of a run: steps, seconds, lowest validation error, and validations since then. Kept in every checkpoint.
 POSITION = ("step", "seconds", "best", "stale")
 LOADER_RETRIES = 3  # after a data worker died, most often for want of memory
@@ -322,10 +323,26 @@ class Trainer:
                 temporary, step=self.step, photos=photos, faces=faces, groups=groups, names=np.array(names, str),
                 **{name: np.float32(array) for name, array in arrays.items()},
             )  # fmt: skip
+        self.keep_preview(arrays["vertices"][0])
         for k, (photo, mesh) in enumerate(zip(photos, arrays["vertices"], strict=True)):
             large, matrix = fit(photo, 2 * side)
             over = draw_mesh(large, apply_affine(matrix, mesh), faces, clay_colors(mesh, faces, groups), flat=False)
             save_picture(self.folder / "preview" / f"{k}.png", np.concatenate([large, over], 1))
+
+    def keep_preview(self, vertices: np.ndarray) -> None:
+        """Add the first sample's mesh (V, 3) to previews.npz: steps (N,), vertices (N, V, 3) fp16, evenly over time."""
+        path, before = self.folder / "previews.npz", {"steps": np.zeros(0, int), "vertices": vertices[None][:0]}
+        if path.exists():
+            before = read_npz(path, "delete it; training writes it again")
+        earlier = before["steps"] < self.step  # later ones are of a leg that was lost
+        steps = np.append(before["steps"][earlier], self.step)
+        kept = np.concatenate([before["vertices"][earlier], vertices[None]]).astype(np.float16)
+        if len(steps) > MOST_KEPT:
+            wanted = np.linspace(steps[0], steps[-1], MOST_KEPT // 2)
+            idx = np.unique(abs(steps[:, None] - wanted).argmin(0))
+            steps, kept = steps[idx], kept[idx]
+        with atomic_path(path) as temporary:
+            np.savez(temporary, steps=steps, vertices=kept)
 
 
 def train(config: Config) -> Path:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,17 @@ def read_preview(path: Path) -> list[FacePrediction]:
         mesh = FaceMesh(vertices, faces, (vertices,), (faces,), nothing, box, groups=content.get("groups"))
         predictions.append(FacePrediction(str(name), mesh, photo, truth))
     return predictions
+
+
+def read_previews(folder: Path) -> list[FacePrediction]:
+    """The first validation photo's mesh through the training, a prediction a step, named by it."""
+    [first, *_] = read_preview(folder / "preview.npz")
+    content = read_npz(folder / "previews.npz", "delete it; training writes it again")
+    return [
+        replace(first, name=f"step {step}", mesh=replace(first.mesh, vertices_px=vertices, levels=(vertices,)))
+        for step, vertices in zip(content["steps"], np.float32(content["vertices"]), strict=True)
+        if vertices.shape == first.mesh.vertices_px.shape  # a run begun anew may have another template
+    ]
 
 
 def read_run(folder: Path) -> Callable[[], tuple[list[FacePrediction] | None, pd.DataFrame | None]]:
