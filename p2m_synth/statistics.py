@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from p2m_core.config.paths import resolve
 from p2m_core.data.aflw2000 import find_samples, read_sample
+from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.similarity import umeyama
-from p2m_core.morphable.fitting import guess_depth
+from p2m_core.morphable.model import FaceModel
 from p2m_synth.head.head_model import load_head_model
 
 OURS, REAL = "#2b6cb0", "#dd8a3a"
@@ -49,6 +50,20 @@ def set_landmarks(folder: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if (flat := np.isnan(landmarks).any((1, 2))).any():  # 300W-LP's have no depth
         landmarks[flat] = guess_depth(load_head_model().face_model(), landmarks[flat], angles[flat])
     return landmarks * [1.0, -1.0, 1.0], np.degrees(angles[:, 1])
+
+
+def guess_depth(model: FaceModel, landmarks_px: np.ndarray, angles_rad: np.ndarray) -> np.ndarray:
+    """Landmarks with the z of the mean face, rotated by the known angles and scaled and moved onto their x and y.
+
+    Args:    landmarks_px: (N, 68, 2 or 3), a z is ignored.   angles_rad: (N, 3) pitch, yaw, roll as in AFLW2000-3D.
+    Returns: (N, 68, 3); z is 0 at the landmarks' mean.
+    """
+    mean = model.mean[model.landmark_idx].astype(np.float64)
+    turned = mean @ np.swapaxes(rotation_from_angles(angles_rad), -1, -2) * [1.0, -1.0, 1.0]
+    turned -= turned.mean(1, keepdims=True)
+    flat = landmarks_px[..., :2] - landmarks_px[..., :2].mean(1, keepdims=True)
+    scale = (turned[..., :2] * flat).sum((1, 2)) / (turned[..., :2] ** 2).sum((1, 2))
+    return np.concatenate([landmarks_px[..., :2], scale[:, None, None] * turned[..., 2:]], -1)
 
 
 def aligned(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -106,11 +106,6 @@ def _mirrored(points: np.ndarray) -> np.ndarray:
     return points * [-1, 1]
 
 
-def _partners(uv: np.ndarray) -> np.ndarray:
-    """The vertex (V,) at the mirror image of each."""
-    return np.asarray(cKDTree(uv).query(_mirrored(uv))[1])
-
-
 def _signed_areas(uv: np.ndarray, faces: np.ndarray) -> np.ndarray:
     a, b, c = np.moveaxis(uv[faces], 1, 0)
     return _cross(b - a, c - a) / 2
@@ -357,11 +352,13 @@ def enforce_edge(faces: np.ndarray, uv: np.ndarray, a: int, b: int) -> np.ndarra
 # --- finer levels ---------------------------------------------------------------------------------
 
 
-def refine(disc: Disc, mesh: Mesh, levels: int, focus: np.ndarray) -> tuple[np.ndarray, list, list, np.ndarray]:
-    """Places (V, 2) of the finest level, faces of all levels, pairs between which new vertices lie, and which vertices
-    (V,) lie on feature curves."""
+def refine(
+    disc: Disc, mesh: Mesh, levels: int, focus: np.ndarray
+) -> tuple[np.ndarray, list, list, np.ndarray, np.ndarray]:
+    """Places (V, 2) of the finest level, faces of all levels, pairs between which new vertices lie, which vertices (V,)
+    lie on feature curves, and the partner (V,) of each: of a new vertex the one between its ends' partners."""
     uv, curves, faces, unpool = mesh.uv, mesh.curves, [mesh.faces], []
-    held = np.isin(np.arange(len(uv)), list(curves))
+    held, partner = np.isin(np.arange(len(uv)), list(curves)), cKDTree(uv).query(_mirrored(uv))[1]
     for _ in range(levels - 1):
         pairs, count = mesh_edges(faces[-1]), len(uv)
         new, finer = uv[pairs].mean(1), {}
@@ -374,16 +371,19 @@ def refine(disc: Disc, mesh: Mesh, levels: int, focus: np.ndarray) -> tuple[np.n
         unpool.append(pairs)
         uv, curves = np.concatenate([uv, new]), finer
         held = np.concatenate([held, np.isin(np.arange(count, len(uv)), list(curves))])
-        uv = relax(disc, uv, faces[-1], held, focus)
-    return uv, faces, unpool, held
+        between = {pair: count + row for row, pair in enumerate(map(tuple, pairs.tolist()))}
+        partner = np.append(partner, [between[tuple(ends)] for ends in np.sort(partner[pairs], 1).tolist()])
+        uv = relax(disc, uv, faces[-1], held, focus, partner)
+    return uv, faces, unpool, held, partner
 
 
-def relax(disc: Disc, uv: np.ndarray, faces: np.ndarray, held: np.ndarray, focus: np.ndarray) -> np.ndarray:
+def relax(
+    disc: Disc, uv: np.ndarray, faces: np.ndarray, held: np.ndarray, focus: np.ndarray, partner: np.ndarray
+) -> np.ndarray:
     """Places moved until edges are equally long on the face around each vertex, and shorter near the focus; held
     vertices stay, those of the midline stay on it, and both halves stay mirror images."""
     edges, midline = mesh_edges(faces), abs(uv[:, 0]) < SYMMETRIC
     both, tree = np.concatenate([edges, edges[:, ::-1]]), cKDTree(focus)
-    partner = _partners(uv)
     for _ in range(ROUNDS):
         places = disc.surface(uv)[edges]
         length = np.linalg.norm(places[:, 0] - places[:, 1], axis=1) + 1
@@ -397,11 +397,11 @@ def relax(disc: Disc, uv: np.ndarray, faces: np.ndarray, held: np.ndarray, focus
 
 
 def snap_landmarks(
-    uv: np.ndarray, faces: np.ndarray, held: np.ndarray, marks: np.ndarray
+    uv: np.ndarray, faces: np.ndarray, free: np.ndarray, marks: np.ndarray, partner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places with the nearest free vertex moved onto each landmark, its partner onto the mirrored one, unless a
     triangle would turn over; and which vertices (V,) were.   marks: (68, 2)."""
-    partner, free = _partners(uv), ~held
+    left = free.copy()
     for k, other in enumerate(MIRROR_68):
         if other < k:
             continue
@@ -409,10 +409,10 @@ def snap_landmarks(
             w, moved = partner[v], uv.copy()
             moved[w], moved[v] = marks[other], marks[k]
             near = faces[np.isin(faces, (v, w)).any(1)]
-            if free[v] and (v == w) == (k == other) and (_signed_areas(moved, near) > SYMMETRIC).all():
-                uv, free[[v, w]] = moved, False
+            if left[v] and (v == w) == (k == other) and (_signed_areas(moved, near) > SYMMETRIC).all():
+                uv, left[[v, w]] = moved, False
                 break
-    return uv, ~held & ~free
+    return uv, free & ~left
 
 
 def against_surface(
@@ -444,18 +444,42 @@ def untangle(disc: Disc, model: FaceModel, uv: np.ndarray, faces: np.ndarray, fr
     return uv
 
 
+def nudge(
+    disc: Disc, model: FaceModel, uv: np.ndarray, faces: np.ndarray, free: np.ndarray, partner: np.ndarray
+) -> np.ndarray:
+    """Places with a free vertex of each triangle that is still turned over, and its partner, moved a little to where
+    fewest are: at the corners of the mouth the face itself turns within a triangle."""
+    mean, steps = model.mean.astype(np.float64), np.exp(1j * np.arange(16) * np.pi / 8)
+
+    def turned(uv: np.ndarray, near: np.ndarray) -> np.ndarray:
+        used, idx = np.unique(near, return_inverse=True)
+        rows = (disc.weights(uv[used]) @ disc.to_model).tocsr()
+        return against_surface(rows @ mean, idx.reshape(-1, 3), rows, mean, model.triangles)
+
+    for triangle in faces[turned(uv, faces)]:
+        for v in triangle[free[triangle]]:
+            near, tried = faces[np.isin(faces, (v, partner[v])).any(1)], [uv]
+            for step in np.append(steps, 2 * steps) * np.linalg.norm(uv[triangle] - uv[v], axis=1).max() / 4:
+                tried.append(uv.copy())
+                tried[-1][v] += step.real, step.imag
+                tried[-1][partner[v]] = _mirrored(tried[-1][v])
+            uv = min(tried, key=lambda places: (turned(places, near) | (_signed_areas(places, near) <= 0)).sum())
+    return uv
+
+
 def feature_template(model: FaceModel, levels: int) -> tuple[Template, sp.csr_matrix]:
     """The template on the mean face, and the map (V, model's vertices) to its place in any other face."""
     disc = flatten(model)
     marks = disc.uv[model.landmark_idx]
     coarse, focus = coarse_mesh(disc, model, marks.copy())
-    uv, faces, unpool, held = refine(disc, coarse, levels, focus)
-    mirror = _partners(uv)
-    uv, exact = snap_landmarks(uv, faces[-1], held, marks)
+    uv, faces, unpool, held, mirror = refine(disc, coarse, levels, focus)
     skin = faces[-1][np.tile(coarse.groups, 4 ** (levels - 1)) == 0]
-    uv = untangle(disc, model, uv, skin, ~(held | exact))
+    inside = ~np.isin(np.arange(len(uv)), skin)  # a patch, whose vertices are no landmark's
+    uv, exact = snap_landmarks(uv, faces[-1], ~(held | inside), marks, mirror)
+    free = ~(held | exact)
+    uv = nudge(disc, model, untangle(disc, model, uv, skin, free), skin, free & free[mirror], mirror)
     operator = (disc.weights(uv) @ disc.to_model).tocsr()
-    carriers = Disc(uv, faces[-1], uv, disc.to_model).weights(marks)
+    carriers = Disc(uv, skin, uv, disc.to_model).weights(marks)
     template = Template(
         vertices=(operator @ model.mean.astype(np.float64)).astype(np.float32),
         faces=tuple(faces),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Num
 
-from p2m_core.geometry.camera import model_to_image, pose_para_from_similarity, rotation_from_angles
+from p2m_core.geometry.camera import model_to_image, pose_para_from_similarity
 from p2m_core.geometry.crop import face_size
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.metrics import mean_face_floor, nme68_3d
@@ -117,19 +117,3 @@ def mean_face_residual(model: FaceModel, landmarks_px: Num[np.ndarray, "n 68 3"]
     What `fit_landmarks` has to beat: pose without shape.
     """
     return nme68_3d(mean_face_floor(landmarks_px, model.mean[model.landmark_idx] * _Y_UP), landmarks_px)
-
-
-def guess_depth(
-    model: FaceModel, landmarks_px: Num[np.ndarray, "n 68 _"], angles_rad: Num[np.ndarray, "n 3"]
-) -> Float[np.ndarray, "n 68 3"]:
-    """Landmarks with the z of the mean face, rotated by the known angles and scaled and moved onto their x and y.
-
-    Args:    landmarks_px: a z is ignored.   angles_rad: pitch, yaw, roll as in AFLW2000-3D.
-    Returns: z is 0 at the landmarks' mean.
-    """
-    mean = model.mean[model.landmark_idx].astype(np.float64)
-    turned = mean @ np.swapaxes(rotation_from_angles(angles_rad), -1, -2) * _Y_UP
-    turned -= turned.mean(1, keepdims=True)
-    flat = landmarks_px[..., :2] - landmarks_px[..., :2].mean(1, keepdims=True)
-    scale = (turned[..., :2] * flat).sum((1, 2)) / (turned[..., :2] ** 2).sum((1, 2))
-    return np.concatenate([landmarks_px[..., :2], scale[:, None, None] * turned[..., 2:]], -1)

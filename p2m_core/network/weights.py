@@ -29,9 +29,8 @@ Build = Callable[[ModelConfig, Template], Pixel2Mesh]
 
 def weights_path(source: str | Path) -> Path:
     """The file that "bundled", a path, from here or else the project, or a run's name means.   Raises InputError."""
-    path = BUNDLED if str(source) == "bundled" else Path(source).expanduser().absolute()
-    places = (path, resolve(source), resolve("outputs") / source)
-    path = next((place for place in places if place.exists()), places[1])
+    places = (Path(source).expanduser().absolute(), resolve(source), resolve("outputs") / source)
+    path = BUNDLED if source == "bundled" else next((place for place in places if place.exists()), places[1])
     if path.is_dir():
         path = path / "weights.safetensors"
     if not path.exists():

@@ -22,10 +22,11 @@ from p2m_core.geometry.camera import model_to_image
 from p2m_core.geometry.crop import box_of, crop_image, crop_matrix
 from p2m_core.metrics import nme68_3d
 from p2m_core.morphable import registration
-from p2m_core.morphable.fitting import fit_landmarks, guess_depth, mean_face_residual
+from p2m_core.morphable.fitting import fit_landmarks, mean_face_residual
 from p2m_core.morphable.formats import find_face_model, load_face_model
 from p2m_core.morphable.model import FaceModel
 from p2m_synth.head.head_model import own_face_model
+from p2m_synth.statistics import guess_depth
 from p2m_workbench.preprocessing.store_writer import Columns, encode_jpeg, read_each, write_store
 
 # Settings of data without which the same raw files give another store.

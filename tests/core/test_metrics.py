@@ -254,6 +254,12 @@ def test_golden_mean_face(aflw_landmarks, landmarks):
 # --- shape ---
 
 
+def turned(points, degrees, scale=1.0, shift=(0.0, 0.0, 0.0)):
+    rotation = rotation_from_angles(np.radians(degrees))
+    centre = points.mean(-2, keepdims=True)
+    return centre + scale * (points - centre) @ rotation.T + np.asarray(shift)
+
+
 def test_identity_variance_is_1_for_the_truth_and_less_for_like_faces():
     rng = np.random.default_rng(2)
     mean, own = rng.normal(size=(68, 3)), 0.1 * rng.normal(size=(40, 68, 3))

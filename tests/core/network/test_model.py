@@ -95,7 +95,7 @@ def test_samples_of_a_batch_do_not_touch_each_other(small_template):
     model, images = stirred(network(small_template)), photos(3)
     together = model(images).levels[-1]
     for k in range(3):
-        torch.testing.assert_close(model(images[k : k + 1]).levels[-1][0], together[k], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model(images[k : k + 1]).levels[-1][0], together[k], atol=3e-5, rtol=1e-4)
 
 
 @torch.no_grad()

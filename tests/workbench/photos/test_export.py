@@ -60,7 +60,7 @@ def test_bad_mesh_files_are_one_clear_line(tmp_path, prediction):
 
 def test_overlay_is_the_photo_size(tmp_path, prediction):
     export.save_prediction(tmp_path, prediction, ["overlay"])
-    with Image.open(tmp_path / f"{prediction.name}.png") as picture:
+    with Image.open(tmp_path / f"{prediction.name}-overlay.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), draw_overlay(prediction))
         assert picture.size == prediction.photo.shape[1::-1]
 
@@ -141,7 +141,8 @@ def test_groups_are_named_meshes_of_a_glb(tmp_path, with_eyes):
     away = np.abs(texture_at(scene.geometry["skin"]).astype(int) - export.face_colors(with_eyes.photo, mesh))[skin]
     assert away.mean() < 6
     assert scene.geometry["mouth"].visual.material.baseColorTexture is None
-    assert clay.stat().st_size < 12 * (len(mesh.vertices_px) + len(mesh.faces)) + 4096  # the vertices are there once
+    # Vertices and normals are there once.
+    assert clay.stat().st_size < 12 * (2 * len(mesh.vertices_px) + len(mesh.faces)) + 4096
 
 
 def test_colours_of_ones_own_need_no_groups(tmp_path, with_eyes):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import ROOT
 
 from p2m_core.config.loading import load_config
 from p2m_core.config.paths import run_folder
@@ -31,7 +32,7 @@ def test_a_finished_run_with_other_settings_is_refused_and_left_as_it_is(setting
     with pytest.raises(InputError, match=r"augment\.blur: was .*; changed, too: train\.lr"):
         wait_for_detached(settings("run", SLOWER, "augment.blur=0.9"), 0.1)
     with pytest.raises(InputError, match=r"train\.lr: was"):
-        pipeline.run_notebooks(settings("run", SLOWER), ["02_train"])
+        pipeline.run_notebooks(settings("run", SLOWER), [ROOT / "notebooks/02_train.ipynb"])
     assert {path: path.read_bytes() for path in folder.glob("*.*") if path.is_file() and path in before} == before
     assert load_config(folder / "config.yaml").train.lr != 1e-5
 

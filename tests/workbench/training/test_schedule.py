@@ -1,6 +1,7 @@
 """Each option of the optimisation changes what it claims, and nothing else."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from children import TinyEncoder, assert_same_weights, group_norm, metrics, weights_of
 
 from p2m_core.config.settings import TrainConfig
+from p2m_core.errors import InputError
 from p2m_core.precision import autocast_type, bf16_is_faster, choose_device, has_bf16
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 from p2m_workbench.training.trainer import NonFiniteLoss, Trainer, split_batch, train
@@ -149,10 +151,16 @@ def test_convolutions_are_channels_last(settings):
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_each_process_has_its_own_card():
+def test_each_process_has_its_own_card(monkeypatch):
+    real = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device: SimpleNamespace(device=torch.device(device)))
     assert choose_device("cuda", 3) == torch.device("cuda", 3)
     assert choose_device("cpu", 3) == CPU
     assert choose_device("cuda:1", 3) == torch.device("cuda", 1)
+    monkeypatch.setattr(torch, "empty", real)
+    for name in ("warp", "cuda:99"):
+        with pytest.raises(InputError, match=f"device: {name}: "):
+            choose_device(name)
 
 
 # --- average, early stopping ---
