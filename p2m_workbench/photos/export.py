@@ -37,7 +37,7 @@ from p2m_workbench.drawing.mesh_images import (
     swing,
 )
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.photos.moving_glb import save_moving_glb
+from p2m_workbench.photos.moving_glb import save_moving_glb, smooth_normals
 from p2m_workbench.photos.rig import can_move, rig
 from p2m_workbench.photos.texture import face_colors, face_texture
 
@@ -91,7 +91,7 @@ def save_mesh(
         visual = photo_texture(photo, mesh.vertices_px, suffix, name)
     if vertex_colors is not None:
         vertex_colors = np.asarray(np.round(vertex_colors), np.uint8)
-    normals = vertex_normals(vertices, mesh.faces)
+    normals = smooth_normals(vertices, mesh.faces)
     solid = trimesh.Trimesh(
         vertices, mesh.faces, vertex_normals=normals, vertex_colors=vertex_colors, visual=visual, process=False
     )
@@ -169,7 +169,7 @@ def save_glb_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | N
     """
     scene, picture = trimesh.Scene(), None if image is None else Image.fromarray(image)
     vertices = to_world(mesh.vertices_px)
-    normals = vertex_normals(vertices, mesh.faces)  # of the whole: no seam shows between skin and eyes
+    normals = smooth_normals(vertices, mesh.faces)  # of the whole: no seam shows between skin and eyes
     for part, material, faces in _parts(mesh):
         textured = picture is not None and material != "mouth"
         linear = np.power(np.divide(MATERIALS[material], 255), 2.2)  # glTF's factors are, its textures are not

@@ -18,6 +18,13 @@ FLOAT, UINT32, ARRAY_BUFFER, ELEMENT_BUFFER = 5126, 5125, 34962, 34963
 LEAST_WAY = 2e-4  # of the mesh's size: vertices that a target moves by less stay
 
 
+def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals (V, 3); towards the viewer where triangles without area, as in the corners of eyes, tell none."""
+    normals = vertex_normals(vertices, faces)
+    normals[np.linalg.norm(normals, axis=1) < 0.5] = [0, 0, 1]
+    return normals
+
+
 class _Content:
     """The buffer of a glTF file and its views and accessors."""
 
@@ -82,7 +89,7 @@ def save_moving_glb(
     faces = np.concatenate([triangles for _, _, triangles in parts])
     attributes = {
         "POSITION": content.accessor(vertices, bounds=True),
-        "NORMAL": content.accessor(vertex_normals(vertices, faces)),
+        "NORMAL": content.accessor(smooth_normals(vertices, faces)),
         "TEXCOORD_0": content.accessor(uv * [1, -1] + [0, 1]),  # glTF counts from the upper left corner
     }
     least = LEAST_WAY * float(np.ptp(vertices, axis=0).max())
