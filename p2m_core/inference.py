@@ -47,7 +47,7 @@ def open_network(
 
     >>> network = open_network("bundled", device="cpu")
     >>> network.template.counts, network.config.input_px
-    ((136, 523, 2053, 8137), 112)
+    ((138, 531, 2085, 8265), 112)
     """
     path = weights_path(weights)
     place = choose_device(device or "auto")
@@ -64,7 +64,7 @@ def predict_crops(
     >>> crops = np.zeros((2, 112, 112, 3), np.uint8)
     >>> levels = predict_crops(open_network(device="cpu"), crops)
     >>> [vertices.shape for vertices in levels]
-    [(2, 136, 3), (2, 523, 3), (2, 2053, 3), (2, 8137, 3)]
+    [(2, 138, 3), (2, 531, 3), (2, 2085, 3), (2, 8265, 3)]
     """
     return _predict_crops(model, crops, flip)[0]
 

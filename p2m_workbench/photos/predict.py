@@ -73,7 +73,7 @@ def predict(
     >>> from p2m_workbench.photos.read import read_photo, sample_photo
     >>> (mesh,) = predict(read_photo(sample_photo()))  # one face
     >>> mesh.vertices_px.shape, mesh.landmarks_px.shape
-    ((8137, 3), (68, 3))
+    ((8265, 3), (68, 3))
     >>> bool(abs(mesh.pose[1]) < 30)  # yaw, degrees
     True
     """
