@@ -13,6 +13,7 @@ import numpy as np
 
 from p2m_core.config.paths import project_root
 from p2m_core.face_mesh import to_world
+from p2m_core.geometry.camera import rotation_from_angles
 from p2m_synth.person import Overrides
 from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench.drawing.mesh_images import (
@@ -71,10 +72,11 @@ def expression_sheet() -> np.ndarray:
         photo = take_picture(draw_sample(recipe, index, frontal), recipe, frontal).image
         mesh = predict(photo)[0]
         moving, colors = rig(mesh), face_colors(photo, mesh)
+        rotation = rotation_from_angles(np.radians(mesh.pose[:3]))
         pictures = [fit_square(photo, SHEET_PX)[0]]
         for wanted in EXPRESSIONS.values():
-            moved = to_world(moving.moved(strengths(moving, wanted)))  # to_world is its own inverse
-            pictures.append(draw_turned(moved, mesh.faces, 0, SHEET_PX, colors))
+            upright = (moving.moved(strengths(moving, wanted)) - moving.neutral.mean(0)) @ rotation
+            pictures.append(draw_turned(to_world(upright), mesh.faces, 10, SHEET_PX, colors))  # y down again
         captions = ["photo", *EXPRESSIONS]
         half = (len(pictures) + 1) // 2
         rows += [
