@@ -63,7 +63,7 @@ def test_what_the_demo_promises_is_there(home):
     mesh = load_template(run / "predictions/grace_hopper.obj", levels=1)
     assert mesh.vertices.shape == (8265, 3)
     assert np.isfinite(mesh.vertices).all()
-    for suffix in (".ply", ".glb", ".png", ".html", ".json"):
+    for suffix in (".ply", ".glb", "-overlay.png", ".html", ".json"):
         assert (run / f"predictions/grace_hopper{suffix}").stat().st_size > 100
 
 
