@@ -25,8 +25,8 @@ from p2m_workbench.photos.upright import predict_upright, upright_box
 # under the ROC curve 0.985, flip disagreement 0.999).
 MAX_FLIP_DISAGREEMENT = 0.055
 # What a detector is SURE of may be doubted more: hands, hair and glasses over a face raise the disagreement, too. What
-# it is not sure of must agree more. Of the faces of 999 photos of AFLW2000-3D one has a confidence below SURE; 72 of the
-# 74 below CERTAIN have less doubt than MAX_DISAGREEMENT_SURE; of 60 pictures without a face one keeps a find.
+# it is not sure of must agree more. Of the faces of 999 photos of AFLW2000-3D one has a confidence below SURE; 72 of 74
+# below CERTAIN have less doubt than MAX_DISAGREEMENT_SURE; of 60 pictures without a face one keeps a find.
 SURE, MAX_DISAGREEMENT_SURE, MAX_DISAGREEMENT_UNSURE = 0.6, 0.08, 0.035
 # CERTAIN finds are faces whatever the network says, which may have learned little; one of the 36 is above, and is one.
 # Least IoU of the detected box and the predicted landmarks' box: below it, the prediction has moved to something else
