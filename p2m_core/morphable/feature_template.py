@@ -358,7 +358,7 @@ def refine(
     """Places (V, 2) of the finest level, faces of all levels, pairs between which new vertices lie, which vertices (V,)
     lie on feature curves, and the partner (V,) of each: of a new vertex the one between its ends' partners."""
     uv, curves, faces, unpool = mesh.uv, mesh.curves, [mesh.faces], []
-    held, partner = np.isin(np.arange(len(uv)), list(curves)), cKDTree(uv).query(_mirrored(uv))[1]
+    held, partner = np.isin(np.arange(len(uv)), list(curves)), np.asarray(cKDTree(uv).query(_mirrored(uv))[1])
     for _ in range(levels - 1):
         pairs, count = mesh_edges(faces[-1]), len(uv)
         new, finer = uv[pairs].mean(1), {}
