@@ -11,7 +11,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import cho_factor
+from scipy.linalg import cholesky
 from scipy.optimize import lsq_linear
 
 from p2m_core.errors import InputError
@@ -105,8 +105,7 @@ def fit(
     noise = NOISE_UM * np.sqrt(TOGETHER)
     system = np.concatenate([shapes, ways], 1) / noise
     prior = np.concatenate([np.ones(shapes.shape[1]), np.full(ways.shape[1], 1 / USUAL_STRENGTH)])
-    root, _ = cho_factor(system.T @ system + np.diag(prior**2))
-    root = np.triu(root)
+    root = cholesky(system.T @ system + np.diag(prior**2))
     lower = np.concatenate([np.full(shapes.shape[1], -np.inf), np.zeros(ways.shape[1])])
     upper = np.concatenate([np.full(shapes.shape[1], np.inf), np.ones(ways.shape[1])])
     weights = np.zeros(len(prior))

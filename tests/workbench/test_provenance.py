@@ -28,16 +28,21 @@ def test_outside_a_checkout(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
-def test_what_differs_from_the_commit_is_kept_as_a_diff_of_its_own(tmp_path, monkeypatch):
+def committed(tmp_path, monkeypatch, name, text):
+    """A project with one file, committed, and an empty folder for a run."""
     root, run = tmp_path / "root", tmp_path / "run"
     root.mkdir()
     run.mkdir()
-    git = ["git", "-C", root, "-c", "user.name=a", "-c", "user.email=a@b"]
-    (root / "code.py").write_text("a = 1\n")
-    for words in (["init", "-q"], ["add", "code.py"], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], check=True)
+    (root / name).write_text(text)
+    for words in (["init", "-q"], ["add", name], ["commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", root, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
     monkeypatch.setenv("P2M_HOME", str(root))
+    return root, run
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_what_differs_from_the_commit_is_kept_as_a_diff_of_its_own(tmp_path, monkeypatch):
+    root, run = committed(tmp_path, monkeypatch, "code.py", "a = 1\n")
     clean = provenance(run)["git"]
     assert not clean["dirty"]
     assert not list(run.iterdir())
@@ -54,22 +59,14 @@ def test_what_differs_from_the_commit_is_kept_as_a_diff_of_its_own(tmp_path, mon
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
 def test_a_diff_has_the_cells_of_notebooks_and_not_their_outputs(tmp_path, monkeypatch):
-    root, run = tmp_path / "root", tmp_path / "run"
-    root.mkdir()
-    run.mkdir()
-    git = ["git", "-C", root, "-c", "user.name=a", "-c", "user.email=a@b"]
-
-    def write(source, output):
+    def notebook(source, output):
         cell = {"cell_type": "code", "source": [source], "outputs": [{"text": output}], "metadata": {}}
-        (root / "01.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}}))
+        return json.dumps({"cells": [cell], "metadata": {}})
 
-    write("a = 1", "")
-    for words in (["init", "-q"], ["add", "01.ipynb"], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *words], check=True)
-    monkeypatch.setenv("P2M_HOME", str(root))
-    write("a = 1", "x" * 10_000)
+    root, run = committed(tmp_path, monkeypatch, "01.ipynb", notebook("a = 1", ""))
+    (root / "01.ipynb").write_text(notebook("a = 1", "x" * 10_000))
     assert "diff" not in provenance(run)["git"]
-    write("a = 2", "x" * 10_000)
+    (root / "01.ipynb").write_text(notebook("a = 2", "x" * 10_000))
     diff = (run / provenance(run)["git"]["diff"]).read_text()
     assert "-a = 1\n+a = 2\n" in diff
     assert "xxx" not in diff

@@ -41,18 +41,18 @@ def test_results_beside_photos_leave_them_as_they_are(tmp_path, settings):
 
 
 def test_a_further_faces_file_never_replaces_a_photo(tmp_path, settings):
-    for name in ("me.png", "me-2-crop.png"):
-        Image.open(sample_photo()).save(tmp_path / name)
+    """How many faces a photo has is only known when it is predicted: the second one's crop would be a photo."""
+    hopper = read_photo(sample_photo())
+    Image.fromarray(np.concatenate([hopper, hopper], 1)).save(tmp_path / "me.png")
+    shutil.copy(sample_photo(), tmp_path / "me-2-crop.png")
     before = (tmp_path / "me-2-crop.png").read_bytes()
-    boxes = np.stack([HOPPER_BOX, HOPPER_BOX + 9])
-    inputs = PredictConfig(**{**settings.model_dump(), "save": ("crop", "csv")})
-    result = predict_files(tmp_path / "me.png", tmp_path, boxes, inputs)
-    assert (tmp_path / "me-2-crop.png").read_bytes() != before  # it is no photo of this call
-    (tmp_path / "me-2-crop.png").write_bytes(before)
-    job_photos = [tmp_path / "me.png", tmp_path / "me-2-crop.png"]
-    result = predict_files(job_photos, tmp_path / "out", settings=inputs)
-    assert {row["photo"] for row in result.rows} == {"me.png", "me-2-crop.png"}
+    crops = PredictConfig(**{**settings.model_dump(), "save": ("crop", "csv")})
+    result = predict_files(tmp_path, tmp_path, settings=crops)
     assert (tmp_path / "me-2-crop.png").read_bytes() == before
+    [problem] = result.problems
+    assert "me-2-crop.png: is a photo, and would be replaced by a result" in problem
+    assert {row["name"] for row in table(tmp_path)} == {"me", "me-2-crop", ""}
+    assert (tmp_path / "me-2-crop-crop.png").is_file()  # the other photo is predicted all the same
 
 
 def test_names_that_would_be_written_twice_are_told_before_the_first_photo(tmp_path, settings):
