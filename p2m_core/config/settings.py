@@ -23,7 +23,8 @@ Subset = Literal["AFW", "HELEN", "IBUG", "LFPW"]
 Names = Annotated[tuple[str, ...], OneOrMore]
 SwitchOrShare = Annotated[Share, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)]
 
-BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "correspondence")  # want the true place of each template vertex
+# They want the true place of each template vertex.
+BY_CORRESPONDENCE = ("vertex", "shape", "landmark", "opening", "correspondence")
 LOSS_TERMS = (*BY_CORRESPONDENCE, "chamfer", "normal", "edge", "laplace", "move", "reconst")
 
 
@@ -234,6 +235,8 @@ class LossConfig(Section):
     """Smooth L1 that is left after the best similarity onto the truth, at every level."""
     landmark: Weight = 0.0
     """Mean distance of the 68 landmarks in the image plane."""
+    opening: Weight = 0.0
+    """Mean error of the ways from upper to lower lids and inner lips, in the image plane."""
     chamfer: Weight = 100.0
     """Squared chamfer distance to points of the true surface."""
     chamfer_levels: tuple[Weight, ...] = (0.5, 1.0, 1.0, 1.0)

@@ -1,8 +1,8 @@
 """Data sets as they lie in folders and zips, and the stores that training reads.
 
-    aflw2000  a set of faces       ->  p2m_workbench.preprocessing.faces    ->  face_store
-    folder    pictures and meshes  ->  p2m_workbench.preprocessing.folders  ->  folder_store
-    shapenet  packed objects, read as they are
+    aflw2000, a set of faces       ->  p2m_workbench.preprocessing.faces    ->  face_store
+    pictures and meshes in folders ->  p2m_workbench.preprocessing.folders  ->  folder_store
+    shapenet, packed objects, read as they are
 
 `packed_store` opens the files that both kinds of store share, `splits` divides samples, `augment` changes crops for
 training.

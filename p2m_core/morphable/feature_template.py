@@ -42,7 +42,7 @@ MOUTH_DEPTH = 0.12  # of the membrane's middle, on the way from the lips to betw
 RIM_POINTS = 10  # of one half, both ends on the midline
 # The rim is smoothed by the first, and swells over the second where a landmark lies nearer than the third;
 # landmarks nearer than the fourth are no vertices of level 1.
-RIM_SMOOTH_DEG, RIM_SWELL_RAD, RIM_MARGIN, RIM_NEAR = 8.0, 0.3, 0.004, 0.05
+RIM_SMOOTH_DEG, RIM_SWELL_RAD, RIM_MARGIN, RIM_NEAR = 8.0, 0.12, 0.004, 0.05
 EYE_RING = 1.6  # size of a ring of vertices around the lids, in theirs
 # Wanted spacing of level 1: at eyes and mouth, and its growth with the distance from there.
 SPACING_UM, SPACING_GROWTH, LARGEST_SPACING_UM = 6500.0, 0.5, 22_000.0
@@ -163,6 +163,7 @@ def flatten(model: FaceModel) -> Disc:
     system = (sp.identity(count) - weights).tocsr()[free]
     uv[free] = spsolve(system[:, free].tocsc(), -(system[:, loop] @ uv[loop]))
     even = (uv + _mirrored(uv[cKDTree(on_face).query(on_face * [-1, 1, 1])[1]])) / 2
+    even[loop] /= np.linalg.norm(even[loop], axis=1, keepdims=True)  # also where the halves have other edges
     if (_signed_areas(even, triangles) > 0).all():  # else the model is too uneven for it
         uv = even
     return Disc(uv, triangles, on_face, to_model)

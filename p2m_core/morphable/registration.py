@@ -15,7 +15,7 @@ from p2m_core.morphable.feature_template import feature_template
 from p2m_core.morphable.model import FaceModel, LinearPoints, onto_eyeballs
 from p2m_core.morphable.semi_sphere import register, semi_sphere
 
-VERSION = 4  # raise it when the same model gives another template, so that stores are made anew
+VERSION = 5  # raise it when the same model gives another template, so that stores are made anew
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from p2m_core.chamfer import cloud_mean, gather, nearest
 from p2m_core.config.settings import LossConfig
+from p2m_core.geometry.landmarks import LOWER, UPPER
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import Template
 from p2m_core.network.layers import SparseMap, added, pool_features
@@ -100,8 +101,12 @@ class MeshLoss(nn.Module):
         if config.shape:
             true, part = truth.known_vertices(), self.counted
             terms["shape"] = added(shape_error(part(v), part(true[:, : v.shape[1]])) for v in prediction.levels)
-        if config.landmark:
-            terms["landmark"] = self.landmark(prediction.levels[-1], truth.known_vertices())
+        if config.landmark or config.opening:
+            off = self.landmark_places(prediction.levels[-1] - truth.known_vertices())[..., :2]
+            if config.landmark:
+                terms["landmark"] = off.norm(dim=-1).mean()
+            if config.opening:  # as DECA's eye closure loss: an error of place does not hide one of opening
+                terms["opening"] = (off[:, UPPER] - off[:, LOWER]).norm(dim=-1).mean()
         edges = [self.edge_vectors(k, prediction.levels[k]) for k in levels] if config.edge or config.normal else []
         if config.chamfer or config.normal:
             terms |= self.chamfer_and_normal(prediction, truth, edges)
@@ -136,12 +141,8 @@ class MeshLoss(nn.Module):
             return vertices
         return vertices.index_select(1, self.counted_idx[: self.counted_counts[vertices.shape[1]]])
 
-    def landmark(self, vertices: Float[Tensor, "b v 3"], truth: Float[Tensor, "b v 3"]) -> Float[Tensor, ""]:
-        """Mean distance of the 68 landmarks in the image plane."""
-        return (self.landmark_places(vertices) - self.landmark_places(truth))[..., :2].norm(dim=-1).mean()
-
     def landmark_places(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """The landmarks of finest-level vertices."""
+        """The landmarks of finest-level vertices, or of differences of such."""
         return (vertices[:, self.landmark_faces] * self.landmark_bary[..., None]).sum(2)
 
     def correspondence(

@@ -11,7 +11,6 @@ import trimesh
 
 from p2m_core import zip_files
 from p2m_core.config.paths import resolve
-from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import FLIPPED, SUBSETS, Sample, find_samples, origin, read_image, read_sample, unpaired
 from p2m_core.data.face_store import REBUILT_LIMIT_PERCENT
 from p2m_core.errors import InputError
@@ -23,6 +22,7 @@ from p2m_core.morphable.model import FaceModel
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import contact_sheet, draw_landmarks, save_picture
 from p2m_workbench.interop.face_models import face_model_report, report_lines
+from p2m_workbench.preprocessing import folder_files as folder_set
 from p2m_workbench.preprocessing.faces import choose_face_model, has_coefficients, rebuilt_landmarks, sample_columns
 
 LOOKED_AT = 50  # samples of a set, evenly spaced

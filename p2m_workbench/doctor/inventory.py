@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from p2m_core import zip_files
 from p2m_core.config.paths import BUNDLED
-from p2m_core.data import folder as folder_set
 from p2m_core.data.aflw2000 import scan
 from p2m_core.errors import InputError
 from p2m_core.morphable.formats import EXPRESSION_FILE, SHAPE_FILE, find_face_model
+from p2m_workbench.preprocessing import folder_files as folder_set
 
 _3DDFA_PAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
 _SYNTHETIC = ("faces to train and to test on", "CC0 (MakeHuman)", "made by `p2m synth`")

@@ -14,7 +14,6 @@ from scipy.spatial import cKDTree
 from p2m_core import zip_files
 from p2m_core.config.paths import resolve
 from p2m_core.config.settings import Config, DataConfig, ModelConfig
-from p2m_core.data.folder import Y_UP, Camera, Entry, Sample, find_entries, read_sample, scan
 from p2m_core.data.folder_store import FolderStore
 from p2m_core.data.splits import by_shares
 from p2m_core.errors import InputError
@@ -23,6 +22,7 @@ from p2m_core.geometry.template import Template, ellipsoid
 from p2m_core.geometry.template_files import load_template
 from p2m_core.morphable.registration import face_template
 from p2m_synth.head.head_model import own_face_model
+from p2m_workbench.preprocessing.folder_files import Y_UP, Camera, Entry, Sample, find_entries, read_sample, scan
 from p2m_workbench.preprocessing.store_writer import Columns, encode_jpeg, read_each, write_store
 
 NEIGHBOURS = 12  # that a normal is estimated from

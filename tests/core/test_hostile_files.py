@@ -19,7 +19,6 @@ from p2m_core.config.loading import load_config
 from p2m_core.config.settings import ModelConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.face_store import FaceStore
-from p2m_core.data.folder import SHAPE_SUFFIXES, read_camera, read_shape
 from p2m_core.data.shapenet import read_view
 from p2m_core.errors import InputError
 from p2m_core.geometry.template import ellipsoid
@@ -32,6 +31,7 @@ from p2m_synth.mat_files import save_face_model
 from p2m_synth.sample_files import read_attributes
 from p2m_workbench.interop.face_models import convert_face_model
 from p2m_workbench.preprocessing import preprocess
+from p2m_workbench.preprocessing.folder_files import SHAPE_SUFFIXES, read_camera, read_shape
 
 ROUNDS = {"mat": 300, "jpg": 150, "dat": 200, "template": 100, "obj": 100, "weights": 60, "yaml": 60, "store": 30}
 ROUNDS |= {"zip": 100, "pts": 60, "ply": 60, "glb": 60, "stl": 40, "off": 40, "xyz": 60, "npz": 60, "camera": 60}

@@ -19,7 +19,7 @@ from p2m_core.network.mesh_ops import face_cross, region_density, sample_surface
 from p2m_core.network.model import NetworkOutput, unit_template
 from p2m_core.targets import Truth
 
-TERMS = ("vertex", "shape", "landmark", "chamfer", "normal", "edge", "laplace", "move")
+TERMS = ("vertex", "shape", "landmark", "opening", "chamfer", "normal", "edge", "laplace", "move")
 NONE = dict.fromkeys(LOSS_TERMS, 0.0)
 FEW = {"points": 30, "chamfer_levels": (0.5, 1.0, 2.0), "laplace_levels": (0.2, 1.5, 1.2)}
 
@@ -97,6 +97,16 @@ def test_landmark(small_template, prediction, truth):
         distances += [np.hypot(*(a - b)[:2]) for a, b in zip(p, t, strict=True)]
     _, terms = terms_of(small_template, prediction, truth, landmark=1)
     assert terms["landmark"].item() == pytest.approx(np.mean(distances), rel=1e-4)
+
+
+def test_opening(small_template, prediction, truth):
+    """Lids and lips by name: 62 the middle of the upper inner lip, 66 that of the lower; 37, 41 of the right lids."""
+    pairs, errors = [(37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)], []
+    for x, y in zip(lists(prediction.levels[-1]), lists(truth), strict=True):
+        p, t = small_template.landmarks(x), small_template.landmarks(y)
+        errors += [np.hypot(*((p[a] - p[b]) - (t[a] - t[b]))[:2]) for a, b in pairs]
+    _, terms = terms_of(small_template, prediction, truth, opening=1)
+    assert terms["opening"].item() == pytest.approx(np.mean(errors), rel=1e-4)
 
 
 def pixel_map(side=28):
@@ -294,7 +304,7 @@ def test_every_term_pulls_on_the_vertices(small_template, prediction, truth, nam
     total.backward()
     moved = [level for level in prediction.levels if level.grad is not None]
     # landmarks hang on the finest level alone, move leaves the first free, all else reaches every level
-    assert len(moved) == {"landmark": 1, "move": 2}.get(name, 3)
+    assert len(moved) == {"landmark": 1, "opening": 1, "move": 2}.get(name, 3)
     norm = sum(float(level.grad.square().sum()) for level in moved) ** 0.5
     assert np.isfinite(norm)
     assert norm > 0

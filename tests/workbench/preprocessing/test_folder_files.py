@@ -15,14 +15,6 @@ from p2m_core.config.loading import load_config
 from p2m_core.data import open_store
 from p2m_core.data.aflw2000 import read_image
 from p2m_core.data.face_store import FaceStore
-from p2m_core.data.folder import (
-    find_entries,
-    is_folder_set,
-    read_camera,
-    read_sample,
-    read_shape,
-    scan,
-)
 from p2m_core.data.folder_store import FolderStore
 from p2m_core.errors import InputError
 from p2m_core.geometry.camera import project_perspective
@@ -31,6 +23,14 @@ from p2m_workbench.cli import main
 from p2m_workbench.doctor import check
 from p2m_workbench.doctor.check import facing_share
 from p2m_workbench.preprocessing import folders, preprocess, store_writer
+from p2m_workbench.preprocessing.folder_files import (
+    find_entries,
+    is_folder_set,
+    read_camera,
+    read_sample,
+    read_shape,
+    scan,
+)
 from p2m_workbench.preprocessing.folders import estimate_normals
 from p2m_workbench.preprocessing.store_writer import write_part
 

@@ -12,7 +12,7 @@
     axes: opengl                   x right, y up, z to the viewer; opencv: x right, y down, z away from the viewer
     box: [x0, y0, x1, y1]          what the picture is cut around; the points' own box where there is none
 
-`data/folder_store.py` makes a store of it. The project's own frames: docs/conventions.md.
+`folders.py` makes a store of it. The project's own frames: docs/conventions.md.
 """
 
 from __future__ import annotations
