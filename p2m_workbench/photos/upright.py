@@ -24,6 +24,8 @@ LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network 
 SAME_BOX = 0.85
 BATCH = 32  # crops that the network sees at once, so that a crowd's photo needs no more memory than this
 
+Crop = tuple[int, np.ndarray, float]  # of which row; its box (4,) and tilt, as `detect.Faces` has them
+
 
 def predict_upright(
     model: Pixel2Mesh,
@@ -38,6 +40,7 @@ def predict_upright(
     Each crop is first seen as it is. Where its mirror image is predicted otherwise, the head may lie: the crop is also
     seen in quarter turns, and in each as upright as the head is in it; and where the detector says that the head lies,
     in its turn. One of them is taken if it agrees much better with its mirror image, and the head stands upright in it.
+    Where boxes may be off, all of these are judged in crops around themselves: a find on a forehead shows no chin.
     Heads that are turned by more than LYING_DEG in their crop are at last cropped anew.
 
     Args: images: (H, W, 3) uint8 RGB each.   boxes, tilt_deg: (K, 4) and (K,), as in `detect.Faces`; tilt_deg is None
@@ -45,46 +48,65 @@ def predict_upright(
           often less one.
     """
     given, side = np.asarray(boxes, np.float64), model.config.input_px
-    boxes, tilt = given.copy(), np.zeros(len(given))
 
-    def look(idx: list[int], angles: Sequence[float]) -> list[FaceMesh]:
+    def look(crops: Sequence[Crop]) -> list[FaceMesh]:
         seen = []
-        for start in range(0, len(idx), BATCH):
-            part = idx[start : start + BATCH]
-            crops = [crop_matrix(boxes[k], side, model.config.margin) for k in part]
-            turns = [turn(angle, side) for angle in angles[start : start + BATCH]]
-            matrices = [compose(turned, crop) for turned, crop in zip(turns, crops, strict=True)]
-            seen += predict_views(model, [images[k] for k in part], matrices, given[part], flip)
+        for start in range(0, len(crops), BATCH):
+            part = crops[start : start + BATCH]
+            rows = [row for row, _, _ in part]
+            matrices = [
+                compose(turn(angle, side), crop_matrix(box, side, model.config.margin)) for _, box, angle in part
+            ]
+            seen += predict_views(model, [images[row] for row in rows], matrices, given[rows], flip)
         return seen
 
-    meshes = look([*range(len(given))], tilt)
-    candidates = [(k, quarter) for k, mesh in enumerate(meshes) if mesh.doubt > UNSURE for quarter in (90, 180, 270)]
+    crops: list[Crop] = [(row, box, 0.0) for row, box in enumerate(given)]
+    meshes = look(crops)
+    turned: list[Crop] = [
+        (row, given[row], quarter)
+        for row, mesh in enumerate(meshes)
+        if mesh.doubt > UNSURE
+        for quarter in (90.0, 180.0, 270.0)
+    ]
     if tilt_deg is not None:
-        candidates += [(k, float(angle)) for k, angle in enumerate(tilt_deg) if abs(angle) > LYING_DEG]
-    turned = look([k for k, _ in candidates], [angle for _, angle in candidates])
-    # Once more where the head is not upright in the turned crop: it may stand in between.
-    own = [tilt_of(mesh) for mesh in turned]
-    again = [n for n, (_, angle) in enumerate(candidates) if abs(angle_between(own[n], angle)) > UPRIGHT_DEG]
-    for n in again:
-        candidates[n] = (candidates[n][0], own[n])
-    for n, mesh in zip(again, look([candidates[n][0] for n in again], [candidates[n][1] for n in again]), strict=True):
-        turned[n] = mesh
+        turned += [(row, given[row], float(angle)) for row, angle in enumerate(tilt_deg) if abs(angle) > LYING_DEG]
+    seen = look(turned)
+    if passes > 1:
+        firsts = sorted({row for row, _, _ in turned})
+        around = [around_itself(row, meshes[row]) for row in firsts]
+        for row, crop, mesh in zip(firsts, around, look(around), strict=True):
+            crops[row], meshes[row] = crop, mesh
+        turned = [around_itself(row, mesh) for (row, _, _), mesh in zip(turned, seen, strict=True)]
+        seen = look(turned)
+    else:  # once more where the head is not upright in the turned crop: it may stand in between
+        again = [n for n, crop in enumerate(turned) if abs(angle_between(tilt_of(seen[n]), crop[2])) > UPRIGHT_DEG]
+        for n in again:
+            turned[n] = (*turned[n][:2], tilt_of(seen[n]))
+        for n, mesh in zip(again, look([turned[n] for n in again]), strict=True):
+            seen[n] = mesh
     doubt = [min(mesh.doubt / 2, AGREES) for mesh in meshes]
-    for (k, angle), mesh in zip(candidates, turned, strict=True):
-        if mesh.doubt < doubt[k] and abs(angle_between(tilt_of(mesh), angle)) < UPRIGHT_DEG:
-            meshes[k], doubt[k], tilt[k] = mesh, mesh.doubt, angle
+    for crop, mesh in zip(turned, seen, strict=True):
+        row, _, angle = crop
+        if mesh.doubt < doubt[row] and abs(angle_between(tilt_of(mesh), angle)) < UPRIGHT_DEG:
+            crops[row], meshes[row], doubt[row] = crop, mesh, mesh.doubt
     for _ in range(max(passes - 1, 1)):
         anew = []
-        for k, mesh in enumerate(meshes):
-            box, angle = upright_box(mesh)
-            lies = abs(angle_between(tilt_of(mesh), tilt[k])) > LYING_DEG
-            # A box of less than a pixel comes of a network that failed, and cannot be cropped.
-            if (box[2:] - box[:2]).min() > 1 and (lies or (passes > 1 and box_iou(boxes[k], box).item() < SAME_BOX)):
-                boxes[k], tilt[k] = box, angle
-                anew.append(k)
-        for k, mesh in zip(anew, look(anew, tilt[anew]), strict=True):
-            meshes[k] = mesh
+        for row, mesh in enumerate(meshes):
+            _, box, angle = crops[row]
+            own = around_itself(row, mesh)
+            lies = abs(angle_between(tilt_of(mesh), angle)) > LYING_DEG
+            if lies or (passes > 1 and box_iou(box, own[1]).item() < SAME_BOX):
+                crops[row] = own
+                anew.append(row)
+        for row, mesh in zip(anew, look([crops[row] for row in anew]), strict=True):
+            meshes[row] = mesh
     return meshes
+
+
+def around_itself(row: int, mesh: FaceMesh) -> Crop:
+    """The crop around a mesh in which it stands upright; around the box that it came from, if the network failed."""
+    box, angle = upright_box(mesh)
+    return (row, box, angle) if (box[2:] - box[:2]).min() > 1 else (row, mesh.box, 0.0)
 
 
 def upright_box(mesh: FaceMesh) -> tuple[np.ndarray, float]:
