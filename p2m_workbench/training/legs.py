@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from p2m_core.config.loading import with_values
 from p2m_core.config.paths import resolve, run_folder, shown
 from p2m_core.config.settings import Config
@@ -124,6 +126,18 @@ def asked_lines(legs: list[dict[str, Any]]) -> list[str]:
             changes = [f"{name} {then} → {now}" for name, (then, now) in leg["changed"].items()]
             lines.append(f"after step {leg['step']}: {', '.join(changes) or 'stopped'}")
     return lines
+
+
+def history_table(folder: Path) -> pd.DataFrame:
+    """A run's history: after which step what changed, by the command or as asked while it trained."""
+    rows = []
+    for leg in read_legs(folder):
+        changes = ", ".join(f"{name} {then} → {now}" for name, (then, now) in leg["changed"].items())
+        by = "asked while it trained" if "asked" in leg else " ".join(leg["command"])
+        rows.append({"after step": leg["step"], "changed": changes or "nothing", "by": by, "time": leg["time"]})
+        if "asked" in leg and not changes:
+            rows[-1]["changed"] = "stopped"
+    return pd.DataFrame(rows, columns=["after step", "changed", "by", "time"]).set_index("after step")
 
 
 def earlier_runs(config: Config, most: int = 5) -> list[Path]:

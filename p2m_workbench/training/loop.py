@@ -123,7 +123,7 @@ def obey(trainer: Trainer, request: Request) -> None:
 def status_of(trainer: Trainer, state: str, loss: float | None, samples_per_s: float) -> dict[str, Any]:
     """Where a run stands, for status.json; `loss` and `samples_per_s` as last logged."""
     settings, epoch = trainer.config.train, trainer.step // trainer.batches_per_epoch + 1
-    left = (trainer.last_step - trainer.step) * trainer.step_s
+    left = max(0.0, (trainer.last_step - trainer.step) * trainer.step_s) if trainer.step_s else None
     return {
         "state": state,
         "share": trainer.progress,
@@ -132,7 +132,7 @@ def status_of(trainer: Trainer, state: str, loss: float | None, samples_per_s: f
         "epoch": epoch if settings.minutes else min(epoch, settings.epochs),
         "epochs": settings.epochs,
         "seconds": trainer.seconds,
-        "seconds_left": max(0.0, 60 * settings.minutes - trainer.seconds if settings.minutes else left),
+        "seconds_left": max(0.0, 60 * settings.minutes - trainer.seconds) if settings.minutes else left,
         "loss": loss,
         "lr": trainer.optimizer.param_groups[0]["lr"],
         "samples_per_s": samples_per_s,

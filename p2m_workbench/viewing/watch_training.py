@@ -15,6 +15,7 @@ from p2m_core.config.loading import save_config
 from p2m_core.config.paths import project_root, run_folder
 from p2m_core.config.settings import Config
 from p2m_synth.signals import Stopped
+from p2m_workbench.drawing.curves import draw_curves
 from p2m_workbench.training.distributed import busy, is_training
 from p2m_workbench.training.legs import (
     HISTORY_FILE,
@@ -61,6 +62,18 @@ def read_run(folder: Path) -> Callable[[], tuple[Any, ...]]:
     return read
 
 
+def behind(config: Config) -> dict[str, Any]:
+    """What the curves of a run are drawn with: `earlier` runs like it, and `units`."""
+    earlier = {path.name: read_curves(path) for path in earlier_runs(config)}
+    metric = METRICS["nme68_2d" if config.data.kind == "faces" else "cd_x1000"]
+    return {"earlier": earlier, "units": {"val_error": metric}}
+
+
+def run_curves(config: Config) -> bytes:
+    """The curves of a config's run as SVG, with those of earlier runs like it behind them."""
+    return draw_curves(read_curves(run_folder(config)), **behind(config))
+
+
 def start_detached(config: Config) -> None:
     """Start training in a process of its own, which outlives notebook and browser; its output goes to train.log."""
     folder = run_folder(config)
@@ -86,9 +99,7 @@ def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -
     """
     folder = run_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
-    earlier = {path.name: read_curves(path) for path in earlier_runs(config)}
-    metric = METRICS["nme68_2d" if config.data.kind == "faces" else "cd_x1000"]
-    cockpit = Cockpit(lambda request: send(folder, request), earlier, {"val_error": metric})
+    cockpit = Cockpit(lambda request: send(folder, request), **behind(config))
     display(cockpit)
     finish = cockpit.follow(read_run(folder), every_s)
     try:
