@@ -89,6 +89,7 @@ def curves(
     for axis in axes:
         axis.set_xlabel(x_name or "record", fontsize=9)
         axis.tick_params(labelsize=8)
+        axis.yaxis.get_offset_text().set_fontsize(8)
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
         if groups:
@@ -126,7 +127,7 @@ def _mark_best(axis: Axes, x: np.ndarray, y: np.ndarray, color: str) -> str:
     """Draw a star at the lowest point, and say where it is."""
     best = int(y.argmin())
     axis.plot(x[best], y[best], marker="*", ms=11, color=color, mec="white", mew=0.8, ls="none", zorder=5)
-    return f"best {y[best]:.2f} at {x[best]:.0f}"
+    return f"best {y[best]:.2f} at step {x[best]:.0f}"
 
 
 def _thinned(x: pd.Series, y: pd.Series) -> tuple[np.ndarray, np.ndarray]:

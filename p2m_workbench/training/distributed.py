@@ -26,7 +26,8 @@ from p2m_core.errors import InputError, Preempted
 from p2m_synth.signals import SIGNALS, Stopped
 
 LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # held by rank 0, and by `launch`
-LOCK_S = 0.5  # for `is_training` of another process, which holds the lock for a moment
+# Patience with a lock that another `is_training` holds for a moment: of `is_training`, and of a training.
+PROBE_S, LOCK_S = 0.2, 0.5
 MAX_RESTARTS = 3  # of all processes, after one of them died
 GRACE_S = 120  # for the current step and the checkpoint, before a process is killed
 _log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def is_training(folder: Path) -> bool:
     try:
         for name in (LOCK_NAME, LAUNCH_LOCK_NAME):
             if (folder / name).exists():
-                with FileLock(folder / name, timeout=0):
+                with FileLock(folder / name, timeout=PROBE_S):
                     pass
     except Timeout:
         return True

@@ -40,12 +40,15 @@ def time_machine_page(folder: Path) -> str | None:
         return None
     chosen = np.unique(np.linspace(0, len(content["steps"]) - 1, MOST_FRAMES).astype(int))
     steps, vertices = content["steps"][chosen], np.float32(content["vertices"][chosen])
-    tracks = []
+    tracks, errors_to = [], 1.0
     for k, prediction in enumerate(latest):
         truth, captions = prediction.truth_px, [""] * len(steps)
         if truth is not None:
             truth = truth[: vertices.shape[2]]
             errors = nme_dense_3d(vertices[:, k], np.broadcast_to(truth, vertices[:, k].shape))
+            errors_to = max(
+                errors_to, min(10.0, np.ceil(2 * errors[-1]))
+            )  # those of the first steps would fade the last
             captions = [f"mean error {error:.1f} %" for error in errors]
         tracks.append(
             Track(
@@ -72,4 +75,4 @@ def time_machine_page(folder: Path) -> str | None:
                 facts.append(f"{words} {known.iloc[-1]:.3g}")
         frames.append(" · ".join(facts))
     drawing = curves(table, units={"val_error": unit}) if len(table) else None
-    return moving_meshes_page(f"{folder.name} through its training", tracks, frames, drawing, steps)
+    return moving_meshes_page(f"{folder.name} through its training", tracks, frames, drawing, steps, float(errors_to))

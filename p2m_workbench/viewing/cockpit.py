@@ -13,6 +13,7 @@ from p2m_core.errors import InputError
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.requests import Request
 from p2m_workbench.training.status import duration, status_line
+from p2m_workbench.viewing.controls import answer_while_busy
 from p2m_workbench.viewing.live_preview import MeshPreview
 
 STATES = {
@@ -46,7 +47,7 @@ class Cockpit(MeshPreview):
         super().__init__(earlier=earlier, units=units)
         self.send = send
         small = {"width": "auto"}
-        self.bar = widgets.FloatProgress(0.0, min=0, max=1, layout={"width": "100%", "height": "14px"})
+        self.bar = widgets.FloatProgress(0.0, min=0, max=1, layout={"width": "100%", "height": "20px"})
         self.numbers = widgets.HTML("<i>starts …</i>")
         self.stop = widgets.Button(description="Stop after this step", icon="stop", layout=small).add_class("p2m-stop")
         self.more = widgets.BoundedIntText(1, min=1, max=100_000, layout={"width": "74px"})
@@ -62,6 +63,7 @@ class Cockpit(MeshPreview):
         self.extend.on_click(lambda _: self._ask(Request(**{self.unit.value: self.more.value})))
         self.lower.on_click(lambda _: self._ask(Request(scale_lr=self.factor.value)))
         controls = [self.stop, self.extend, self.more, self.unit, self.lower, self.factor]
+        answer_while_busy(*controls)
         buttons = widgets.HBox(controls).add_class("p2m-buttons")
         style = widgets.HTML(f"<style>{CSS}</style>", layout={"display": "none"})
         head = widgets.VBox([style, self.bar, self.numbers, buttons, self.note]).add_class("p2m-cockpit")

@@ -29,6 +29,7 @@ async function decode(text, track) {
 // --- scene -------------------------------------------------------------------------------------------
 const renderer = new THREE.WebGLRenderer({canvas, antialias: true, alpha: true, preserveDrawingBuffer: true});
 renderer.setPixelRatio(Math.min(window.devicePixelRatio || 1, 2));
+renderer.setClearColor(0x000000, 0);
 renderer.autoClear = false;
 const loader = new THREE.TextureLoader();
 let loading = 0;
@@ -134,7 +135,7 @@ function draw() {
 function render() {
   if (!tracks.length) return;
   const wide = canvas.clientWidth, views = tracks.reduce((sum, made) => sum + (made.cloud && $("points").checked ? 2 : 1), 0);
-  const side = wide / views, high = Math.min(side, 420), size = renderer.getSize();
+  const side = wide / views, high = Math.min(side, 360), size = renderer.getSize();
   if (size.width !== wide || size.height !== high) { renderer.setSize(wide, high, false); canvas.style.height = high + "px"; }
   const half = view.span / 2, aspect = side / high;
   camera.top = half; camera.bottom = -half; camera.left = -half * aspect; camera.right = half * aspect;

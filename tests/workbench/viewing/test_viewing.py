@@ -518,7 +518,7 @@ def test_terms_of_the_loss_validation_and_rate_have_panels_with_units(monkeypatc
     loss, validation, rate = drawn[0].axes
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["loss", "vertex", "shape"]
     assert loss.get_yscale() == "log"
-    assert validation.get_title(loc="left") == "validation error: mm\nbest 3.00 at 5"
+    assert validation.get_title(loc="left") == "validation error: mm\nbest 3.00 at step 5"
     assert [text.get_text() for text in validation.get_legend().get_texts()] == ["trial"]
     assert (rate.get_title(loc="left"), rate.get_xlabel()) == ("learning rate", "step")
     # Where a step is in the drawing, for the time machine's line.
@@ -573,7 +573,7 @@ def test_the_cockpit_shows_numbers_and_what_went_wrong():
     cockpit = Cockpit(refuse)
     cockpit.update(status=STATUS, asked=["after step 7: train.lr 0.2 → 0.1"])
     assert cockpit.bar.value == 0.25
-    for words in ("25.0%", "step 30 of 120", "45.3 samples/s", "0:03:05 left", "0:01:01 so far", "best nme68_2d 4.50"):
+    for words in ("25.0%", "step 30 of 120", "45.3 samples/s", "0:03:05 left", "0:01:01 so far", "best nme68-2d 4.50"):
         assert words in cockpit.numbers.value
     assert cockpit.note.value == "after step 7: train.lr 0.2 → 0.1"
     cockpit.stop.click()
