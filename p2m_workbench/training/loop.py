@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Due:
-    """Whether so many minutes have passed since the start or the last `reset`."""
+class Timer:
+    """What is due so many minutes after the start or the last `reset`."""
 
     def __init__(self, minutes: float):
         self.seconds = 60 * minutes
         self.reset()
 
-    def __bool__(self) -> bool:
+    @property
+    def due(self) -> bool:
         return time.monotonic() - self.last > self.seconds
 
     def reset(self) -> None:
@@ -38,8 +39,8 @@ class Due:
 def run_steps(trainer: Trainer, stop: StopSignals, metrics_log: MetricsLog | None) -> None:
     """Steps until the run's end; the process with the log validates and writes, while the others wait for it."""
     settings, ranks, inbox = trainer.config.train, trainer.ranks, Inbox(trainer.folder)
-    preview, validation = Due(settings.preview_minutes), Due(settings.validate_minutes)
-    checkpoint = Due(settings.checkpoint_minutes)
+    preview, validation = Timer(settings.preview_minutes), Timer(settings.validate_minutes)
+    checkpoint = Timer(settings.checkpoint_minutes)
     trainer.set_training()
     batches, loss, speed = trainer.batches(), None, 0.0
     last_clock = last_logged = time.monotonic()
@@ -87,16 +88,17 @@ def run_steps(trainer: Trainer, stop: StopSignals, metrics_log: MetricsLog | Non
         metrics_log.show(status_of(trainer, "trains", loss, speed))
         if trainer.progress >= 1:
             continue
-        if preview:
+        if preview.due:
             trainer.preview()
             preview.reset()
-        if validation:
+        if validation.due:
             check()
             validation.reset()
             checkpoint.reset()
-        if checkpoint:
+        if checkpoint.due:
             trainer.save()
             checkpoint.reset()
+        last_logged += time.monotonic() - now  # all that is no training
     batches.close()
     if metrics_log:
         check() if ended else trainer.save()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from IPython.display import display
+from IPython.display import HTML, display
 
 from p2m_core.config.loading import save_config
 from p2m_core.config.paths import project_root, run_folder
@@ -69,9 +70,14 @@ def behind(config: Config) -> dict[str, Any]:
     return {"earlier": earlier, "units": {"val_error": metric}}
 
 
-def run_curves(config: Config) -> bytes:
-    """The curves of a config's run as SVG, with those of earlier runs like it behind them."""
-    return draw_curves(read_curves(run_folder(config)), **behind(config))
+def run_curves(config: Config) -> HTML:
+    """The curves of a config's run, crisp at any width, with those of earlier runs like it behind them."""
+    svg = draw_curves(read_curves(run_folder(config)), **behind(config))
+    # As a picture, since notebooks that are not trusted show no SVG of their own.
+    picture = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+    return HTML(
+        f'<img src="{picture}" alt="Loss, validation error, learning rate" style="width:100%;max-width:1200px">'
+    )
 
 
 def start_detached(config: Config) -> None:
