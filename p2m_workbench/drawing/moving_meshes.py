@@ -58,9 +58,16 @@ def moving_meshes_page(
     """
     folder = resources.files("p2m_workbench.drawing").joinpath("html")
     page, script = (folder.joinpath(f"moving_meshes.{kind}").read_text(encoding="utf-8") for kind in ("html", "js"))
+    topologies: dict[bytes, int] = {}  # tracks of one network share theirs
+    contents = [
+        _content(track) | {"topology": topologies.setdefault(track.faces.tobytes(), len(topologies))}
+        for track in tracks
+    ]
+    shared = {content["topology"]: track.faces for content, track in zip(contents, tracks, strict=True)}
     about = {
         "frames": list(frames),
-        "tracks": [_content(track) for track in tracks],
+        "tracks": contents,
+        "topologies": [base64_of(shared[k], "<u4") for k in range(len(shared))],
         "ramp": ERROR_RAMP,
         "errorsTo": errors_to,
         "spheres": {
@@ -94,15 +101,12 @@ def _content(track: Track) -> dict:
         planes = differences.reshape(-1, 1).view("u1").T
         return base64_of(np.frombuffer(zlib.compress(planes.tobytes(), 9), "u1"), "u1")
 
-    wide = track.vertices.shape[1] > 2**16
     return {
         "name": track.name,
         "photo": photo_uri(track.photo, PHOTO_PX),
         "width": track.photo.shape[1],
         "height": track.photo.shape[0],
         "captions": list(track.captions),
-        "faces": base64_of(track.faces, "<u4" if wide else "<u2"),
-        "wide": wide,
         "low": [float(x) for x in low],
         "step": step,
         "vertices": deflated(vertices),

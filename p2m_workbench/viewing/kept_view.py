@@ -18,7 +18,7 @@ from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.time_machine import PAGE, time_machine_page
 
 HEIGHT_PX, PHOTO_PX = 620, 400
-TIME_MACHINE_PX, POINTS_PX = 860, 420  # heights
+TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 880, 270, 110  # heights
 MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
 # Closed while the widget above is alive, else open. A notebook that is not trusted runs no script: the picture is left.
 OPEN = """
@@ -63,8 +63,10 @@ def kept_points(title: str, predictions: Sequence[FacePrediction]) -> HTML:
         for one in predictions
         if one.points_px is not None
     ]
-    page = moving_meshes_page(title, tracks, [""]) if tracks else None
-    return HTML("") if page is None else _framed(page, POINTS_PX, "Meshes, and beside each the points of its surface")
+    if not tracks:
+        return HTML("")
+    height = CONTROLS_PX + ROW_PX * -(-len(tracks) // 2)
+    return _framed(moving_meshes_page(title, tracks, [""]), height, "Meshes, and beside each the points of its surface")
 
 
 def _framed(page: str, height_px: int, note: str) -> HTML:

@@ -37,7 +37,7 @@ function texture(uri) {
   loading++;
   return loader.load(uri, made => { made.minFilter = THREE.LinearFilter; made.generateMipmaps = false; loading--; draw(); });
 }
-const RAMP_PX = 256;
+const RAMP_PX = 256, IN_A_ROW = 4, HIGHEST_PX = 360;
 const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
 function rampTexture(ramp) {
   const data = new Uint8Array(3 * RAMP_PX);
@@ -56,7 +56,7 @@ const surface = options => new THREE.MeshMatcapMaterial(Object.assign({side: THR
 const camera = new THREE.OrthographicCamera(-0.5, 0.5, 0.5, -0.5, 0, 40);
 
 async function build(track) {
-  const index = track.wide ? new Uint32Array(bytes(track.faces).buffer) : new Uint16Array(bytes(track.faces).buffer);
+  const index = new Uint32Array(bytes(about.topologies[track.topology]).buffer);
   const frames = (await decode(track.vertices, track))(count);
   const [truth] = track.truth ? (await decode(track.truth, track))(1) : [null];
   const [points] = track.points ? (await decode(track.points, track))(1) : [null];
@@ -95,7 +95,7 @@ async function build(track) {
   if (points) {
     const cloud = new THREE.BufferGeometry();
     cloud.addAttribute("position", new THREE.BufferAttribute(points, 3));
-    made.cloud = add(new THREE.Points(cloud, new THREE.PointsMaterial({color: 0x40e0b4, size: 2.5 * renderer.getPixelRatio(),
+    made.cloud = add(new THREE.Points(cloud, new THREE.PointsMaterial({color: 0x40e0b4, size: 1.6 * renderer.getPixelRatio(),
       sizeAttenuation: false, transparent: true})), 4, inner);
   }
   return made;
@@ -134,17 +134,18 @@ function draw() {
 }
 function render() {
   if (!tracks.length) return;
-  const wide = canvas.clientWidth, views = tracks.reduce((sum, made) => sum + (made.cloud && $("points").checked ? 2 : 1), 0);
-  const side = wide / views, high = Math.min(side, 360), size = renderer.getSize();
+  const wide = canvas.clientWidth, beside = made => Boolean(made.cloud && $("points").checked);
+  const views = tracks.reduce((sum, made) => sum + 1 + beside(made), 0), across = Math.min(views, IN_A_ROW);
+  const side = wide / across, row = Math.min(side, HIGHEST_PX), high = row * Math.ceil(views / across), size = renderer.getSize();
   if (size.width !== wide || size.height !== high) { renderer.setSize(wide, high, false); canvas.style.height = high + "px"; }
-  const half = view.span / 2, aspect = side / high;
+  const half = view.span / 2, aspect = side / row;
   camera.top = half; camera.bottom = -half; camera.left = -half * aspect; camera.right = half * aspect;
   camera.position.set(0, 0, 20);
   camera.updateProjectionMatrix();
   renderer.clear();
   const frame = +$("frame").value;
-  let left = 0;
-  for (const made of tracks) {
+  let place = 0;
+  tracks.forEach((made, k) => {
     pose(made, frame);
     made.spin.rotation.set(view.elevation, view.azimuth, 0);
     const turned = Math.max(Math.abs(view.azimuth), Math.abs(view.elevation));
@@ -153,17 +154,19 @@ function render() {
     made.wire.visible = $("edges").checked;
     made.solid.material = $("errors").checked && made.truth ? made.error : made.clay;
     if (made.trueSolid) made.trueSolid.visible = $("truth").checked;
-    const beside = made.cloud && $("points").checked;
-    for (const points of beside ? [false, true] : [false]) {
+    for (const points of beside(made) ? [false, true] : [false]) {
       if (made.cloud) made.cloud.visible = points;
       made.solid.visible = !points;
+      made.photo.visible = made.photo.visible && !points;
       made.wire.visible = made.wire.visible && !points;
-      renderer.setViewport(left, 0, side, high);
+      const left = place % across * side, top = Math.floor(place / across) * row;
+      renderer.setViewport(left, top, side, row);  // r97 counts from the top
       renderer.clearDepth();
       renderer.render(made.scene, camera);
-      left += side;
+      if (!points) Object.assign($("captions").children[k].style, {left: left + 8 + "px", top: top + 6 + "px", maxWidth: side - 16 + "px"});
+      place++;
     }
-  }
+  });
   if (!loading) requestAnimationFrame(() => requestAnimationFrame(() => { document.body.dataset.ready = "true"; }));
 }
 
