@@ -87,7 +87,10 @@ def test_the_object_version_runs_and_prints_its_table(home):
     assert "\nother " in report["report"]
     notebook = nbformat.read(home / "outputs/object-tiny/notebooks/06_objects.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    assert shown.count("data:image/svg+xml") == 1  # the curves
+    assert shown.count("<iframe") == 2  # the time machine, and the meshes beside their true points
 
 
 @pytest.mark.slow
