@@ -26,6 +26,10 @@ PARENT = "P2M_PARENT"  # environment variable, see stop_with_parent
 POLL_S = 1.0
 
 
+class Stopped(KeyboardInterrupt):
+    """A training was asked to stop, and did after a checkpoint: the same command goes on."""
+
+
 class StopSignals:
     """While this context is open, a signal of SIGNALS only sets `received`. Without effect outside the main thread.
 

@@ -55,6 +55,22 @@ def train(args: argparse.Namespace) -> Any:
     return train(_config(args))
 
 
+def control(args: argparse.Namespace) -> Any:
+    """say where a training stands, wherever it runs, and stop it, prolong it or lower its learning rate"""
+    from p2m_workbench.runs.compare import find_run
+    from p2m_workbench.training.requests import Request, send
+    from p2m_workbench.training.status import read_status, status_line
+
+    folder = find_run(args.run)
+    if args.stop or args.epochs or args.minutes or args.scale_lr != 1:
+        send(folder, Request(args.stop, args.epochs, args.minutes, args.scale_lr))
+        print("asked; done after the current step, and noted in history.json")
+    status = read_status(folder)
+    if not status:
+        raise InputError(folder, "", "has not trained yet", "start it with p2m train")
+    return f"{folder.name} {status['state']}, {status['share']:.1%}: {status_line(status)}"
+
+
 def evaluate(args: argparse.Namespace) -> Any:
     """measure weights, and other systems' predictions, of faces beside the mean face's floor; or weights of objects"""
     if args.run:
@@ -196,7 +212,7 @@ def settings(args: argparse.Namespace) -> Any:
     return settings_page(args.section)
 
 
-COMMANDS = (synth, preprocess, train, evaluate, predict, run, sweep, diff, convert, doctor, demo, settings)
+COMMANDS = (synth, preprocess, train, control, evaluate, predict, run, sweep, diff, convert, doctor, demo, settings)
 
 # ------------------------------------------------------------------------------------------------ machinery
 

@@ -40,6 +40,7 @@ EXAMPLES: dict[str, str] = {
     "synth": "p2m synth data/raw/faces --count 500 --workers 2",
     "preprocess": "p2m preprocess data/raw/AFLW2000-3D --face-model fit",
     "train": "p2m train -c face-lite --epochs 5 --set name=trial",
+    "control": "p2m control face-lite --stop",
     "evaluate": "p2m evaluate --weights bundled --weights run --predictions mediapipe.npz --data data/processed/faces",
     "predict": "p2m predict photo.jpg --out meshes --box 120,80,310,290",
     "run": "p2m run -c demo 04_inspect 05_predict",
@@ -163,10 +164,10 @@ def build_parser(commands: Sequence[Callable[[argparse.Namespace], Any]]) -> arg
             _add_setting(sub, option)
         for add in OTHERS.get(name, ()):
             add(sub)
-        if name not in ("convert", "diff", "doctor", "demo", "settings"):
+        if name not in ("control", "convert", "diff", "doctor", "demo", "settings"):
             text = "name of a file in configs/, or a YAML file (default: the defaults in the code)"
             sub.add_argument("-c", "--config", metavar="NAME|FILE", help=text)
-        if name not in ("diff", "doctor", "settings"):
+        if name not in ("control", "diff", "doctor", "settings"):
             text = "change any setting, repeatable, e.g. --set train.lr=1e-4; p2m settings lists all (default: none)"
             sub.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
     return top
@@ -225,6 +226,18 @@ def _add_predict(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--timing", action="store_true", help="print the time of each stage (default: not)")
 
 
+def _add_control(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("run", metavar="RUN", help="its folder, or its name in outputs/ (default: none)")
+    text = "end it after the current step, with a checkpoint (default: say where it stands)"
+    sub.add_argument("--stop", action="store_true", help=text)
+    text = "epochs to train longer; the decay of the learning rate is stretched (default: none)"
+    sub.add_argument("--epochs", metavar="N", type=int, default=0, help=text)
+    text = "minutes to train longer, in whole epochs unless train.minutes is set (default: none)"
+    sub.add_argument("--minutes", metavar="M", type=float, default=0.0, help=text)
+    text = "factor of the learning rate from the next step on, above 0 and below 1 (default: none)"
+    sub.add_argument("--scale-lr", metavar="F", type=float, default=1.0, help=text)
+
+
 def _add_doctor(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("path", nargs="?", type=Path, metavar="PATH", help="a set or face model (default: all of data/)")
     text = "face model to check a set with: a folder or file, synthetic or fit (default: %(default)s)"
@@ -280,6 +293,7 @@ def _add_parameters(sub: argparse.ArgumentParser) -> None:
 
 OTHERS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], ...]] = {
     "predict": (_add_predict,),
+    "control": (_add_control,),
     "doctor": (_add_doctor,),
     "convert": (_add_convert,),
     "evaluate": (_add_evaluate,),

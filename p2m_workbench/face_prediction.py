@@ -78,12 +78,14 @@ class FacePrediction:
     photo     (H, W, 3) uint8 RGB
     truth_px  (V, 3) ground truth of the finest level in the frame of `mesh.vertices_px`, or None.
               Level k's vertices are its first V_k rows, since levels share their indices.
+    points_px (P, 3) points of the true surface in the same frame, where no vertex has a true place of its own, or None
     """
 
     name: str
     mesh: FaceMesh
     photo: UInt8[np.ndarray, "h w 3"]
     truth_px: Float[np.ndarray, "v 3"] | None = None
+    points_px: Float[np.ndarray, "p 3"] | None = None
 
     def error_percent(self, level: int = -1) -> Float[np.ndarray, "_"]:
         """Distance of each vertex of a level to its true place, (V_k,), in percent of the face size.

@@ -14,10 +14,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -122,13 +123,18 @@ class Lab:
 
     @contextmanager
     def run_notebook(
-        self, path: Path, environment: Mapping[str, str], parameters: Mapping[str, str], height: int = 1000
+        self,
+        path: Path,
+        environment: Mapping[str, str],
+        parameters: Mapping[str, str],
+        height: int = 1000,
+        meanwhile: Callable[[Any], None] = lambda page: None,
     ) -> Iterator:
         """A page in which all cells of a copy of a notebook have run, in a kernel of its own that ends afterwards.
 
         Args:    path: below `root`.   environment: variables that a first cell sets in the kernel.
                  parameters: text of the parameters cell, and what to put in its place.
-                 height: of the window, px.
+                 height: of the window, px.   meanwhile: called with the page while the cells run.
         Raises:  AssertionError with a cell's error.
         """
         notebook = nbformat.read(path, as_version=4)
@@ -145,7 +151,7 @@ class Lab:
                 # Clicks before the kernel is there would be dropped.
                 page.goto(f"{self.url}/lab/workspaces/test/tree/{copy.relative_to(self.root).as_posix()}?reset")
                 wait_idle(page, 180)
-                run_all(page)
+                run_all(page, meanwhile=meanwhile)
                 yield page
             finally:
                 self.end_kernels()
@@ -220,10 +226,11 @@ def wait_idle(page, timeout_s: float) -> None:
     page.get_by_text(re.compile(r"ipykernel\) \| Idle")).first.wait_for(timeout=timeout_s * 1000)
 
 
-def run_all(page, timeout_s: float = 400) -> None:
+def run_all(page, timeout_s: float = 400, meanwhile: Callable[[Any], None] = lambda page: None) -> None:
     """Run > Run All Cells, and wait until every cell has run.   Raises: AssertionError with a cell's error."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    meanwhile(page)
     state = """() => {
         const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent.trim());
         const error = document.querySelector('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"] .jp-error');

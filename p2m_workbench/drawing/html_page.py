@@ -32,7 +32,7 @@ def sort_by_error(predictions: Iterable[FacePrediction]) -> list[FacePrediction]
     return sorted(predictions, key=lambda s: np.inf if s.truth_px is None else s.mean_error_percent())
 
 
-def _base64(array: np.ndarray, dtype: str) -> str:
+def base64_of(array: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
 
 
@@ -61,7 +61,7 @@ def _topology(prediction: FacePrediction) -> list[dict]:
     levels = []
     for vertices, faces in zip(prediction.mesh.levels, prediction.mesh.level_faces, strict=True):
         wide = len(vertices) > 2**16
-        index = _base64(faces, "<u4" if wide else "<u2")
+        index = base64_of(faces, "<u4" if wide else "<u2")
         levels.append({"vertices": len(vertices), "faces": len(faces), "index": index, "wide": wide})
     return levels
 
@@ -76,7 +76,7 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
     low, step = everything.min(0), max(float(np.ptp(everything, axis=0).max()), 1e-6) / GRID
 
     def stored(array: np.ndarray) -> str:
-        return _base64(np.round((array - low) / step), "<u2")
+        return base64_of(np.round((array - low) / step), "<u2")
 
     height, width = prediction.photo.shape[:2]
     seen = matcap.seen_from_the_front(mesh, height, width)
@@ -93,10 +93,10 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
     }
     if mesh.groups is not None:
         shares = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
-        content["clay"] = _base64(np.round(shares * 255), "u1")
+        content["clay"] = base64_of(np.round(shares * 255), "u1")
     if prediction.truth_px is not None:
         content["errorMaximum"] = error_scale(prediction.error_percent())
-        content["counted"] = _base64(prediction.counted, "u1")
+        content["counted"] = base64_of(prediction.counted, "u1")
     return content
 
 
@@ -108,7 +108,7 @@ def require_finite(path: str | Path, prediction: FacePrediction) -> None:
         raise InputError(path, prediction.name, "has coordinates that are not finite", "do not export this mesh")
 
 
-def _three_js() -> str:
+def three_js() -> str:
     """The text of three.js from the pythreejs wheel, so that nothing is fetched, now or later."""
     package = importlib.util.find_spec("pythreejs")  # found, not imported: it would pull in the widgets
     if package is None or not package.submodule_search_locations:
@@ -122,7 +122,7 @@ def _three_js() -> str:
     return text
 
 
-def _script(content: object) -> str:
+def script_json(content: object) -> str:
     """JSON to stand inside <script>: every "<" is escaped, so that no text can end the tag."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
@@ -140,7 +140,7 @@ def _page(title: str, about: dict) -> str:
         **about,
     }
     page = folder.joinpath("viewer.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(title), "about": _script(about), "three": _three_js()}
+    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js()}
     parts |= {name: folder.joinpath(f"viewer.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     for name, text in parts.items():
         page = page.replace("{{" + name + "}}", text)
@@ -200,7 +200,7 @@ def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction]) -> 
         require_finite(folder, prediction)
         topology = json.dumps(_topology(prediction))  # samples of one network share it
         stem = f"samples/{number:04d}"
-        write_text(folder / f"{stem}.js", f"take({number},{_script(_content(prediction, GALLERY_PHOTO_PX))});\n")
+        write_text(folder / f"{stem}.js", f"take({number},{script_json(_content(prediction, GALLERY_PHOTO_PX))});\n")
         write_bytes(folder / f"{stem}.jpg", thumbnail(prediction))
         sample = {"name": prediction.name, "file": stem, "topology": topologies.setdefault(topology, len(topologies))}
         if prediction.truth_px is not None:

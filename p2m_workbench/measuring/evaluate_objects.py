@@ -32,7 +32,7 @@ from p2m_workbench.measuring.results import Evaluation, Table
 TEMPLATE = "template as it is"  # the baseline: not deformed
 COLUMNS = {"cd": "CD x1000", "f1": "F1 at 1e-4", "f1_2tau": "F1 at 2e-4"}
 BATCH = 8
-PICTURED, PHOTO_PX = 6, 448
+PICTURED, PHOTO_PX, MOST_POINTS = 6, 448, 1500
 PROTOCOL = (
     "cd-f1@p2m: squared distances in {unit}², all vertices of the last level and all stored points; CD is the sum of "
     "both means; F1 in percent, at 1e-4 (0.01 {unit}) and 2e-4 (0.014 {unit})"
@@ -110,9 +110,8 @@ def measure(
             scores.append(score(store, index, levels[-1][k], points[:count]))
             if index in chosen:
                 caption = f"{store.table['name'][index]}, CD {scores[-1][COLUMNS['cd']]:.2f}"
-                predictions.append(
-                    object_prediction(caption, model, store, batch["image"][k].numpy(), [x[k] for x in levels])
-                )
+                image, places = batch["image"][k].numpy(), [x[k] for x in levels]
+                predictions.append(object_prediction(caption, model, store, image, places, points[:count]))
     return pd.DataFrame(scores), predictions
 
 
@@ -132,18 +131,25 @@ def score(store: ObjectStore, index: int, vertices: np.ndarray, points: np.ndarr
 
 
 def object_prediction(
-    name: str, model: Pixel2Mesh, store: ObjectStore, image: np.ndarray, levels: list[np.ndarray]
+    name: str,
+    model: Pixel2Mesh,
+    store: ObjectStore,
+    image: np.ndarray,
+    levels: list[np.ndarray],
+    points: np.ndarray,
 ) -> FacePrediction:
     """A prediction over its input.
 
-    Args:    image: (3, S, S) in [0, 1].   levels: (n_k, 3) each, object frame.
+    Args:    image: (3, S, S) in [0, 1].   levels: (n_k, 3) each, and points (P, 3) of the true surface, object frame.
     """
     photo = cv2.resize(image.transpose(1, 2, 0), (PHOTO_PX, PHOTO_PX), interpolation=cv2.INTER_LINEAR)
     start = model.template.vertices[: model.template.counts[0]]
     template, *places = (np.float32(store.on_image(level, PHOTO_PX)) for level in (start, *levels))
     faces, nothing = model.template.faces, np.zeros((0, 3), np.float32)
     mesh = FaceMesh(places[-1], faces[-1], tuple(places), faces, nothing, box_of(places[-1]), template)
-    return FacePrediction(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))
+    some = np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).astype(int))
+    true = np.float32(store.on_image(points[some], PHOTO_PX))
+    return FacePrediction(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)), points_px=true)
 
 
 def category_table(samples: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,7 @@ class System:
         return self.landmarks_px.shape[2] == 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
     """One table of an evaluation, with what its numbers are.
 
@@ -70,6 +70,8 @@ class Table:
     def __str__(self) -> str:
         rows = self.rows if self.rows.index.nlevels > 1 else self.rows.rename_axis(None)
         return f"{self.title}\n{rows.round(self.digits).to_string(na_rep='-')}"
+
+    __repr__ = __str__
 
     @property
     def lower_is_better(self) -> list[str]:

@@ -34,6 +34,7 @@ from p2m_workbench.measuring.results import System, Table
 FLIP_Y = np.array([1, -1, 1])  # between y up (template, right-handed) and y down (photo, left-handed)
 LEAST_OF_A_GROUP = 5  # samples; smaller groups are left out
 MOST_SURFACES = 500  # nearest neighbours of a surface take longer than the network
+F1 = "F1 at 1% of the face size"  # of the vertices of both surfaces, in %
 PERCENT = "% of the face size"
 BOOTSTRAP = "percentile bootstrap over samples, 2000 draws, seed 0"
 # Attributes of synthetic faces to slice by; for numbers, where each group begins.
@@ -229,10 +230,11 @@ def surface_table(systems: list[System], store: FaceStore, rows: np.ndarray) -> 
             lines[system.name]["identity variance"] = identity_variance(points, true) if len(true) > 1 else np.nan
     by_name = by_system(lines)  # whose first system may have no surface, and so not all columns
     table = Table(
-        f"Surfaces, {counted_groups(store.template)}: dense NME, shape without pose, normals, cd-f1@p2m in px / 1000; "
-        "identity variance",
+        f"Surfaces, {counted_groups(store.template)}: nme-dense in % of the face size; rec-umeyama, the shape after "
+        "one similarity, in % of the distance of the outer eye corners, about half the face size; normals; F1, the "
+        "share of vertices within 1% of the face size of the other surface; identity variance",
         "nme-dense-2d@template, nme-dense-3d@template, rec-umeyama@template, cd-f1@p2m",
-        "as each column says; CD and F1 of px / 1000",
+        "as each column says; F1 in %, of lengths in face sizes",
         len(places),
         by_name[sorted(by_name, key=("surfaces", "identity variance").__contains__)],
         digits=3,
@@ -267,17 +269,15 @@ def surface_scores(
     """
     predicted = np.asarray(predicted, np.float64)
     truth = truth_at_depth(truth, predicted)
-    scores = cd_f1(predicted / 1000, truth / 1000)
+    size = face_size(truth)
     row = {
         "nme-dense-2d@template, %": nme_dense_2d(predicted[None], truth[None])[0],
         "nme-dense-3d@template, %": nme_dense_3d(predicted[None], truth[None])[0],
         "rec-umeyama@template, %": rec_umeyama(predicted[None], truth[None], landmarks[None])[0],
         "normals off by, deg": normal_error_deg(predicted, truth, faces),
-        "CD x1000": scores["cd"],
-        "F1 at 1e-4 (10 px)": scores["f1"],
-        "F1 at 2e-4": scores["f1_2tau"],
+        F1: cd_f1(predicted / size, truth / size)["f1"],  # its 1e-4 is (1%)² where lengths are in face sizes
     }
-    return row, np.linalg.norm(predicted - truth, axis=1) / face_size(truth) * 100
+    return row, np.linalg.norm(predicted - truth, axis=1) / size * 100
 
 
 def truth_at_depth(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ HEADLINES = {
     "nme68_2d.run.plain": "nme68-2d, %",
     "nme68_2d.run.balanced": "nme68-2d balanced, %",
     "surface.run.nme-dense-3d@template, %": "nme-dense-3d, %",
-    "surface.run.CD x1000": "CD x1000",
+    "surface.run.F1 at 1% of the face size": "F1 at 1%",
     "cd_f1.run.mean of categories.CD x1000": "CD x1000",
     "cd_f1.run.mean of categories.F1 at 1e-4": "F1 at 1e-4",
     "training.val_error": "val_error",

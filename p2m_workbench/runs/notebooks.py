@@ -67,10 +67,15 @@ def read_parameters(notebook: str | Path) -> dict[str, Any]:
 
 
 def read_report(notebook: Path) -> str:
-    """What the cells tagged "report" of an executed notebook printed."""
+    """What the cells tagged "report" of an executed notebook printed and displayed, as text."""
     cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if "report" in cell.metadata.get("tags", [])]
-    outputs = [output for cell in cells for output in cell.get("outputs", []) if output.output_type == "stream"]
-    return "".join(output.text for output in outputs if output.name == "stdout")
+    parts = []
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        if output.output_type == "stream" and output.name == "stdout":
+            parts.append(output.text)
+        elif "text/plain" in output.get("data", {}):
+            parts.append(output.data["text/plain"] + "\n")
+    return "".join(parts)
 
 
 def plan_parameters(files: Sequence[Path], parameters: Mapping[str, Any], config: Config) -> dict[Path, dict[str, Any]]:

@@ -42,7 +42,7 @@ from p2m_core.files import atomic_path, sha256, write_json
 from p2m_synth.signals import stop_on_sigterm
 from p2m_workbench.provenance import data_hashes, provenance
 from p2m_workbench.runs.notebooks import COMMON, find_notebooks, plan_parameters, read_report
-from p2m_workbench.training.legs import require_same
+from p2m_workbench.training.legs import as_asked, require_same
 
 LOCK_NAME = "run.lock"
 PREPROCESS = "01_preprocess"  # writes the data, which several runs may share
@@ -107,7 +107,7 @@ def run_notebooks(
     with exclusive(folder / LOCK_NAME, "another process runs notebooks here"), stop_on_sigterm():
         history = {file.stem: NotebookResult(file.stem) for file in files} | read_history(folder)
         require_same(loaded)  # or config.yaml would say what the run was not trained with
-        saved = save_config(loaded, folder / "config.yaml")
+        saved = save_config(as_asked(loaded), folder / "config.yaml")
         report = {
             "name": loaded.name,
             "config": shown(saved) if config is None or isinstance(config, Config) else str(config),

@@ -23,9 +23,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p2m_core.config.settings import Config
 from p2m_core.errors import InputError, Preempted
-from p2m_synth.signals import SIGNALS
+from p2m_synth.signals import SIGNALS, Stopped
 
 LOCK_NAME, LAUNCH_LOCK_NAME = "train.lock", "launch.lock"  # held by rank 0, and by `launch`
+# Patience with a lock that another `is_training` holds for a moment: of `is_training`, and of a training.
+PROBE_S, LOCK_S = 0.2, 0.5
 MAX_RESTARTS = 3  # of all processes, after one of them died
 GRACE_S = 120  # for the current step and the checkpoint, before a process is killed
 _log = logging.getLogger(__name__)
@@ -118,7 +120,7 @@ def is_training(folder: Path) -> bool:
     try:
         for name in (LOCK_NAME, LAUNCH_LOCK_NAME):
             if (folder / name).exists():
-                with FileLock(folder / name, timeout=0):
+                with FileLock(folder / name, timeout=PROBE_S):
                     pass
     except Timeout:
         return True
@@ -133,7 +135,7 @@ def busy(folder: Path) -> InputError:
 @contextmanager
 def run_lock(folder: Path, ranks: Ranks, device: torch.device) -> Iterator[None]:
     """Hold a run's folder, for all processes of the run.   Raises InputError in each if another run holds it."""
-    lock, free = FileLock(folder / LOCK_NAME, timeout=0), 1.0
+    lock, free = FileLock(folder / LOCK_NAME, timeout=LOCK_S), 1.0
     try:
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -193,13 +195,13 @@ def launch(train: Callable[[Config], object], config: Config, folder: Path) -> N
             raise error
 
 
-def train_as_one(train: Callable[[Config], object], settings: str) -> InputError | Preempted | None:
+def train_as_one(train: Callable[[Config], object], settings: str) -> InputError | Preempted | Stopped | None:
     """A process of `launch`. Errors that a restart would only repeat are returned, not raised."""
     logging.basicConfig(format="%(message)s")
     for package in ("p2m_core", "p2m_synth", "p2m_workbench"):
         logging.getLogger(package).setLevel(logging.INFO)
     try:
         train(Config.model_validate_json(settings))
-    except (InputError, Preempted) as error:
+    except (InputError, Preempted, Stopped) as error:
         return error
     return None

@@ -6,6 +6,7 @@ import csv
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from p2m_core.config.settings import LOSS_TERMS
 from p2m_core.errors import InputError
 from p2m_core.files import atomic_path
+from p2m_workbench.training.status import StatusFile, status_line
 
 COLUMNS = ("step", "epoch", "seconds", "lr", "loss", *LOSS_TERMS, "val_error", "samples_per_s")
 REFRESH_S, REFRESH_LINES_S = 0.2, 10.0  # of the bar: in a terminal or notebook, and as lines of a log file
@@ -23,17 +25,18 @@ class MetricsLog:
     """Writes a run's metrics and shows its progress, as a context.
 
     Args: folder: the run's.   title: of the bar.   step: of the run; TensorBoard drops records after it.
-          progress: share of the run that is done.
+          progress: share of the run that is done.   bar: whether to show one.
     """
 
-    def __init__(self, folder: Path, title: str, step: int, progress: float):
+    def __init__(self, folder: Path, title: str, step: int, progress: float, bar: bool = True):
         self.file = open(folder / "metrics.csv", "a", newline="")  # noqa: SIM115, closed in __exit__
         self.writer = csv.DictWriter(self.file, COLUMNS)
         if self.file.tell() == 0:
             self.writer.writeheader()
         self.board = SummaryWriter(folder / "tensorboard", purge_step=step)
-        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
-        self.bar = tqdm(total=100, initial=100 * progress, unit="%", desc=title, bar_format=form)
+        self.status = StatusFile(folder)
+        form = "{desc} {percentage:3.0f}%|{bar}| {elapsed} {postfix}"
+        self.bar = tqdm(total=100, initial=100 * progress, unit="%", desc=title, bar_format=form, disable=not bar)
         # A bar that is drawn over itself would be one endless line in a log file.
         self.lines = not hasattr(self.bar, "container") and not sys.stderr.isatty()
         if self.lines:
@@ -55,13 +58,13 @@ class MetricsLog:
         for name, value in values.items():
             self.board.add_scalar(name, value, step)
 
-    def show(self, progress: float, text: str = "") -> None:
-        """Move the bar; `text` stands behind it, until there is a new one."""
-        if text:
-            self.bar.set_postfix_str(text, refresh=False)
-        self.bar.n = round(100 * progress, 1)
+    def show(self, status: dict[str, Any], at_once: bool = False) -> None:
+        """Move the bar, write the numbers behind it and into status.json."""
+        self.status.write(status, at_once)
         now = time.monotonic()
-        if now - self.shown > (REFRESH_LINES_S if self.lines else REFRESH_S) or progress >= 1:
+        if at_once or now - self.shown > (REFRESH_LINES_S if self.lines else REFRESH_S) or status["share"] >= 1:
+            self.bar.n = round(100 * status["share"], 1)
+            self.bar.set_postfix_str(status_line(status), refresh=False)
             self.bar.refresh()
             self.shown = now
 
@@ -88,14 +91,14 @@ def trim_metrics(path: Path, step: int) -> None:
 
 
 def read_curves(run: Path) -> pd.DataFrame:
-    """Columns step, loss and val_error of a run's metrics.csv so far; no rows if there are none yet.
+    """A run's metrics.csv so far: columns COLUMNS, rows of training and of validation; no rows if there are none yet.
 
-    Raises: InputError if the file lacks one of them.
+    Raises: InputError if the file lacks one of step, loss and val_error.
     """
-    path, columns = run / "metrics.csv", ["step", "loss", "val_error"]
+    path = run / "metrics.csv"
     if not path.exists() or not path.stat().st_size:  # a training that has just begun
-        return pd.DataFrame(columns=columns, dtype=float)
+        return pd.DataFrame(columns=list(COLUMNS), dtype=float)
     table = pd.read_csv(path, on_bad_lines="skip")
-    if missing := [name for name in columns if name not in table]:
+    if missing := [name for name in ("step", "loss", "val_error") if name not in table]:
         raise InputError(path, missing[0], "is no column there: another version wrote it", "give another run")
-    return table[columns]
+    return table

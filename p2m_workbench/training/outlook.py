@@ -6,12 +6,14 @@ import psutil
 import torch
 
 from p2m_core.config.settings import Config
-from p2m_core.precision import autocast_type, choose_device
+from p2m_core.precision import autocast_type, choose_device, has_bf16
 from p2m_workbench.provenance import processor
+from p2m_workbench.training.legs import earlier_runs
+from p2m_workbench.training.metrics_log import read_curves
+from p2m_workbench.training.status import GIB, duration
 
 BUSY_PERCENT = 25  # of all cores, at work for others: threads that wait for each other then lose most of their speed
 LOOK_S = 0.3
-GIB = 2**30
 
 
 def outlook(config: Config, samples: int) -> list[str]:
@@ -37,19 +39,31 @@ def outlook(config: Config, samples: int) -> list[str]:
         f"encoder and graph layers in {numbers}{why}",
         f"{settings.batch_size} samples a step{f' in {parts} parts' if parts > 1 else ''}, "
         f"loaded by {settings.workers or 'no'} further process{'es' * (settings.workers > 1)}",
-        f"{length}; how long that takes is on the bar after the first steps",
+        length if settings.minutes else f"{length}; {expected_time(config, settings.epochs * steps)}",
     ]
     if device.type == "cpu" and (busy := psutil.cpu_percent(LOOK_S)) > BUSY_PERCENT:
         lines.append(f"other work keeps {busy:.0f}% of the cores busy: training will lose more than its share of speed")
     return lines
 
 
+def expected_time(config: Config, steps: int) -> str:
+    """How long so many steps take, by the speed of the latest run of the same network on the same data."""
+    for folder in earlier_runs(config):
+        table = read_curves(folder)
+        speed = table["samples_per_s"].dropna().median() if "samples_per_s" in table else float("nan")
+        if speed > 0:
+            time = duration(steps * config.train.batch_size / speed)
+            return f"about {time} at the {speed:.1f} samples/s of {folder.name}"
+    return "how long that takes is told after the first steps"
+
+
 def machine(device: torch.device, threads: int = 0) -> str:
     """A device in words: its name, memory, and what it computes with."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
-        tf32 = "TF32" if torch.backends.cuda.matmul.allow_tf32 else "no TF32"
+        tf32 = "TF32 on" if torch.backends.cuda.matmul.allow_tf32 else "TF32 off"
+        bf16 = "bf16" if has_bf16(device) else "no bf16"
         name = torch.cuda.get_device_name(device)
-        return f"{name}, {(total - free) / GIB:.1f} of {total / GIB:.0f} GiB in use, {tf32}"
+        return f"{name}, {(total - free) / GIB:.1f} of {total / GIB:.0f} GiB in use, {bf16}, {tf32}"
     free = psutil.virtual_memory().available / GIB
     return f"{processor()}, {threads or torch.get_num_threads()} threads, {free:.1f} GiB of memory free"

@@ -1,6 +1,7 @@
 """Training, for notebook, command line and cluster: `train` can be stopped, and continues from its last checkpoint.
 
-outputs/RUN/  config.yaml  provenance.json  metrics.csv  tensorboard/  preview/  preview.npz  previews.npz  ranks/
+outputs/RUN/  config.yaml  provenance.json  metrics.csv  status.json  tensorboard/  requests/  ranks/
+              preview/  preview.npz  previews.npz  time_machine.html
               history.json          which settings trained it from which step on
               checkpoints/step-N/
               weights.safetensors   the best so far on the validation split
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,29 +26,28 @@ from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data import Store, open_store
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path, explain_unwritable, read_npz, write_json
-from p2m_core.geometry.crop import apply_affine
+from p2m_core.files import explain_unwritable, write_json
 from p2m_core.network.losses import MeshLoss
 from p2m_core.network.model import NetworkOutput, count_parameters
 from p2m_core.network.weights import save_weights
 from p2m_core.precision import autocast_type, choose_device
 from p2m_core.targets import Truth
-from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.signals import StopSignals
-from p2m_workbench.drawing.mesh_images import clay_colors, fit, save_picture
 from p2m_workbench.interop.reference_network import build_network
 from p2m_workbench.provenance import provenance
 from p2m_workbench.training.checkpoints import clear_damaged, read_checkpoint, write_checkpoint
-from p2m_workbench.training.distributed import Ranks, is_launched, joined, launch, run_lock
-from p2m_workbench.training.legs import begin_leg, changed_settings, require_same
+from p2m_workbench.training.distributed import Ranks, is_launched, is_training, joined, launch, run_lock
+from p2m_workbench.training.legs import as_asked, begin_leg, changed_settings, require_same
 from p2m_workbench.training.loader import EpochSampler, block_signals, on_device, split_batch, worker_init
+from p2m_workbench.training.loop import run_steps
 from p2m_workbench.training.metrics_log import MetricsLog, trim_metrics
 from p2m_workbench.training.outlook import outlook
 from p2m_workbench.training.pretrained import initialise, load_pretrained
+from p2m_workbench.training.previews import SAMPLES, write_previews
+from p2m_workbench.training.requests import clear_requests
 from p2m_workbench.training.schedule import WeightAverage, learning_rate
 
-VALIDATION_SAMPLES, PREVIEWS = 256, 4
-MOST_KEPT = 64  # previews of the first sample; beyond that half of them are dropped
+VALIDATION_SAMPLES = 256
 # Of a run: steps, seconds, lowest validation error, and validations since then. Kept in every checkpoint.
 POSITION = ("step", "seconds", "best", "stale")
 LOADER_RETRIES = 3  # after a data worker died, most often for want of memory
@@ -115,6 +114,8 @@ class Trainer:
         self.average = WeightAverage(self.model, settings.ema)
         self.step, self.seconds, self.best, self.stale = 0, 0.0, math.inf, 0
         self.restore()
+        self.begun = self.step, self.seconds  # where this process begins
+        self.config = as_asked(config)
         unused = self.model.decoder is not None and not config.loss.reconst
         self.network = ranks.wrap(self.model, unused)
 
@@ -126,7 +127,18 @@ class Trainer:
         settings = self.config.train
         if settings.minutes:
             return min(1.0, self.seconds / (60 * settings.minutes))
-        return min(1.0, self.step / (settings.epochs * self.batches_per_epoch))
+        return min(1.0, self.step / self.last_step)
+
+    @property
+    def last_step(self) -> int:
+        """The step at which the run ends, unless it ends by the clock."""
+        return self.config.train.epochs * self.batches_per_epoch
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a step, with its share of validations; of this process, if it has made any."""
+        step, seconds = self.begun
+        return (self.seconds - seconds) / (self.step - step) if self.step > step else self.seconds / max(1, self.step)
 
     @property
     def exhausted(self) -> bool:
@@ -152,6 +164,21 @@ class Trainer:
         if self.ranks.first:
             clear_damaged(self.folder, self.step)
             trim_metrics(self.folder / "metrics.csv", self.step)
+
+    # --- the schedule, which may change while it runs ---
+
+    @property
+    def schedule(self) -> list[float]:
+        """train.epochs, minutes (0 for none) and lr, which requests may change."""
+        settings = self.config.train
+        return [float(settings.epochs), settings.minutes or 0.0, settings.lr]
+
+    def follow(self, schedule: list[float]) -> None:
+        """Take over the `schedule` of the first process."""
+        if schedule != self.schedule:
+            epochs, minutes, lr = schedule
+            changed = {"epochs": int(epochs), "minutes": minutes or None, "lr": lr}
+            self.config = self.config.model_copy(update={"train": self.config.train.model_copy(update=changed)})
 
     # --- steps ---
 
@@ -303,55 +330,20 @@ class Trainer:
             save_weights(self.folder / "weights.safetensors", self.average.tensors, self.model, about)
 
     def preview(self) -> None:
-        """Write the meshes of the first validation samples: preview/N.png, crop and mesh over it; and preview.npz for a
-        3D view, with step, photos, vertices, true vertices where they are known, faces and groups; px of the input."""
+        """Write the meshes of the first validation samples, see previews.py."""
         with self.average.applied(self.model):
-            predicted = list(self.predict_validation(PREVIEWS))
-        if not predicted:
-            return
-        side, faces = self.config.model.input_px, self.store.template.faces[-1]
-        groups = self.store.template.groups[-1]
-        images, vertices, truth = zip(*predicted, strict=True)
-        points = {"vertices": vertices}
-        if truth[0].vertices is not None:
-            points["truth"] = [part.vertices for part in truth]
-        arrays = {name: self.store.on_image(torch.cat(list(x)).cpu().numpy(), side) for name, x in points.items()}
-        photos = np.uint8((torch.cat(images).cpu().numpy().transpose(0, 2, 3, 1).clip(0, 1) * 255).round())
-        names = self.store.table["name"][self.store.rows("val")[: len(photos)]]
-        with atomic_path(self.folder / "preview.npz") as temporary:
-            np.savez(
-                temporary, step=self.step, photos=photos, faces=faces, groups=groups, names=np.array(names, str),
-                **{name: np.float32(array) for name, array in arrays.items()},
-            )  # fmt: skip
-        self.keep_preview(arrays["vertices"][0])
-        for k, (photo, mesh) in enumerate(zip(photos, arrays["vertices"], strict=True)):
-            large, matrix = fit(photo, 2 * side)
-            over = draw_mesh(large, apply_affine(matrix, mesh), faces, clay_colors(mesh, faces, groups), flat=False)
-            save_picture(self.folder / "preview" / f"{k}.png", np.concatenate([large, over], 1))
-
-    def keep_preview(self, vertices: np.ndarray) -> None:
-        """Add the first sample's mesh (V, 3) to previews.npz: steps (N,), vertices (N, V, 3) fp16, evenly over time."""
-        path, before = self.folder / "previews.npz", {"steps": np.zeros(0, int), "vertices": vertices[None][:0]}
-        if path.exists():
-            before = read_npz(path, "delete it; training writes it again")
-        earlier = before["steps"] < self.step  # later ones are of a leg that was lost
-        steps = np.append(before["steps"][earlier], self.step)
-        kept = np.concatenate([before["vertices"][earlier], vertices[None]]).astype(np.float16)
-        if len(steps) > MOST_KEPT:
-            wanted = np.linspace(steps[0], steps[-1], MOST_KEPT // 2)
-            idx = np.unique(abs(steps[:, None] - wanted).argmin(0))
-            steps, kept = steps[idx], kept[idx]
-        with atomic_path(path) as temporary:
-            np.savez(temporary, steps=steps, vertices=kept)
+            predicted = list(self.predict_validation(SAMPLES))
+        write_previews(self.folder, self.step, self.store, predicted, self.config.model.input_px)
 
 
-def train(config: Config) -> Path:
+def train(config: Config, bar: bool = True) -> Path:
     """Train, or continue the run in outputs/NAME from its last checkpoint.
 
     With train.processes above 1 it trains in so many processes; under torchrun or Slurm it is one of theirs.
-    Ctrl-C writes a checkpoint and raises KeyboardInterrupt, SIGTERM and SIGUSR1 raise Preempted; the same call then
-    goes on from there.
+    Ctrl-C writes a checkpoint and raises KeyboardInterrupt, SIGTERM and SIGUSR1 raise Preempted, a request to stop
+    (see requests.py) raises Stopped; the same call then goes on from there.
 
+    Args:    bar: whether to show the progress.
     Returns: the run's folder, with weights.safetensors.
     Raises:  InputError if settings changed since the run was trained (see train.continue_with), if there is no store,
              if another process trains this run, or if the disk is full; NonFiniteLoss.
@@ -361,6 +353,8 @@ def train(config: Config) -> Path:
     finished = folder / "finished.json"
     if changed_settings(config):  # a finished run goes on with these
         finished.unlink(missing_ok=True)
+    if not is_launched() and not is_training(folder):
+        clear_requests(folder)
     if finished.exists():
         _log.info("%s is finished", folder)
     elif config.train.processes > 1 and not is_launched():
@@ -373,35 +367,44 @@ def train(config: Config) -> Path:
             joined("nccl" if device.type == "cuda" else "gloo") as ranks,
             run_lock(folder, ranks, choose_device(config.train.device, ranks.local_rank)),
         ):
-            train_locked(Trainer(config, ranks), stop)
+            trainer = Trainer(config, ranks)
+            if not ranks.first:
+                run_steps(trainer, stop, None)
+                return folder
+            write_beginning(trainer, config)
+            with MetricsLog(folder, config.name, trainer.step, trainer.progress, bar) as metrics_log:
+                run_steps(trainer, stop, metrics_log)
+            write_end(trainer)
     return folder
 
 
-def train_locked(trainer: Trainer, stop: StopSignals) -> None:
-    """`train` in a folder that no other run trains in."""
-    config, folder = trainer.config, trainer.folder
-    if not trainer.ranks.first:
-        run_steps(trainer, stop, None)
-        return
-    new_leg = bool(changed_settings(config))
+def write_beginning(trainer: Trainer, config: Config) -> None:
+    """Write what a run, or a leg of it, begins with, and say what it runs on.
+
+    Args: config: as given, without what the run was asked before.
+    """
+    folder, new_leg = trainer.folder, bool(changed_settings(config))
     begin_leg(config, trainer.step)
     if not (folder / "config.yaml").exists() or trainer.step == 0 or new_leg:
-        save_config(config, folder / "config.yaml")
-        about = {"store": trainer.store.manifest, "chamfer": chosen_backend(trainer.device)}
-        about |= {
+        save_config(trainer.config, folder / "config.yaml")
+        about = {
+            "store": trainer.store.manifest,
+            "chamfer": chosen_backend(trainer.device),
             "processes": trainer.ranks.world,
             "precision": str(trainer.low or torch.float32).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
         }
-        about["threads"] = torch.get_num_threads()
         if len(trainer.store.damaged):
             about["damaged"] = trainer.store.table["name"][trainer.store.damaged].tolist()
         write_json(folder / "provenance.json", provenance(folder) | about)
         if config.train.init_from:
             write_json(folder / "initialised.json", trainer.init_report)
-    for line in outlook(config, len(trainer.train_set)):
+    for line in outlook(trainer.config, len(trainer.train_set)):
         _log.info("%s", line)
-    with MetricsLog(folder, config.name, trainer.step, trainer.progress) as metrics_log:
-        run_steps(trainer, stop, metrics_log)
+
+
+def write_end(trainer: Trainer) -> None:
+    """Write finished.json."""
     summary = {
         "steps": trainer.step,
         "seconds": round(trainer.seconds, 1),
@@ -409,62 +412,4 @@ def train_locked(trainer: Trainer, stop: StopSignals) -> None:
         "metric": trainer.store.metric,
         "parameters": count_parameters(trainer.model),
     }
-    write_json(folder / "finished.json", summary)
-
-
-def run_steps(trainer: Trainer, stop: StopSignals, metrics_log: MetricsLog | None) -> None:
-    """Steps until the run's end; the process with the log validates and writes, while the others wait for it."""
-    settings, ranks = trainer.config.train, trainer.ranks
-    trainer.set_training()
-    batches, ended = trainer.batches(), False
-    last_saved = last_validated = last_drawn = logged = last_clock = time.monotonic()
-
-    def record(values: dict[str, float]) -> None:
-        epoch = trainer.step // trainer.batches_per_epoch
-        metrics_log.record(trainer.step, {"epoch": epoch, "seconds": round(trainer.seconds, 1), **values})
-
-    def check() -> None:
-        trainer.preview()
-        score = trainer.validate()
-        record({"val_error": score})
-        trainer.keep_best(score)
-        trainer.save()  # or a run that is killed would forget how good its best weights are
-
-    while True:
-        # All stop at the same step, and the first one's clock counts.
-        asked, exhausted, seconds = ranks.total(
-            [bool(stop.received), trainer.exhausted, trainer.seconds * ranks.first], trainer.device
-        )
-        trainer.seconds, ended = seconds, trainer.progress >= 1 or bool(exhausted)
-        if asked or ended:
-            break
-        values = trainer.train_step(next(batches))
-        now = time.monotonic()
-        trainer.seconds += now - last_clock
-        last_clock, text = now, ""
-        if trainer.step % settings.log_steps == 0:
-            values = ranks.mean(values, trainer.device)
-            speed = settings.log_steps * settings.batch_size / (now - logged)
-            logged = now
-            text = f"step {trainer.step}, loss {values['loss']:.4f}, {speed:.1f} samples/s"
-            if metrics_log:
-                record({"lr": trainer.optimizer.param_groups[0]["lr"], "samples_per_s": round(speed, 1), **values})
-        if not metrics_log:
-            continue
-        metrics_log.show(trainer.progress, text)
-        if trainer.progress >= 1:
-            continue
-        if now - last_drawn > 60 * settings.preview_minutes:
-            trainer.preview()
-            last_drawn = time.monotonic()
-        if now - last_validated > 60 * settings.validate_minutes:
-            check()
-            last_validated = last_saved = time.monotonic()
-        if now - last_saved > 60 * settings.checkpoint_minutes:
-            trainer.save()
-            last_saved = time.monotonic()
-    batches.close()
-    if metrics_log:
-        check() if ended else trainer.save()
-    if not ended:
-        stop.raise_received(str(trainer.folder))
+    write_json(trainer.folder / "finished.json", summary)

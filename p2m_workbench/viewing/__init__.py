@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from p2m_workbench.drawing.curves import draw_curves
 from p2m_workbench.drawing.mesh_images import static_picture
 from p2m_workbench.viewing.inspector import Inspector, inspect
 from p2m_workbench.viewing.kept_view import kept_view
-from p2m_workbench.viewing.live_preview import MeshPreview, draw_curves
+from p2m_workbench.viewing.live_preview import MeshPreview
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
 __all__ = [

@@ -31,3 +31,14 @@ def labelled(kind: type[widgets.Widget], title: str, label_px: int, width_px: in
         options.setdefault("continuous_update", False)
     style, layout = {"description_width": f"{label_px}px"}, {"width": f"{width_px}px"}
     return kind(description=title, style=style, layout=layout, **options)
+
+
+def answer_while_busy(*controls: widgets.Widget) -> None:
+    """Let the kernel handle these controls' messages while a cell runs.
+
+    JupyterLab sends them to a subshell of the kernel, but ipykernel 7.4 hands them on to the shell whose cell made the
+    widget, which is busy. Without effect on kernels without subshells.
+    """
+    for control in controls:
+        if hasattr(control.comm, "_reply_subshell_for"):
+            control.comm._reply_subshell_for = lambda _data, sent_to: sent_to

@@ -6,14 +6,19 @@ from __future__ import annotations
 import html
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from IPython.display import HTML
 
+from p2m_core.config.paths import shown
 from p2m_workbench.drawing.html_page import html_page
 from p2m_workbench.drawing.mesh_images import data_uri, static_picture
+from p2m_workbench.drawing.moving_meshes import Track, moving_meshes_page
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.training.time_machine import PAGE, time_machine_page
 
 HEIGHT_PX, PHOTO_PX = 620, 400
+TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 880, 270, 110  # heights
 MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
 # Closed while the widget above is alive, else open. A notebook that is not trusted runs no script: the picture is left.
 OPEN = """
@@ -42,4 +47,32 @@ def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
         f'<iframe loading="lazy" sandbox="allow-scripts allow-downloads" srcdoc="{page}" '
         f'style="width:100%;height:{HEIGHT_PX}px;border:0"></iframe></details>'
         f"<script>{OPEN.replace('KEY', key)}</script>"
+    )
+
+
+def kept_time_machine(folder: Path) -> HTML:
+    """The time machine of a run's folder: meshes and curves through its training; empty without previews."""
+    page = time_machine_page(folder)
+    return HTML("") if page is None else _framed(page, TIME_MACHINE_PX, f"In a page of its own: {shown(folder / PAGE)}")
+
+
+def kept_points(title: str, predictions: Sequence[FacePrediction]) -> HTML:
+    """Predicted meshes, each beside the points of its true surface, under one camera; empty without points."""
+    tracks = [
+        Track(one.name, one.photo, one.mesh.vertices_px[None], one.mesh.faces, [""], points=one.points_px)
+        for one in predictions
+        if one.points_px is not None
+    ]
+    if not tracks:
+        return HTML("")
+    height = CONTROLS_PX + ROW_PX * -(-len(tracks) // 2)
+    return _framed(moving_meshes_page(title, tracks, [""]), height, "Meshes, and beside each the points of its surface")
+
+
+def _framed(page: str, height_px: int, note: str) -> HTML:
+    """A page in a frame, which a notebook shows that is trusted, with a note that all show."""
+    return HTML(
+        f"<p>{html.escape(note)}</p>"
+        f'<iframe loading="lazy" sandbox="allow-scripts" srcdoc="{html.escape(page)}" '
+        f'style="width:100%;height:{height_px}px;border:0"></iframe>'
     )

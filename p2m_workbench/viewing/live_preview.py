@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from io import BytesIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from p2m_workbench.drawing.curves import draw_curves
 from p2m_workbench.drawing.mesh_images import error_scale
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.viewing.controls import checkbox, css
@@ -19,59 +18,26 @@ from p2m_workbench.viewing.inspector import truth_of
 from p2m_workbench.viewing.scene import FaceScene, OrbitCamera, ViewOptions
 
 MAX_VIEWS = 4  # of the 8 that a page may hold
-_COLORS = ("#2b6cb0", "#d9622b", "#2f8f83", "#8a4fa8", "#8a6d1f", "#6b7280")
-_AXES = ("step", "epoch", "iteration")
-_NO_CURVE = ("time", "seconds", "lr", "eta", "samples", "rate")  # words in the names of columns that are not drawn
-
 log = logging.getLogger(__name__)
-
-
-def draw_curves(metrics: pd.DataFrame, width_px: int = 640, height_px: int = 300) -> bytes:
-    """Losses on a logarithmic axis, all other metrics on one beside it.
-
-    Args:    metrics: a row per record; x is its column step, epoch or iteration, or else the index. Columns
-             with "loss" in their names go left, other numeric ones right; empty cells are skipped.
-    Returns: PNG.
-    """
-    x_name = next((name for name in _AXES if name in metrics), None)
-    x = metrics[x_name] if x_name else metrics.index.to_series()
-    numeric = metrics.select_dtypes("number").replace([np.inf, -np.inf], np.nan).dropna(axis=1, how="all")
-    names = [n for n in numeric if n not in _AXES and not any(word in str(n).lower() for word in _NO_CURVE)]
-    losses = [n for n in names if "loss" in str(n).lower()]
-    groups = [group[: len(_COLORS)] for group in (losses, [n for n in names if n not in losses]) if group]
-    # A Figure of its own, not pyplot's: that one is not safe in a thread and would pop up in the notebook.
-    figure = Figure((width_px / 100, height_px / 100), dpi=100, layout="constrained")
-    axes = figure.subplots(1, max(1, len(groups)), squeeze=False)[0]
-    for axis, group in zip(axes, groups, strict=False):
-        for name, color in zip(group, _COLORS, strict=False):
-            known = numeric[name].notna()
-            marker = "o" if known.sum() < 2 else None
-            axis.plot(x[known], numeric[name][known], color=color, lw=1.6, label=str(name), marker=marker, ms=4)
-        if group[0] in losses and (numeric[group].fillna(1) > 0).all(axis=None):
-            axis.set_yscale("log")
-        axis.legend(frameon=False, fontsize=8)
-    for axis in axes:
-        axis.set_xlabel(x_name or "record", fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25, lw=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    if not groups:
-        axes[0].text(0.5, 0.5, "no metrics yet", ha="center", va="center", transform=axes[0].transAxes, color="#667")
-    stream = BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
 
 
 class MeshPreview(widgets.VBox):
     """Live views in a row, which turn together, with curves below them.
 
-    While a cell trains, the kernel answers no control, so the switches are linked to the views in the browser.
+    While a cell trains, a kernel without subshells answers no control, so the switches are linked to the views in the
+    browser.
 
     Args:    width_px: of the whole.
+             earlier, units: other runs' metrics behind the curves, and what metrics are in, as for `draw_curves`.
     """
 
-    def __init__(self, width_px: int = 880):
-        self.width_px = width_px
+    def __init__(
+        self,
+        width_px: int = 880,
+        earlier: Mapping[str, pd.DataFrame] | None = None,
+        units: Mapping[str, str] | None = None,
+    ):
+        self.width_px, self.earlier, self.units = width_px, earlier, units
         self.scenes: list[FaceScene] = []
         self.shown: list[FacePrediction] = []
         self._views = widgets.HBox().add_class("p2m-views")
@@ -81,7 +47,7 @@ class MeshPreview(widgets.VBox):
         self._legend = widgets.HTML().add_class("p2m-note")
         self._stage = widgets.VBox([css(), self._views, self._switches, self._legend]).add_class("p2m-inspector")
         self._stage.layout.display = "none"
-        self.curves = widgets.Image(format="png", layout=widgets.Layout(display="none"))
+        self.curves = widgets.Image(format="svg+xml", layout=widgets.Layout(display="none", width="100%"))
         super().__init__([self._stage, self.curves])
 
     def update(self, predictions: Sequence[FacePrediction] | None = None, metrics: pd.DataFrame | None = None) -> None:
@@ -93,7 +59,7 @@ class MeshPreview(widgets.VBox):
         if predictions:
             self._move(list(predictions[:MAX_VIEWS]))
         if metrics is not None:
-            self.curves.value = draw_curves(metrics, self.width_px)
+            self.curves.value = draw_curves(metrics, self.width_px, earlier=self.earlier, units=self.units)
             self.curves.layout.display = None
 
     def _move(self, predictions: list[FacePrediction]) -> None:
@@ -133,12 +99,10 @@ class MeshPreview(widgets.VBox):
         self._views.children = [scene.renderer for scene in self.scenes]
         self._stage.layout.display = None
 
-    def follow(
-        self, read: Callable[[], tuple[Sequence[FacePrediction] | None, pd.DataFrame | None]], every_s: float = 2.0
-    ) -> Callable[[], None]:
+    def follow(self, read: Callable[[], tuple[Any, ...]], every_s: float = 2.0) -> Callable[[], None]:
         """Keep the preview up to date from a thread, for a training run that writes files.
 
-        Args:    read: returns (predictions, metrics), each None where nothing is new.
+        Args:    read: returns what `update` takes, (predictions, metrics), each None where nothing is new.
                  every_s: pause between two calls.
         Returns: a function that reads once more, then ends the thread.
         """

@@ -18,6 +18,7 @@ COMMANDS = (
     "synth",
     "preprocess",
     "train",
+    "control",
     "evaluate",
     "predict",
     "run",
@@ -86,7 +87,8 @@ def test_help_has_an_example_that_parses_and_a_default_for_every_option(command,
 
 
 @pytest.mark.parametrize(
-    "command", [name for name in COMMANDS if name not in ("convert", "diff", "doctor", "demo", "run", "settings")]
+    "command",
+    [name for name in COMMANDS if name not in ("control", "convert", "diff", "doctor", "demo", "run", "settings")],
 )
 def test_shown_defaults_are_the_configs(command, capsys):
     shown = " ".join(help_of(command, capsys).split())

@@ -87,7 +87,10 @@ def test_the_object_version_runs_and_prints_its_table(home):
     assert "\nother " in report["report"]
     notebook = nbformat.read(home / "outputs/object-tiny/notebooks/06_objects.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    assert shown.count("data:image/svg+xml") == 1  # the curves
+    assert shown.count("<iframe") == 2  # the time machine, and the meshes beside their true points
 
 
 @pytest.mark.slow
@@ -185,6 +188,48 @@ def test_the_store_explorer_in_jupyterlab(lab, home):
         sheet = page.locator(".p2m-sheet").first
         sheet.scroll_into_view_if_needed()
         assert len(np.unique(pixels(sheet).reshape(-1, 3), axis=0)) > 500
+
+
+WATCH = """
+from p2m_core.config.loading import load_config
+from p2m_core.config.paths import run_folder
+from p2m_workbench.viewing.kept_view import kept_time_machine
+from p2m_workbench.viewing.watch_training import watch_training
+
+settings = load_config("tiny", ["name=steered", "train.epochs=5000", "train.preview_minutes=0.05"])
+print(watch_training(settings))
+kept_time_machine(run_folder(settings))
+"""
+
+
+@pytest.mark.browser
+def test_the_cockpit_in_jupyterlab(lab, home):
+    """Its buttons act while the cell trains, and the time machine's slider moves the meshes."""
+    path = home / "notebooks/steer.ipynb"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(WATCH.strip())]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    history = home / "outputs/steered/history.json"
+
+    def steer(page):
+        page.wait_for_selector("button.p2m-stop:not([disabled])", timeout=120_000)
+        page.locator(".p2m-inspector canvas").first.wait_for(timeout=120_000)  # a first preview
+        page.locator("button.p2m-lower").click()
+        page.get_by_text("train.lr 0.001 → 0.0005").wait_for(timeout=60_000)
+        save("cockpit.png", pixels(page))
+        page.locator("button.p2m-stop").click()
+
+    with lab.run_notebook(path, {"P2M_HOME": str(home)}, {}, meanwhile=steer) as page:
+        page.get_by_text("steered stopped, with a checkpoint").wait_for(timeout=30_000)
+        assert [leg["asked"] for leg in json.loads(history.read_text())[1:]] == [{"scale_lr": 0.5}, {"stop": True}]
+        page.locator("iframe").scroll_into_view_if_needed()
+        frame = page.frame_locator("iframe")
+        frame.locator("body[data-ready]").wait_for(timeout=60_000)
+        last = settled(page, frame.locator("#view"))
+        frame.locator("#frame").press("Home")
+        assert changed(last, settled(page, frame.locator("#view"))) > 0.001
+        save("time-machine.png", pixels(page))
+        assert page.problems == []
 
 
 @pytest.mark.browser

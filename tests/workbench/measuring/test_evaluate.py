@@ -106,9 +106,9 @@ def test_the_truth_scores_perfectly(settings, perfect):
     assert result["nme68_2d"].loc[NET, "plain"] == pytest.approx(0, abs=1e-5)
     assert result.samples[NET].max() == pytest.approx(0, abs=1e-5)
     surface = result["surface"].loc[NET]
-    assert surface[["nme-dense-2d@template, %", "nme-dense-3d@template, %", "CD x1000"]].max() < 1e-3
+    assert surface[["nme-dense-2d@template, %", "nme-dense-3d@template, %"]].max() < 1e-3
     assert surface["normals off by, deg"] < 0.1
-    assert surface[["F1 at 1e-4 (10 px)", "F1 at 2e-4"]].tolist() == [100, 100]
+    assert surface["F1 at 1% of the face size"] == 100
     floor, in_box = result["nme68_2d"]["plain"].iloc[1:]
     assert 0.5 < floor < in_box < 40  # what a face costs that is not known, and a pose that is not
 
@@ -165,7 +165,7 @@ def test_depth_is_left_open(settings, perfect, monkeypatch):
     monkeypatch.setattr(evaluate_module, "predict_store", nearer)
     surface = evaluate(settings("evaluate.split=all"))["surface"].loc[NET]
     assert surface["nme-dense-3d@template, %"] < 1e-3
-    assert surface["F1 at 1e-4 (10 px)"] == 100
+    assert surface["F1 at 1% of the face size"] == 100
 
 
 def test_a_prediction_beside_the_truth_is_that_far_off(settings, perfect, monkeypatch, store):
@@ -379,7 +379,7 @@ def test_peers_and_checkpoints_stand_in_every_table(settings, store, peer, tiny_
     # what has no depth is not in the tables that want it; what is our template is a surface too
     for table in (result["nme68_3d"], result["pose"], result["surface"]):
         assert list(table.index) == [NET, "other", "truth", FLOOR, IN_BOX]
-    assert result["surface"].loc["truth", "CD x1000"] < 1e-6
+    assert result["surface"].loc["truth", "nme-dense-3d@template, %"] < 1e-3
     assert set(result.error_maps) == {NET, "other", "truth", FLOOR, IN_BOX}
     assert {"them", "other"} < set(result["slices"])
     assert "no face found on 1" in result.about["them"]

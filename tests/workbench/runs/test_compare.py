@@ -72,7 +72,7 @@ def test_the_share_of_exploded_steps(tmp_path):
 
 
 def test_the_curves_of_a_run_that_has_just_begun_and_of_another_version(tmp_path):
-    assert list(read_curves(tmp_path)) == ["step", "loss", "val_error"]
+    assert {"step", "loss", "val_error"} <= set(read_curves(tmp_path))
     (tmp_path / "metrics.csv").touch()
     assert len(read_curves(tmp_path)) == 0
     assert read_metrics(tmp_path) == {}

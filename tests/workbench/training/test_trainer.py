@@ -74,7 +74,10 @@ def test_what_a_run_leaves(tiny_run, tiny_config, store):
     with np.load(tiny_run / "previews.npz") as history, np.load(tiny_run / "preview.npz") as last:
         assert (np.diff(history["steps"]) > 0).all()
         assert history["steps"][-1] == last["step"]
-        np.testing.assert_allclose(history["vertices"][-1], last["vertices"][0], atol=0.1)
+        shown = history["vertices"][-1]  # the same four, of a level with few enough vertices
+        np.testing.assert_allclose(shown, last["vertices"][:, : shown.shape[1]], atol=0.1)
+        assert history["faces"].max() < shown.shape[1] <= 2500
+    assert (tiny_run / "time_machine.html").stat().st_size > 500_000
     with np.load(tiny_run / "preview.npz") as meshes:  # what the 3D view of notebook 02 shows
         assert int(meshes["step"]) == steps
         assert meshes["names"].tolist() == store.table["name"][store.rows("val")][:4].tolist()
@@ -427,21 +430,3 @@ def test_the_seed_decides(settings):
     assert_same_weights(runs[0], runs[1], rtol=0, atol=0)
     assert not torch.equal(runs[0]["stages.0.conv1.weight"], runs[2]["stages.0.conv1.weight"])
     assert config_hash(settings("a")) != config_hash(settings("a", "seed=1"))
-
-
-def test_kept_previews_are_thinned_and_forget_what_was_lost(settings):
-    trainer = Trainer(settings("run"))
-    for step in range(1, 200):
-        trainer.step = step
-        trainer.keep_preview(np.full((5, 3), step, np.float32))
-    with np.load(trainer.folder / "previews.npz") as content:
-        steps, vertices = content["steps"], content["vertices"]
-    assert 20 < len(steps) <= 64
-    assert steps[-1] == 199
-    assert np.diff(steps).max() < 12  # evenly, but for the last ones
-    np.testing.assert_array_equal(vertices[:, 0, 0], steps)
-    trainer.step = 50
-    trainer.keep_preview(np.full((5, 3), 50, np.float32))
-    with np.load(trainer.folder / "previews.npz") as content:
-        assert content["steps"][-1] == 50
-        assert (np.diff(content["steps"]) > 0).all()

@@ -1,4 +1,5 @@
 import io
+import json
 import re
 import threading
 from dataclasses import replace
@@ -10,9 +11,11 @@ import pythreejs as three
 from example_predictions import made_up
 from PIL import Image
 
+from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
 from p2m_workbench.drawing.mesh_images import clay_shares, error_scale
 from p2m_workbench.face_prediction import FacePrediction, Stages, unpooled
+from p2m_workbench.training.requests import Request
 from p2m_workbench.viewing import (
     FaceScene,
     MeshPreview,
@@ -27,6 +30,7 @@ from p2m_workbench.viewing import (
 from p2m_workbench.viewing import (
     watch_training as training,
 )
+from p2m_workbench.viewing.cockpit import Cockpit
 
 
 @pytest.fixture(scope="module")
@@ -441,7 +445,7 @@ def test_preview_without_truth_offers_no_error(second):
     assert widget._legend.value == ""
 
 
-def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
+def test_a_runs_meshes_curves_and_numbers_are_news_once(tmp_path, first):
     points = np.stack([first.mesh.vertices_px, first.mesh.vertices_px + 1])
     truth = np.stack([first.truth_px + np.float32([0, 0, 70])] * 2)
     np.savez(
@@ -449,8 +453,8 @@ def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
         names=np.array(["a", "b"]), vertices=points, truth=truth, groups=np.arange(len(first.mesh.faces)) % 4,
     )  # fmt: skip
     read = training.read_run(tmp_path)
-    predictions, table = read()
-    assert table is None
+    predictions, table, status, asked = read()
+    assert (table, status, asked) == (None, None, None)
     assert [s.name for s in predictions] == ["a", "b"]
     np.testing.assert_array_equal(predictions[1].mesh.vertices_px, points[1])
     np.testing.assert_array_equal(predictions[1].mesh.groups, np.arange(len(first.mesh.faces)) % 4)
@@ -458,10 +462,19 @@ def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
     assert predictions[0].error_percent() == pytest.approx(first.error_percent(), abs=1e-3)
     assert abs(np.mean(predictions[0].truth_px[:, 2] - points[0][:, 2])) < 1e-3
     (tmp_path / "metrics.csv").write_text("step,loss,val_error\n1,2.0,\n")
-    predictions, table = read()
+    (tmp_path / "status.json").write_text(json.dumps(STATUS | {"state": "trains"}))
+    (tmp_path / "history.json").write_text(
+        json.dumps([{"step": 7, "time": "", "asked": {"scale_lr": 0.5}, "changed": {"train.lr": [0.2, 0.1]}}])
+    )
+    predictions, table, status, asked = read()
     assert predictions is None
     assert table["loss"].tolist() == [2.0]
-    assert read() == (None, None)
+    assert status["state"] == "ended"  # nothing trains here
+    assert asked == ["after step 7: train.lr 0.2 → 0.1"]
+    assert read() == (None, None, None, None)
+
+
+# --- curves ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -473,17 +486,100 @@ def test_a_runs_meshes_and_curves_are_news_once(tmp_path, first):
             {"step": [0, 1, 2], "loss": [1.0, np.nan, 0.2], "nme": [np.nan, np.inf, 3.0], "name": list("abc")}
         ),
         pd.DataFrame({"loss": [0.0, -1.0], "other": [np.nan, np.nan]}),
+        pd.DataFrame({"step": [1, 2], "loss": [np.inf, 1.0], "lr": [0.1, 0.1], "val_error": [np.nan, 3.0]}),
     ],
 )
 def test_curves_of_any_frame(frame):
-    assert picture_of(draw_curves(frame, 400, 200)).shape[:2] == (200, 400)
+    svg = draw_curves(frame, 400, 200).decode()
+    assert 'viewBox="0 0 288 144"' in svg  # pt
 
 
 def test_curves_change_with_the_metrics():
     frame = pd.DataFrame({"step": [0, 1, 2], "loss": [3.0, 2.0, 1.0], "nme68_2d": [9.0, 8.0, 5.0]})
     assert draw_curves(frame) != draw_curves(frame.assign(loss=[3.0, 2.0, 0.1]))
     assert draw_curves(frame) != draw_curves(frame.assign(nme68_2d=[9.0, 8.0, 1.0]))
-    assert draw_curves(frame) == draw_curves(frame.assign(seconds=[1, 2, 3], lr=[0.1, 0.2, 0.3]))
+    assert draw_curves(frame) != draw_curves(frame.assign(lr=[0.1, 0.2, 0.3]))
+    assert draw_curves(frame) == draw_curves(frame.assign(seconds=[1, 2, 3], samples_per_s=[0.1, 0.2, 0.3]))
+    assert draw_curves(frame) != draw_curves(frame, earlier={"other": frame.assign(loss=[4.0, 3.0, 2.0])})
+    assert draw_curves(frame) == draw_curves(frame, earlier={"other": frame[["step"]]})
+
+
+def test_terms_of_the_loss_validation_and_rate_have_panels_with_units(monkeypatch):
+    from p2m_workbench.drawing import curves as module
+
+    drawn = []
+    monkeypatch.setattr(module.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    step = np.arange(2, 10)
+    frame = pd.DataFrame({
+        "step": step, "epoch": 0, "loss": 9.0 / step, "vertex": 1.0 / step, "shape": 2.0 / step,
+        "lr": 0.1 / step, "val_error": [np.nan, 5, np.nan, 3, np.nan, 4, np.nan, np.nan],
+    })  # fmt: skip
+    made = module.curves(frame, earlier={"trial": frame.assign(val_error=6.0)}, units={"val_error": "mm"})
+    loss, validation, rate = drawn[0].axes
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["loss", "vertex", "shape"]
+    assert loss.get_yscale() == "log"
+    assert validation.get_title(loc="left") == "validation error: mm\nbest 3.00 at step 5"
+    assert [text.get_text() for text in validation.get_legend().get_texts()] == ["trial"]
+    assert (rate.get_title(loc="left"), rate.get_xlabel()) == ("learning rate", "step")
+    # Where a step is in the drawing, for the time machine's line.
+    left, right, top, bottom, low, high = made.axes[1]
+    place = validation.transData.transform((5, 3.0)) / [drawn[0].bbox.width, drawn[0].bbox.height]
+    assert left + (5 - low) / (high - low) * (right - left) == pytest.approx(place[0], abs=1e-6)
+    assert top < 1 - place[1] < bottom
+
+
+def test_long_curves_are_thinned_but_for_the_validation():
+    from p2m_workbench.drawing.curves import MOST_POINTS, _thinned
+
+    x, y = pd.Series(np.arange(1000.0)), pd.Series(np.arange(1000.0) * 2, name="loss")
+    thin = _thinned(x, y)
+    assert len(thin[0]) == MOST_POINTS
+    np.testing.assert_allclose(thin[1], 2 * thin[0])
+    assert (np.diff(thin[0]) > 1).all()
+    assert (thin[0][0], thin[0][-1]) == (1.0, 998.5)
+    assert len(_thinned(x, y.rename("val_error"))[0]) == 1000
+
+
+# --- the cockpit ----------------------------------------------------------------------------------
+
+STATUS = {
+    "state": "trains", "share": 0.25, "step": 30, "steps": 120, "epoch": 3, "epochs": 10, "seconds": 61.0,
+    "seconds_left": 185.0, "loss": 0.5, "lr": 1e-3, "samples_per_s": 45.34, "best": 4.5, "metric": "nme68_2d",
+    "memory_gib": 1.2,
+}  # fmt: skip
+
+
+def test_the_cockpits_buttons_send_requests():
+    asked = []
+    cockpit = Cockpit(asked.append)
+    assert cockpit.stop.disabled
+    assert cockpit.extend.disabled
+    cockpit.update(status=STATUS)
+    assert not cockpit.stop.disabled
+    cockpit.stop.click()
+    cockpit.more.value, cockpit.unit.value = 5, "minutes"
+    cockpit.extend.click()
+    cockpit.factor.value = 1 / 3
+    cockpit.lower.click()
+    assert asked == [Request(stop=True), Request(minutes=5), Request(scale_lr=1 / 3)]
+    cockpit.update(status=STATUS | {"state": "finished", "share": 1.0})
+    assert cockpit.lower.disabled
+
+
+def test_the_cockpit_shows_numbers_and_what_went_wrong():
+    def refuse(request):
+        raise InputError("outputs/run", "", "no process trains this run now", "start it")
+
+    cockpit = Cockpit(refuse)
+    cockpit.update(status=STATUS, asked=["after step 7: train.lr 0.2 → 0.1"])
+    assert cockpit.bar.value == 0.25
+    for words in ("25.0%", "step 30 of 120", "45.3 samples/s", "0:03:05 left", "0:01:01 so far", "best nme68-2d 4.50"):
+        assert words in cockpit.numbers.value
+    assert cockpit.note.value == "after step 7: train.lr 0.2 → 0.1"
+    cockpit.stop.click()
+    assert "no process trains this run now" in cockpit.note.value
+    cockpit.update(status=STATUS | {"state": "ended"})
+    assert "ended without a word" in cockpit.numbers.value
 
 
 def test_preview_follows_a_run_and_survives_its_errors(caplog, first):
