@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from p2m_workbench.drawing.mesh_images import static_picture
+from p2m_workbench.drawing.mesh_images import static_picture, static_pictures
+from p2m_workbench.viewing.difference_view import DifferenceView, compare_weights
 from p2m_workbench.viewing.inspector import Inspector, inspect
 from p2m_workbench.viewing.kept_view import kept_view
 from p2m_workbench.viewing.live_preview import MeshPreview, draw_curves
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
 __all__ = [
+    "DifferenceView",
     "FaceScene",
     "Inspector",
     "MeshPreview",
     "ViewOptions",
+    "compare_weights",
     "draw_curves",
     "inspect",
     "kept_view",
     "static_picture",
+    "static_pictures",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -13,7 +13,17 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.html_page import photo_uri
-from p2m_workbench.drawing.mesh_images import CLAY_RAMP, ERROR_RAMP, clay_shares, data_uri, draw_landmarks, ramp_colors
+from p2m_workbench.drawing.mesh_images import (
+    CLAY_RAMP,
+    DIFFERENCE_RAMP,
+    ERROR_RAMP,
+    NO_DIFFERENCE,
+    clay_shares,
+    data_uri,
+    difference_shares,
+    draw_landmarks,
+    ramp_colors,
+)
 from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
@@ -53,15 +63,19 @@ def _texture(uri: str) -> three.ImageTexture:
     return three.ImageTexture(imageUri=uri, minFilter="LinearFilter", generateMipmaps=False)
 
 
-def _ramp(colors: Sequence[tuple[int, int, int]]) -> three.ImageTexture:
+def _ramp(colors: Sequence[tuple[int, int, int]], below: tuple[int, int, int] | None = None) -> three.ImageTexture:
+    """A texture of a ramp from left to right, its lower half of one colour if that is given."""
     row = np.uint8(np.round(ramp_colors(colors, np.linspace(0, 1, _RAMP_PX))))
-    return _texture(data_uri(np.repeat(row[None], 4, 0)))
+    rows = np.repeat(row[None], 4, 0)
+    if below is not None:
+        rows[2:] = below
+    return _texture(data_uri(rows))
 
 
-def _on_ramp(shares: np.ndarray) -> np.ndarray:
+def _on_ramp(shares: np.ndarray, v: np.ndarray | float = 0.5) -> np.ndarray:
     """Texture coordinates (V, 2) float32 of shares (V,) of a ramp, 0 to 1."""
     u = np.clip(shares, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
-    return np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
+    return np.float32(np.stack([u, np.broadcast_to(v, u.shape)], -1))
 
 
 def _attribute(values: np.ndarray, dtype: type = np.float32) -> three.BufferAttribute:
@@ -127,9 +141,9 @@ class _Level:
         attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
         return three.BufferGeometry(attributes=attributes, index=self._index)
 
-    def set_errors(self, share: np.ndarray) -> None:
-        """Colour `heat` by errors (V,) as shares of the ramp. Arrays travel to the browser, so only a change is set."""
-        uv = _on_ramp(share)
+    def set_errors(self, share: np.ndarray, v: np.ndarray | float = 0.5) -> None:
+        """Colour `heat` by shares (V,) of the ramp. Arrays travel to the browser, so only a change is set."""
+        uv = _on_ramp(share, v)
         if self._ramp_uv is None or not np.array_equal(uv, self._ramp_uv):
             self.heat.attributes["uv"].array = self._ramp_uv = uv
 
@@ -251,6 +265,7 @@ class FaceScene:
             "painted": _material(matcap.clay((255, 255, 255)), map=_ramp(CLAY_RAMP)),
             "normals": _material(matcap.directions()),
             "error": _material(matcap.paper(), map=_ramp(ERROR_RAMP)),
+            "difference": _material(matcap.paper(), map=_ramp(DIFFERENCE_RAMP, NO_DIFFERENCE)),
         }
         teal = _material(matcap.clay(), color="#5fb9ac", opacity=0.55, depthWrite=False)
         hidden = three.MeshBasicMaterial(colorWrite=False, transparent=True, morphTargets=True, **_BEHIND_LINES)
@@ -349,6 +364,19 @@ class FaceScene:
         self.shift.position = tuple(map(float, -place.centre))
         self.root.scale = (1 / place.size,) * 3
         self.options = options
+
+    def show_difference(
+        self, prediction: FacePrediction, points: np.ndarray, beyond: np.ndarray, options: ViewOptions
+    ) -> None:
+        """Show a prediction's finest level in the colours of differences.
+
+        Args:    points: (V,).   beyond: (V,) bool, grey elsewhere.   options: `maximum` in the unit of `points`.
+        """
+        self.show(prediction, replace(options, stage=np.inf, surface="clay"))
+        level = self.parts_of(prediction).finest
+        level.set_errors(difference_shares(points, options.maximum), np.where(beyond, 0.75, 0.25))
+        self.solid.geometry, self.solid.material = level.heat, self.materials["difference"]
+        self.solid.material.opacity = options.opacity
 
     def stages_of(self, prediction: FacePrediction) -> Stages:
         """The stages of a prediction, from the template to its last level."""
