@@ -46,16 +46,14 @@ class VertexDifference:
 
 def require_same_mesh(ours: FacePrediction, theirs: FacePrediction) -> None:
     """Raise InputError if two predictions of a sample cannot be compared vertex by vertex."""
-    remedy = "compare landmarks (notebook 03), or take weights of the store's template"
-    for prediction in (ours, theirs):
-        if prediction.truth_px is None:
-            problem = (
-                f"{len(prediction.mesh.vertices_px)} vertices without true places: another template than the store's"
-            )
-            raise InputError(prediction.name, "vertices", problem, remedy)
+    counts = " and ".join(str(len(p.mesh.vertices_px)) for p in (ours, theirs))
+    remedy = "compare their landmarks (notebook 03), or take weights of the store's template"
     if not np.array_equal(ours.mesh.faces, theirs.mesh.faces):
-        counts = " and ".join(str(len(p.mesh.vertices_px)) for p in (ours, theirs))
-        raise InputError(ours.name, "vertices", f"the two weights have meshes of their own ({counts} vertices)", remedy)
+        problem = f"have meshes of their own ({counts} vertices), of which none is another's"
+        raise InputError("the two weights", "", problem, remedy)
+    if ours.truth_px is None or theirs.truth_px is None:
+        problem = f"have {counts} vertices, whose true places are not known: the store has another template"
+        raise InputError("the two weights", "", problem, remedy)
 
 
 def counted_error(prediction: FacePrediction) -> Float[np.ndarray, "v"]:

@@ -247,6 +247,11 @@ class Inspector(widgets.VBox):
             self.other.show(other, options, shown if np.array_equal(other.photo, shown.photo) else None)
         self._describe(options)
 
+    def _counted_error(self, scene: FaceScene, prediction: FacePrediction) -> np.ndarray:
+        """Errors at the stage on show of the vertices that count, %."""
+        values = prediction.error_at(self.stage, scene.stages_of(prediction))
+        return values[prediction.counted[: len(values)]]
+
     def _describe(self, options: ViewOptions) -> None:
         """Captions, and the title with numbers of vertices and errors."""
         level, mesh = max(int(np.ceil(self.stage)), 1), self.prediction.mesh
@@ -254,10 +259,10 @@ class Inspector(widgets.VBox):
         counts = f"{where} · {len(mesh.levels[level - 1])} vertices · {len(mesh.level_faces[level - 1])} faces"
         error, label = "", html.escape(self.beside.label)
         if self.prediction.truth_px is not None:
-            values = self.prediction.error_at(self.stage, self.scene.stages_of(self.prediction))
+            values = self._counted_error(self.scene, self.prediction)
             error = f"mean error <b>{values.mean():.2f} %</b>, worst {values.max():.1f} %"
             if self.compared is not None and self.compared.truth_px is not None:
-                mean = self.compared.error_at(self.stage, self.other.stages_of(self.compared)).mean()
+                mean = self._counted_error(self.other, self.compared).mean()
                 error += f"<br>{label}: mean <b>{mean:.2f} %</b>"
         elif options.surface == "error":
             error = "no ground truth, so no error"

@@ -28,6 +28,7 @@ from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
+MOST_PHOTO_PX = 4096  # longer side of a photo as it is sent: what any WebGL takes
 TURN_S = 9.0  # seconds a round on the turntable
 SURFACES = ("clay", "photo", "normals", "error")
 STYLES = ("solid", "edges", "wire", "points")
@@ -58,9 +59,10 @@ class ViewOptions:
     maximum: float = 1.0
 
 
-def _texture(uri: str) -> three.ImageTexture:
-    # Mipmaps would want sides that are powers of two.
-    return three.ImageTexture(imageUri=uri, minFilter="LinearFilter", generateMipmaps=False)
+def _texture(uri: str, mipmaps: bool = False) -> three.ImageTexture:
+    """A texture of a picture; with mipmaps, large pictures do not sparkle where they are drawn small."""
+    filtered = "LinearMipMapLinearFilter" if mipmaps else "LinearFilter"
+    return three.ImageTexture(imageUri=uri, minFilter=filtered, generateMipmaps=mipmaps)
 
 
 def _ramp(colors: Sequence[tuple[int, int, int]], below: tuple[int, int, int] | None = None) -> three.ImageTexture:
@@ -175,7 +177,7 @@ class _Parts:
         self.landmarks = three.BufferGeometry(attributes={"position": landmarks})
         height, width = prediction.photo.shape[:2]
         self.photo = three.PlaneBufferGeometry(width, height)
-        self._texture = _texture(photo_uri(prediction.photo))
+        self._texture = _texture(photo_uri(prediction.photo, MOST_PHOTO_PX), mipmaps=True)
         self.backdrop = three.MeshBasicMaterial(map=self._texture, depthWrite=False)
         world = to_world(prediction.mesh.levels[-1])
         low, high = world.min(0), world.max(0)

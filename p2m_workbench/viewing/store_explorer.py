@@ -11,9 +11,7 @@ import numpy as np
 from p2m_core.config.loading import save_config
 from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import AugmentConfig, Config
-from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
 from p2m_core.data.face_store import FaceStore
-from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import apply_affine, compose, crop_matrix, invert_affine
 from p2m_core.network.mesh_ops import region_density
@@ -22,6 +20,7 @@ from p2m_workbench.doctor.outliers import find_outliers
 from p2m_workbench.drawing.dataset_figures import augmented
 from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture, error_colors, fit
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.preprocessing.store_photos import StorePhotos
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
@@ -43,7 +42,7 @@ class StoreExplorer(widgets.VBox):
     def __init__(self, store: FaceStore, config: Config):
         self.store, self.config = store, config
         self.outlier_table = find_outliers(store)
-        self.photos: dict[str, Path] | None = None
+        self.photos = StorePhotos(store)
         self.columns = {
             "residual": store.table["residual_percent"], "yaw": store.yaw_deg(), "face size": store.face_size_px()
         }  # fmt: skip
@@ -155,18 +154,6 @@ class StoreExplorer(widgets.VBox):
 
     # --- what is shown ---
 
-    def photo(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """A sample's photo and the map (2, 3) from its px to the file's; the stored crop where the file is gone."""
-        if self.photos is None:
-            try:
-                self.photos = {path.stem: path for path in find_samples(self.store.manifest["raw"])}
-            except InputError:
-                self.photos = {}
-        path = self.photos.get(Path(str(self.store.table["name"][index])).name)
-        if path is not None:
-            return read_image(read_sample(path).image_path), np.eye(2, 3)
-        return self.store.crop(index), invert_affine(self.store.table["crop"][index])
-
     def truth(self, index: int) -> FacePrediction:
         """The ground truth of a sample as a mesh over its stored crop."""
         store = self.store
@@ -179,7 +166,7 @@ class StoreExplorer(widgets.VBox):
 
     def _show(self, _: object = None) -> None:
         store, index = self.store, self.index
-        photo, to_file = self.photo(index)
+        photo, to_file = self.photos.photo(index)
         picture, zoom = fit(photo, SIDE_PX)
         to_view = compose(zoom, invert_affine(to_file))
         truth, faces = store.truth_px(index), store.template.faces[-1]

@@ -57,5 +57,5 @@ def test_meshes_of_two_templates_are_refused():
     one, other = made_up("one"), made_up("one", rings=5)
     with pytest.raises(InputError, match=r"meshes of their own \(\d+ and \d+ vertices\)"):
         sample_difference(one, other)
-    with pytest.raises(InputError, match="another template than the store's"):
-        sample_difference(one, FacePrediction("one", other.mesh, other.photo))
+    with pytest.raises(InputError, match="the store has another template"):
+        sample_difference(one, FacePrediction("one", one.mesh, one.photo))
