@@ -14,7 +14,14 @@ from IPython.display import Image
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.template import Template
-from p2m_workbench.drawing.mesh_images import DIFFERENCE_RAMP, PAPER, difference_shares, error_scale
+from p2m_synth.render.shaded_mesh import draw_mesh
+from p2m_workbench.drawing.mesh_images import (
+    DIFFERENCE_RAMP,
+    PAPER,
+    difference_colors,
+    difference_shares,
+    error_scale,
+)
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.figures import difference_figure
 from p2m_workbench.measuring.vertex_differences import METHOD, VertexDifference, mean_difference, sample_difference
@@ -25,16 +32,24 @@ from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 MEAN_FACE_PX = 400  # side of the empty picture that the mean face stands in
 
 
-def mean_face(template: Template) -> FacePrediction:
-    """The template's finest level as a face over an empty picture, for what is averaged over faces."""
-    size = 0.8 * MEAN_FACE_PX / np.ptp(template.vertices, axis=0).max()
-    vertices = np.float32(template.vertices * [size, -size, size] + [MEAN_FACE_PX / 2, MEAN_FACE_PX / 2, 0])
+def scale_of(difference: VertexDifference) -> float:
+    """Where the colours of a difference end, points."""
+    return error_scale(abs(difference.points[difference.beyond]))
+
+
+def mean_face(template: Template, mean: VertexDifference) -> FacePrediction:
+    """The template's finest level as a face, over a picture of the mean difference on it."""
+    points = template.vertices - (template.vertices.max(0) + template.vertices.min(0)) / 2
+    size = 0.8 * MEAN_FACE_PX / np.ptp(points, axis=0).max()
+    vertices = np.float32(points * [size, -size, size] + [MEAN_FACE_PX / 2, MEAN_FACE_PX / 2, 0])
     faces, box = template.faces[-1], np.array([0, 0, MEAN_FACE_PX, MEAN_FACE_PX], np.float32)
     groups = None if template.coarse_groups is None else template.groups[-1]
     mesh = FaceMesh(
         vertices, faces, (vertices,), (faces,), np.float32(template.landmarks(vertices)), box, groups=groups
     )
-    return FacePrediction("mean over all", mesh, np.full((MEAN_FACE_PX, MEAN_FACE_PX, 3), PAPER, np.uint8))
+    paper = np.full((MEAN_FACE_PX, MEAN_FACE_PX, 3), PAPER, np.uint8)
+    colors = difference_colors(mean.points, scale_of(mean), mean.beyond)
+    return FacePrediction("mean over all", mesh, draw_mesh(paper, vertices, faces, colors))
 
 
 class DifferenceView(widgets.VBox):
@@ -56,7 +71,7 @@ class DifferenceView(widgets.VBox):
     ):
         self.names, self._height, self._vertex, self._moved = names, height_px, None, 0.0
         found = sorted(((sample_difference(*pair), pair) for pair in samples), key=lambda item: item[0].mean)
-        face = mean_face(template)
+        face = mean_face(template, mean)
         self.differences = [mean, *(difference for difference, _ in found)]
         self.shapes = [{"mean face": face}]
         for _, (ours, theirs) in found:
@@ -95,7 +110,7 @@ class DifferenceView(widgets.VBox):
     @property
     def maximum(self) -> float:
         """Where the colours end, points."""
-        return error_scale(abs(self.difference.points[self.difference.beyond]))
+        return scale_of(self.difference)
 
     def choose(self, index: int) -> None:
         """Show the mean, 0, or a sample."""
@@ -144,8 +159,9 @@ class DifferenceView(widgets.VBox):
                 f"{theirs}: <b>{difference.theirs[vertex]:.2f} %</b><br>"
                 f"difference {difference.points[vertex]:+.2f} points{chance}"
             )
-        numbers = (f"−{self.maximum:g}: {ours} better", "0", f"+{self.maximum:g}: {theirs} better")
-        self._legend.value = scale_bar(DIFFERENCE_RAMP, numbers, "error less error, points of % of face size", at)
+        numbers = (f"{-self.maximum:g}", "0", f"{self.maximum:+g}")
+        unit = f"points of % of face size; left, {self.names[0]} is better"
+        self._legend.value = scale_bar(DIFFERENCE_RAMP, numbers, unit, at)
 
     def _camera_has_moved(self, change: dict) -> None:
         if not np.allclose(change["old"], change["new"], atol=1e-3):  # a click moves it by a rounding error
