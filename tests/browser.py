@@ -226,7 +226,8 @@ def run_all(page, timeout_s: float = 400) -> None:
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     state = """() => {
         const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent.trim());
-        const error = document.querySelector('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"] .jp-error');
+        const told = [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]')];
+        const error = told.find(output => /Traceback \\(most recent call last\\)/.test(output.textContent));
         return {waiting: prompts.some(p => p.includes('*')), ran: prompts.filter(p => /\\d/.test(p)).length,
                 error: error ? error.textContent : ''};
     }"""  # noqa: E501
