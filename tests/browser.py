@@ -150,6 +150,20 @@ class Lab:
             finally:
                 self.end_kernels()
 
+    @contextmanager
+    def open_notebook(self, path: Path, height: int = 1000) -> Iterator:
+        """A page in which a notebook is open as it was saved: nothing of it runs, and it is not trusted.
+
+        Args: path: below `root`.   height: of the window, px.
+        """
+        with open_page(1400, height) as page:
+            try:
+                page.goto(f"{self.url}/lab/workspaces/test/tree/{path.relative_to(self.root).as_posix()}?reset")
+                wait_idle(page, 180)
+                yield page
+            finally:
+                self.end_kernels()
+
     def end_kernels(self) -> None:
         """End all kernels of the server."""
         with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=10) as answer:
@@ -173,7 +187,8 @@ def jupyter_lab(root: Path, start_s: float = 60) -> Iterator[Lab]:
             path = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
-        places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
+        places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime",
+                  "JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython",
                   "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}  # fmt: skip
         paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, **{key: str(state / name) for key, name in places.items()},
@@ -218,6 +233,16 @@ def _stop_server(server: subprocess.Popen) -> None:
 def wait_idle(page, timeout_s: float) -> None:
     """Wait until the status bar says that the kernel is idle."""
     page.get_by_text(re.compile(r"ipykernel\) \| Idle")).first.wait_for(timeout=timeout_s * 1000)
+
+
+def trust(page) -> None:
+    """Trust the open notebook, as its reader would."""
+    page.keyboard.press("Control+Shift+c")
+    page.keyboard.type("Trust Notebook")
+    page.get_by_role("menuitem").filter(has_text="Trust Notebook").or_(
+        page.locator(".lm-CommandPalette-item", has_text="Trust Notebook")
+    ).first.click()
+    page.locator(".jp-Dialog").get_by_role("button", name="Trust").click()
 
 
 def run_all(page, timeout_s: float = 400) -> None:

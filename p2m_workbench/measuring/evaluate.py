@@ -216,7 +216,7 @@ def evaluate(
         "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in counts.items()),
         "dense protocols count": counted_groups(store.template),
         "annotation noise": noise_note(store, again),
-        "flip averaging": settings.flip,
+        "flip averaging": "yes" if settings.flip else "no",
         "machine": machine(),
         **{system.name: system.about for system in systems if system.about},
     }

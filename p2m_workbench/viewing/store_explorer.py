@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import ipywidgets as widgets
 import numpy as np
-import pandas as pd
+from IPython.display import HTML
 
 from p2m_core.config.loading import save_config
 from p2m_core.config.paths import run_folder, shown
@@ -32,6 +32,7 @@ from p2m_workbench.measuring.tables import attribute_groups
 from p2m_workbench.preprocessing.store_photos import StorePhotos
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
+from p2m_workbench.viewing.text_table import text_table
 
 SIDE_PX = 460  # of the picture
 ORDERS = ("as stored", "residual", "yaw", "face size")
@@ -266,12 +267,15 @@ class StoreExplorer(widgets.VBox):
             }
         )
 
-    def augmentation_table(self) -> pd.DataFrame:
+    def augmentation_table(self) -> HTML:
         """A row a setting of the augmentation: its value by the sliders, and what it is."""
-        augment = self.settings().augment
-        rows = [(f"augment.{name}", f"{value:g}", AugmentConfig.model_fields[name].description)
-                for name, value in augment.model_dump().items()]  # fmt: skip
-        return pd.DataFrame(rows, columns=["setting", "value", "meaning"]).set_index("setting")
+        values, fields = self.settings().augment.model_dump(), AugmentConfig.model_fields
+        return text_table(
+            [
+                {"setting": f"augment.{name}", "value": f"{value:g}", "meaning": fields[name].description}
+                for name, value in values.items()
+            ]
+        )
 
     def write(self) -> Path:
         """Write `settings` to outputs/NAME/explored.yaml, which notebooks and commands take as their config."""
