@@ -15,8 +15,8 @@ from p2m_workbench.face_prediction import FacePrediction
 
 HEIGHT_PX, PHOTO_PX = 620, 400
 MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
-# Open, but closed while the widget above is alive; one that came back without its kernel does nothing, and goes. Where a
-# notebook is not trusted, no script runs and no frame is shown: the picture is left, which the frame otherwise replaces.
+# Open, but closed while the widget above is alive; one that came back without its kernel does nothing, and goes. Where
+# a notebook is not trusted, no script runs and no frame shows: the picture is left, which the frame otherwise replaces.
 # The frame's page is loaded once there is room for it: it would frame the face in a view of no size.
 CLOSE = """
 (() => {
