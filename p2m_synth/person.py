@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from p2m_synth.appearance import Appearance, draw_appearance
+from p2m_synth.hair.facial_hair import beard_styles
 from p2m_synth.hair.style import cut_style
 from p2m_synth.head.asset import load_asset
 from p2m_synth.head.expression import draw_expression
@@ -16,13 +17,28 @@ from p2m_synth.head.identity import Identity, draw_identity
 
 @dataclass(frozen=True)
 class Overrides:
-    """What to take in place of what is drawn: a preset of expression.PRESETS, a cut of hair.style.CUTS, yaw in
-    degrees, a place of light.PLACES; None leaves it to chance."""
+    """What to take in place of what is drawn; None leaves it to chance.
+
+    preset     of expression.PRESETS               cut       of hair.style.CUTS
+    yaw_deg, pitch_deg                             place     of light.PLACES
+    light_deg  where the strongest lamp stands, to the picture's right of the camera
+    glasses    none, clear, dark                   beard     a name of facial_hair.BeardStyle
+    occluder   none or a key of things.KINDS       jaw       how far the mouth opens, 0 to 1
+    apart      each step of the picture draws from a generator of its own, so that pictures that differ in one of these
+               are alike in all else; no picture of a set is drawn like this
+    """
 
     preset: str | None = None
     cut: str | None = None
     yaw_deg: float | None = None
     place: str | None = None
+    pitch_deg: float | None = None
+    light_deg: float | None = None
+    glasses: str | None = None
+    beard: str | None = None
+    occluder: str | None = None
+    jaw: float | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +75,13 @@ def draw_person(
         preset, strengths = draw_expression(own, overrides.preset)
     if overrides.cut is not None:
         look = replace(look, hair=cut_style(overrides.cut, own))
+    if overrides.glasses is not None:
+        look = replace(look, wear=replace(look.wear, glasses=overrides.glasses))
+    if overrides.beard is not None:
+        [of_beard] = own.spawn(1)
+        look = replace(look, beard=beard_styles(of_beard, look.age)[overrides.beard])
+    if overrides.jaw is not None:
+        strengths[load_asset()["unit_names"].tolist().index("jawOpen")] = overrides.jaw
     units = dict(zip(load_asset()["unit_names"].tolist(), strengths.tolist(), strict=True))
     shape, expression = model.shape_of(identity), model.expression_of(strengths)
     return Person(identity, preset, units, look, shape, expression, model.vertices(shape, expression))

@@ -119,6 +119,7 @@ def pose_and_expression(folder: str | Path, mean: np.ndarray) -> Figure:
             axes.hist(value.clip(low, high), np.linspace(low, high, 25), density=True, label=label, **looks[label])
         axes.set_xlabel(name)
         axes.set_yticks([])
+        axes.locator_params(axis="x", nbins=5)  # more would run into each other
         axes.spines[["top", "right", "left"]].set_visible(False)
     figure.axes[-1].axis("off")
     figure.axes[-1].legend(*figure.axes[0].get_legend_handles_labels(), loc="center", frameon=False, fontsize=11)
@@ -136,9 +137,11 @@ def attribute_shares(table: pd.DataFrame) -> Figure:
     named = ("expression", "hair", "beard", "glasses", "headwear", "occluder", "clothes", "light", "photo")
     figure = Figure(figsize=(13, 8), layout="constrained")
     grid = figure.subplots(3, 4).flat
-    for axes, name in zip(grid[: len(named)], named, strict=True):
-        shares = 100 * table[name].value_counts(normalize=True, ascending=True)
+    drawn = {name: 100 * table[name].value_counts(normalize=True, ascending=True) for name in named}
+    largest = max(shares.drop("none", errors="ignore").max() for shares in drawn.values())
+    for axes, (name, shares) in zip(grid[: len(named)], drawn.items(), strict=True):
         none = shares.pop("none") if "none" in shares else None
+        axes.set_xlim(0, 1.05 * largest)  # one scale, so that bars of different charts compare
         axes.barh(shares.index, shares, color=OURS)
         axes.set_title(f"{name}, %" if none is None else f"{name}, % ({none:.0f} have none)", fontsize=10)
         axes.tick_params(labelsize=8)

@@ -127,6 +127,8 @@ def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) 
     angles = draw_angles(rng, recipe.yaw, even)
     if overrides and overrides.yaw_deg is not None:
         angles[1] = np.radians(overrides.yaw_deg)
+    if overrides and overrides.pitch_deg is not None:
+        angles[0] = np.radians(overrides.pitch_deg)
     near = recipe.perspective == 1 or (recipe.perspective > 0 and bool(rng.spawn(1)[0].random() < recipe.perspective))
     distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if near else None
     face = model.face_map @ person.vertices
@@ -149,8 +151,7 @@ def place_face(face: np.ndarray, angles: np.ndarray, size_px: int, rng: np.rando
 
 def take_picture(draw: Draw, recipe: Recipe, overrides: Overrides | None = None) -> Picture:
     """The picture of a draw."""
-    place = overrides.place if overrides else None
-    return render(load_head_mesh(), draw.person, draw.camera, draw.rng, recipe.backgrounds, place)
+    return render(load_head_mesh(), draw.person, draw.camera, draw.rng, recipe.backgrounds, overrides)
 
 
 def attributes(recipe: Recipe, index: int, draw: Draw, picture: Picture) -> dict[str, object]:

@@ -156,6 +156,20 @@ class Lab:
             finally:
                 self.end_kernels()
 
+    @contextmanager
+    def open_notebook(self, path: Path, height: int = 1000) -> Iterator:
+        """A page in which a notebook is open as it was saved: nothing of it runs, and it is not trusted.
+
+        Args: path: below `root`.   height: of the window, px.
+        """
+        with open_page(1400, height) as page:
+            try:
+                page.goto(f"{self.url}/lab/workspaces/test/tree/{path.relative_to(self.root).as_posix()}?reset")
+                wait_idle(page, 180)
+                yield page
+            finally:
+                self.end_kernels()
+
     def end_kernels(self) -> None:
         """End all kernels of the server."""
         with urllib.request.urlopen(f"{self.url}/api/kernels", timeout=10) as answer:
@@ -179,7 +193,8 @@ def jupyter_lab(root: Path, start_s: float = 60) -> Iterator[Lab]:
             path = state / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
-        places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
+        places = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime",
+                  "JUPYTER_DATA_DIR": "data", "IPYTHONDIR": "ipython",
                   "JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}  # fmt: skip
         paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, **{key: str(state / name) for key, name in places.items()},
@@ -226,6 +241,16 @@ def wait_idle(page, timeout_s: float) -> None:
     page.get_by_text(re.compile(r"ipykernel\) \| Idle")).first.wait_for(timeout=timeout_s * 1000)
 
 
+def trust(page) -> None:
+    """Trust the open notebook, as its reader would."""
+    page.keyboard.press("Control+Shift+c")
+    page.keyboard.type("Trust Notebook")
+    page.get_by_role("menuitem").filter(has_text="Trust Notebook").or_(
+        page.locator(".lm-CommandPalette-item", has_text="Trust Notebook")
+    ).first.click()
+    page.locator(".jp-Dialog").get_by_role("button", name="Trust").click()
+
+
 def run_all(page, timeout_s: float = 400, meanwhile: Callable[[Any], None] = lambda page: None) -> None:
     """Run > Run All Cells, and wait until every cell has run.   Raises: AssertionError with a cell's error."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -233,7 +258,8 @@ def run_all(page, timeout_s: float = 400, meanwhile: Callable[[Any], None] = lam
     meanwhile(page)
     state = """() => {
         const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent.trim());
-        const error = document.querySelector('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"] .jp-error');
+        const told = [...document.querySelectorAll('[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"]')];
+        const error = told.find(output => /Traceback \\(most recent call last\\)/.test(output.textContent));
         return {waiting: prompts.some(p => p.includes('*')), ran: prompts.filter(p => /\\d/.test(p)).length,
                 error: error ? error.textContent : ''};
     }"""  # noqa: E501

@@ -117,7 +117,8 @@ class PackedStore:
         """What the store holds, in some lines: skipped samples, counts, what `facts` says, and the folder."""
         skipped = self.manifest["skipped"]
         lines = [f"skipped {line}" for line in skipped]
-        lines.append(f"{len(self)} samples {self.manifest['splits']}, {len(skipped)} skipped")
+        splits = ", ".join(f"{name} {count}" for name, count in self.manifest["splits"].items())
+        lines.append(f"{len(self)} samples ({splits}), {len(skipped)} skipped")
         return "\n".join([*lines, *self.facts(), f"written: {self.folder}"])
 
     def facts(self) -> list[str]:

@@ -39,16 +39,21 @@ def draw_beard_style(rng: np.random.Generator, woman: bool, age: float) -> Beard
         return BeardStyle()
     names = ("none", "stubble", "moustache", "goatee", "full", "long")
     name = str(rng.choice(names, p=(0.38, 0.28, 0.05, 0.09, 0.16, 0.04)))
+    return beard_styles(rng, age)[name]
+
+
+def beard_styles(rng: np.random.Generator, age: float) -> dict[str, BeardStyle]:
+    """Each style by its name, as one person would wear it."""
     gray = float(np.clip(smooth_step(0.55, 0.95, age) * rng.uniform(0, 1.5), 0, 1))
     shadow, length = rng.uniform(0.1, 0.5), rng.uniform(0.03, 0.09)
     return {
-        "none": BeardStyle(stubble=float(rng.choice([0, rng.uniform(0, 0.12)])), gray=gray),
-        "stubble": BeardStyle(name, shadow, 0.5, 0.5, 0.4, 0.02, gray),
-        "moustache": BeardStyle(name, rng.uniform(0, 0.3), 1, 0, 0, length, gray),
-        "goatee": BeardStyle(name, rng.uniform(0, 0.35), float(rng.choice([0.2, 1])), 1, 0, 1.3 * length, gray),
-        "full": BeardStyle(name, 0.6, 1, 1, rng.uniform(0.6, 1), 1.4 * length, gray),
-        "long": BeardStyle(name, 0.7, 1, 1, 1, rng.uniform(0.3, 0.8), gray),
-    }[name]
+        "none": BeardStyle("none", stubble=float(rng.choice([0, rng.uniform(0, 0.12)])), gray=gray),
+        "stubble": BeardStyle("stubble", shadow, 0.5, 0.5, 0.4, 0.02, gray),
+        "moustache": BeardStyle("moustache", rng.uniform(0, 0.3), 1, 0, 0, length, gray),
+        "goatee": BeardStyle("goatee", rng.uniform(0, 0.35), float(rng.choice([0.2, 1])), 1, 0, 1.3 * length, gray),
+        "full": BeardStyle("full", 0.6, 1, 1, rng.uniform(0.6, 1), 1.4 * length, gray),
+        "long": BeardStyle("long", 0.7, 1, 1, 1, rng.uniform(0.3, 0.8), gray),
+    }
 
 
 @cache

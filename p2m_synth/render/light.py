@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
@@ -74,6 +74,14 @@ def draw_light(rng: np.random.Generator, wanted: str | None = None) -> tuple[str
         sky=float32(np.array(sky) * ambient),
         ground=float32(np.array(ground) * ambient * share),
     )
+
+
+def turned_to(light: Light, turn_deg: float) -> Light:
+    """A light turned about the vertical until its strongest lamp stands so far to the picture's right of the camera."""
+    x, _, z = light.direction[light.color.sum(1).argmax()]
+    by = np.radians(turn_deg) - np.arctan2(x, z)
+    about_y = float32([[np.cos(by), 0, np.sin(by)], [0, 1, 0], [-np.sin(by), 0, np.cos(by)]])
+    return replace(light, direction=light.direction @ about_y.T)
 
 
 def light_frame(direction: np.ndarray) -> np.ndarray:

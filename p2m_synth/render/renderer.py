@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from p2m_synth.hair.roots import scalp_cover
 from p2m_synth.hair.strands import bulk_normals, draw_strands, shade_strands, tangents
 from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import HeadMesh
-from p2m_synth.occluders.things import draw_occluder
-from p2m_synth.person import Person, draw_person
+from p2m_synth.occluders.things import draw_occluder, make_occluder
+from p2m_synth.person import Overrides, Person, draw_person
 from p2m_synth.render import skin
 from p2m_synth.render.background import draw_background
 from p2m_synth.render.camera_effects import take_photo
-from p2m_synth.render.light import SHADOW_MAP_PX, ShadowMap, draw_light, light_frame, shade_surface
+from p2m_synth.render.light import SHADOW_MAP_PX, ShadowMap, draw_light, light_frame, shade_surface, turned_to
 from p2m_synth.scene.elements import Camera, Light, Strands, Surface, float32
 from p2m_synth.wear.accessories import make_accessories
 from p2m_synth.wear.clothes import hidden_skin, make_clothes
@@ -70,6 +71,12 @@ class Scene:
     tone: np.ndarray
 
 
+def generators(rng: np.random.Generator, apart: bool) -> Iterator[np.random.Generator]:
+    """The generator of one step after another: the same, or `apart`, one of its own for each."""
+    while True:
+        yield rng.spawn(1)[0] if apart else rng
+
+
 def place_head(head_mesh: HeadMesh, vertices: np.ndarray, angles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Base vertices (n, 3) refined and turned by the pose (m, 3), um; the torso follows only partly."""
     refined = head_mesh.refined @ vertices
@@ -83,24 +90,37 @@ def place_head(head_mesh: HeadMesh, vertices: np.ndarray, angles: np.ndarray, rn
 
 
 def build_scene(
-    head_mesh: HeadMesh, person: Person, camera: Camera, rng: np.random.Generator, alone: bool = False
+    head_mesh: HeadMesh,
+    person: Person,
+    camera: Camera,
+    rng: np.random.Generator,
+    alone: bool = False,
+    overrides: Overrides | None = None,
 ) -> tuple[Scene, dict[str, str]]:
     """Head, dress and hair; unless `alone`, perhaps something in front of the face. Also names for the table."""
-    look, rotation = person.look, camera.rotation
-    head = place_head(head_mesh, person.vertices, camera.pose_para[:3], rng)
+    look, rotation, wanted = person.look, camera.rotation, overrides or Overrides()
+    steps = generators(rng, wanted.apart)
+    head = place_head(head_mesh, person.vertices, camera.pose_para[:3], next(steps))
     hood = look.wear.headwear == "hood"
-    clothes, surfaces = make_clothes(head_mesh, head, rng, look.woman, *(("hoodie", look.wear.cloth) if hood else ()))
-    surfaces = surfaces + make_accessories(head_mesh, look.wear, head, rotation, rng)
-    occluder, tone = "none", skin.tone(look.melanin, rng)
+    hoodie = ("hoodie", look.wear.cloth) if hood else ()
+    clothes, surfaces = make_clothes(head_mesh, head, next(steps), look.woman, *hoodie)
+    surfaces = surfaces + make_accessories(head_mesh, look.wear, head, rotation, next(steps))
+    occluder, tone = "none", skin.tone(look.melanin, next(steps))
+    of_things = next(steps)
     if not alone:
         face = head[head_mesh.face_idx]
-        occluder, things = draw_occluder(rng, head_mesh, face, face[head_mesh.model.landmark_idx], tone)
+        front = (head_mesh, face, face[head_mesh.model.landmark_idx], tone)
+        occluder, things = draw_occluder(of_things, *front)
+        if wanted.occluder is not None:
+            occluder = wanted.occluder
+            things = [] if occluder == "none" else make_occluder(occluder, of_things.spawn(1)[0], *front)
         surfaces = surfaces + things
-    bare = grow_brows(head_mesh, look.brow_strength, look.brow_color, head, rotation, rng)
-    bare = bare + grow_lashes(head_mesh, look.mascara, look.natural_color, head, rotation, rng)
+    bare = grow_brows(head_mesh, look.brow_strength, look.brow_color, head, rotation, next(steps))
+    bare = bare + grow_lashes(head_mesh, look.mascara, look.natural_color, head, rotation, next(steps))
     beard = replace(look.beard, length=0.0) if look.wear.mask != "none" else look.beard  # pressed flat by a mask
-    bare = bare + grow_beard(head_mesh, beard, look.natural_color, head, rotation, rng)
-    hairs = grow_hair(head_mesh, look.hair, look.hair_color, head, rotation, rng, hidden_scalp(head_mesh, look.wear))
+    bare = bare + grow_beard(head_mesh, beard, look.natural_color, head, rotation, next(steps))
+    hidden = hidden_scalp(head_mesh, look.wear)
+    hairs = grow_hair(head_mesh, look.hair, look.hair_color, head, rotation, next(steps), hidden)
     cover, dressed = scalp_cover(head_mesh, look.hair), hidden_skin(head_mesh, clothes)
     scene = Scene(head_mesh, person, camera, head, surfaces, bare + hairs, len(bare), cover, dressed, tone)
     return scene, {"clothes": clothes, "occluder": occluder}
@@ -347,32 +367,38 @@ def render(
     camera: Camera,
     rng: np.random.Generator,
     backgrounds: Path | None = None,
-    wanted_place: str | None = None,
+    overrides: Overrides | None = None,
 ) -> Picture:
     """A photo of a person.
 
     Args:    rng: decides light, dress, what is in front and behind, and what the camera does.
              backgrounds: folder of the user's own pictures to set people before.
-             wanted_place: a key of light.PLACES in place of a random one.
+             overrides: of them place, light_deg and occluder are taken here.
     """
-    place, light = draw_light(rng)
-    backdrop = draw_background(rng, camera.size_px, place, backgrounds)
-    if wanted_place is not None:
-        [own] = rng.spawn(1)  # so that the rest stays as it was drawn
-        place, light = draw_light(own, wanted_place)
+    wanted = overrides or Overrides()
+    steps = generators(rng, wanted.apart)
+    of_light = next(steps)
+    place, light = draw_light(of_light)
+    backdrop = draw_background(of_light, camera.size_px, place, backgrounds)
+    if wanted.place is not None:
+        [own] = of_light.spawn(1)  # so that the rest stays as it was drawn
+        place, light = draw_light(own, wanted.place)
         backdrop = draw_background(own, camera.size_px, place, backgrounds)
+    if wanted.light_deg is not None:
+        light = turned_to(light, wanted.light_deg)
     backdrop *= light.sky.mean() + np.float32(0.35) * light.color.sum(0).mean()
-    companion = rng.random() < COMPANION_SHARE
+    of_companion = next(steps)
+    companion = of_companion.random() < COMPANION_SHARE
     if companion:
-        add_companion(backdrop, head_mesh, light, rng)
+        add_companion(backdrop, head_mesh, light, of_companion)
     # Surroundings of a colour give light of that colour.
     tint = backdrop.reshape(-1, 3).mean(0)
     tint = np.float32(tint / max(tint.mean(), 1e-6)) ** np.float32(0.35)
     light = replace(light, sky=light.sky * tint, ground=light.ground * tint)
-    scene, facts = build_scene(head_mesh, person, camera, rng)
-    image, depth, triangle, strand = paint(scene, light, backdrop, SUPERSAMPLE, rng)
+    scene, facts = build_scene(head_mesh, person, camera, next(steps), overrides=overrides)
+    image, depth, triangle, strand = paint(scene, light, backdrop, SUPERSAMPLE, next(steps))
     mask, hidden = visibility(scene, depth, triangle, strand)
-    style, photo = take_photo(image, mask > 0, scene.tone, rng)
+    style, photo = take_photo(image, mask > 0, scene.tone, next(steps))
     facts |= {"light": place, "photo": style, "companion": str(int(companion))}
     return Picture(photo, mask, hidden, facts)
 

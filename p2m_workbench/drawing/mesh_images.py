@@ -149,6 +149,25 @@ def error_colors(error_percent: np.ndarray, maximum: float) -> np.ndarray:
     return np.round(rgb).astype(np.uint8)
 
 
+# From better to worse over even. What is not beyond chance is grey, which the ramp has nowhere.
+DIFFERENCE_RAMP = ((26, 110, 142), (120, 190, 196), (247, 243, 226), (240, 150, 84), (178, 36, 58))
+NO_DIFFERENCE = (148, 150, 154)
+
+
+def difference_shares(points: np.ndarray, maximum: float) -> np.ndarray:
+    """Where on DIFFERENCE_RAMP differences lie, from 0 for -`maximum` and below to 1 for `maximum` and above."""
+    return np.clip(np.nan_to_num(np.asarray(points, np.float64)) / maximum, -1, 1) / 2 + 0.5
+
+
+def difference_colors(points: np.ndarray, maximum: float, beyond: np.ndarray) -> np.ndarray:
+    """RGB of differences on DIFFERENCE_RAMP, grey where they are not beyond chance.
+
+    Args:    points: (V,).   maximum: > 0, same unit.   beyond: (V,) bool.   Returns: (V, 3) uint8.
+    """
+    rgb = ramp_colors(DIFFERENCE_RAMP, difference_shares(points, maximum))
+    return np.round(np.where(beyond[:, None], rgb, NO_DIFFERENCE)).astype(np.uint8)
+
+
 def error_scale(error_percent: np.ndarray) -> float:
     """The round number at which a colour scale for these errors ends: the 98th percentile, rounded up."""
     finite = np.asarray(error_percent, np.float64)
@@ -265,10 +284,18 @@ def draw_overlay(prediction: FacePrediction) -> np.ndarray:
     return draw_mesh(prediction.photo, mesh.vertices_px, mesh.faces, clay, alpha=0.8, flat=False)
 
 
-def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray:
+def static_pictures(predictions: Sequence[FacePrediction], size_px: int = 320) -> list[np.ndarray]:
+    """`static_picture` of each, with one scale of error colours."""
+    errors = [prediction.error_percent() for prediction in predictions if prediction.truth_px is not None]
+    maximum = error_scale(np.concatenate(errors)) if errors else None
+    return [static_picture(prediction, size_px, maximum) for prediction in predictions]
+
+
+def static_picture(prediction: FacePrediction, size_px: int = 320, maximum: float | None = None) -> np.ndarray:
     """A row: photo with landmarks, mesh on the photo, mesh, mesh turned by 45 degrees, and, where there is a
     ground truth, its error colours. What a 3D view leaves in a notebook or a report.
 
+    Args:    maximum: error at which the colours end, percent of the face size; None for a scale of its own.
     Returns: (H, W, 3) uint8, W = 4 or 5 squares of size_px.
     """
     mesh = prediction.mesh
@@ -285,7 +312,7 @@ def static_picture(prediction: FacePrediction, size_px: int = 320) -> np.ndarray
     if prediction.truth_px is None:
         return caption_row(pictures, captions, None)
     error = prediction.error_percent()
-    maximum = error_scale(error)
+    maximum = maximum or error_scale(error)
     colors = error_colors(error, maximum)
     pictures.append(draw_turned(mesh.levels[-1], mesh.faces, 0, size_px, colors))
     captions.append(f"error, mean {prediction.mean_error_percent():.2g} % of face size")

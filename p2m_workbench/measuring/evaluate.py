@@ -19,7 +19,7 @@ from p2m_core.data.aflw2000 import FLIPPED, origin, read_image, scan
 from p2m_core.data.face_store import FaceStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
-from p2m_core.geometry.crop import box_of, invert_affine
+from p2m_core.geometry.crop import apply_affine, box_of, invert_affine
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.inference import open_network
 from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
@@ -46,6 +46,7 @@ from p2m_workbench.measuring.tables import (
 from p2m_workbench.photos.detect import box_iou
 from p2m_workbench.photos.predict import find_meshes
 from p2m_workbench.photos.upright import predict_upright
+from p2m_workbench.preprocessing.store_photos import StorePhotos
 
 ELSEWHERE = 20  # nme68-2d in percent above which a mesh is not on the labelled face
 FLOOR, IN_BOX, NOISE = "mean face, true pose (floor)", "mean face in the box", "re-annotated by hand (noise)"
@@ -215,7 +216,7 @@ def evaluate(
         "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in counts.items()),
         "dense protocols count": counted_groups(store.template),
         "annotation noise": noise_note(store, again),
-        "flip averaging": settings.flip,
+        "flip averaging": "yes" if settings.flip else "no",
         "machine": machine(),
         **{system.name: system.about for system in systems if system.about},
     }
@@ -249,11 +250,13 @@ def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
     return "unknown: no second annotation of these samples is there"
 
 
-def face_prediction(store: FaceStore, index: int, mesh: FaceMesh) -> FacePrediction:
-    """A stored sample with its prediction, over the stored crop instead of the whole photo; without a truth where the
-    mesh is not on the store's template."""
-    truth = store.truth_px(index)
+def face_prediction(store: FaceStore, index: int, mesh: FaceMesh, photos: StorePhotos | None = None) -> FacePrediction:
+    """A stored sample with its prediction, over the stored crop, or over its whole photo if `photos` are given; without
+    a truth where the mesh is not on the store's template."""
+    photo, to_file = (
+        (store.crop(index), invert_affine(store.table["crop"][index])) if not photos else photos.photo(index)
+    )
+    truth, over = store.truth_px(index), invert_affine(to_file)
     known = len(truth) == len(mesh.vertices_px)
-    truth = np.float32(store.to_crop(truth_at_depth(truth, mesh.vertices_px), index)) if known else None
-    name, over_crop = str(store.table["name"][index]), moved(mesh, store.table["crop"][index])
-    return FacePrediction(name, over_crop, store.crop(index), truth)
+    truth = np.float32(apply_affine(over, truth_at_depth(truth, mesh.vertices_px))) if known else None
+    return FacePrediction(str(store.table["name"][index]), moved(mesh, over), photo, truth)

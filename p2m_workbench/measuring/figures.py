@@ -19,8 +19,10 @@ from p2m_core.geometry.template import Template
 from p2m_core.metrics import Errors
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import (
+    DIFFERENCE_RAMP,
     ERROR_RAMP,
     caption_row,
+    difference_colors,
     draw_landmarks,
     draw_turned,
     error_colors,
@@ -29,6 +31,7 @@ from p2m_workbench.drawing.mesh_images import (
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.bootstrap import bootstrap_interval
 from p2m_workbench.measuring.results import LISTED_SAMPLES, Evaluation
+from p2m_workbench.measuring.vertex_differences import METHOD, VertexDifference
 
 CED_LIMIT_PERCENT, CASE_PX = 10, 260
 # Okabe and Ito's colours, which the colour-blind can tell apart; baselines are grey.
@@ -174,6 +177,26 @@ def error_map_figure(result: Evaluation, template: Template) -> Figure:
     bar = figure.colorbar(ScalarMappable(Normalize(0, top), ramp), ax=grid, shrink=0.7, extend="max")
     bar.set_label("mean error of each vertex, % of the face size (3D)", fontsize=8.5)
     figure.suptitle(f"Where on the face: {result.folder.name}, {result.about['samples']} samples", fontsize=10)
+    return figure
+
+
+def difference_figure(difference: VertexDifference, template: Template, ours: str, theirs: str) -> Figure:
+    """The mean difference of two systems' errors on the mean face, from the front and from both sides."""
+    top = error_scale(abs(difference.points[difference.beyond]))
+    colors = difference_colors(difference.points, top, difference.beyond)
+    figure = Figure(figsize=(9.2, 3.9), layout="constrained")
+    for axes, turned in zip(figure.subplots(1, 3), (-45, 0, 45), strict=True):
+        vertices = template.vertices * [1, -1, 1]
+        axes.imshow(draw_turned(vertices, template.faces[-1], turned, 300, colors, background=(255, 255, 255)))
+        axes.axis("off")
+    ramp = LinearSegmentedColormap.from_list("difference", np.array(DIFFERENCE_RAMP) / 255)
+    bar = figure.colorbar(ScalarMappable(Normalize(-top, top), ramp), ax=figure.axes, shrink=0.8, extend="both")
+    bar.set_label(f"error of {ours} less that of {theirs},\npoints of % of the face size", fontsize=8.5)
+    figure.suptitle(
+        f"{ours} less {theirs}, {difference.samples} samples: mean {difference.mean:+.2f} points\n"
+        f"blue: {ours} is better; grey: not beyond chance ({METHOD})",
+        fontsize=9.5,
+    )
     return figure
 
 

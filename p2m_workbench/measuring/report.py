@@ -9,7 +9,7 @@ import numpy as np
 from p2m_core.data.face_store import FaceStore
 from p2m_core.files import write_json, write_text
 from p2m_workbench.drawing.dataset_figures import save_figure
-from p2m_workbench.drawing.mesh_images import save_picture, static_picture
+from p2m_workbench.drawing.mesh_images import save_picture, static_pictures
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.figures import (
     case_row,
@@ -84,7 +84,8 @@ def write_report(
         maps.unlink(missing_ok=True)
     first = next(iter(predictions))
     order = np.argsort(result.samples[first].to_numpy())
-    for name, k in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
-        save_picture(result.folder / f"{name}.png", static_picture(predictions[first](k)))
+    cases = static_pictures([predictions[first](k) for k in (order[0], order[len(order) // 2], order[-1])])
+    for name, picture in zip(("best", "median", "worst"), cases, strict=True):
+        save_picture(result.folder / f"{name}.png", picture)
     worst = [case_row(result, store, rows, k, predictions, peers) for k in order[::-1][:WORST]]
     save_picture(result.folder / "worst_cases.png", np.concatenate(worst))

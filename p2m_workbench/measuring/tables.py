@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from p2m_core.config.paths import resolve
 from p2m_core.data.face_store import FaceStore
 from p2m_core.geometry.camera import angles_from_rotation
 from p2m_core.geometry.crop import face_size
@@ -157,17 +156,8 @@ def slice_table(systems: list[System], truth: np.ndarray, store: FaceStore, rows
     distances = {name: np.linalg.norm(xy, axis=-1) / face_size(truth)[:, None] * 100 for name, xy in offsets.items()}
     hidden = store.table["hidden"][rows].astype(bool)
     masks = {("landmarks", "seen"): ~hidden, ("landmarks", "hidden"): hidden}
-    table = attribute_table(store.manifest["raw"]) if Path(store.manifest["raw"]).is_dir() else pd.DataFrame()
-    if len(table):
-        table = table.set_index("name").reindex(store.table["name"][rows])
-        for attribute, bins in ATTRIBUTES.items():
-            values = table[attribute]
-            groups = [name for _, name in bins] if bins else sorted(values.unique(), key=str)
-            if bins:
-                values = pd.cut(values, [edge for edge, _ in bins] + [np.inf], labels=groups, right=False)
-            for name in groups:
-                member = (values == name).to_numpy()
-                masks[LABELS.get(attribute, attribute), str(name)] = np.broadcast_to(member[:, None], hidden.shape)
+    for key, member in attribute_groups(store, rows).items():
+        masks[key] = np.broadcast_to(member[:, None], hidden.shape)
     lines = {key: slice_line(distances, mask, key[0] != "landmarks") for key, mask in masks.items()}
     kept = {key: line for key, line in lines.items() if line}
     columns = ["samples", *distances, "95% low", "95% high", "against the rest", "low", "high"]
@@ -177,6 +167,24 @@ def slice_table(systems: list[System], truth: np.ndarray, store: FaceStore, rows
     return Table(
         title, "nme68-2d", PERCENT, len(rows), pd.DataFrame(list(kept.values()), index, columns=columns), interval
     )
+
+
+def attribute_groups(store: FaceStore, rows: np.ndarray) -> dict[tuple[str, str], np.ndarray]:
+    """Who of some samples (N,) belongs to which group: {(attribute, group): (N,) bool}; empty where the raw set has no
+    attributes."""
+    raw = resolve(store.manifest["raw"])
+    table = attribute_table(raw) if raw.is_dir() else pd.DataFrame()
+    if not len(table):
+        return {}
+    table, masks = table.set_index("name").reindex(store.table["name"][rows]), {}
+    for attribute, bins in ATTRIBUTES.items():
+        values = table[attribute]
+        groups = [name for _, name in bins] if bins else sorted(values.unique(), key=str)
+        if bins:
+            values = pd.cut(values, [edge for edge, _ in bins] + [np.inf], labels=groups, right=False)
+        for name in groups:
+            masks[LABELS.get(attribute, attribute), str(name)] = (values == name).to_numpy()
+    return masks
 
 
 def slice_line(distances: dict[str, np.ndarray], mask: np.ndarray, of_faces: bool) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import time
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,18 @@ import ipywidgets as widgets
 import numpy as np
 
 from p2m_core.face_mesh import FaceMesh
-from p2m_workbench.drawing.html_page import PROTOCOL, sort_by_error, thumbnail
+from p2m_workbench.drawing.html_page import PROTOCOL, sort_by_error
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, error_scale
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.viewing.controls import checkbox, choice, css
+from p2m_workbench.viewing.controls import (
+    checkbox,
+    choice,
+    css,
+    room_told,
+    save_and_full_screen,
+    scale_bar,
+    thumbnail_strip,
+)
 from p2m_workbench.viewing.scene import STYLES, SURFACES, FaceScene, ViewOptions
 
 UNIT = 100  # steps of the level slider from one level to the next
@@ -26,13 +33,8 @@ NOTHING, TRUTH = "nothing", "ground truth"
 
 def color_bar(maximum: float, at: float | None = None) -> str:
     """HTML of the error scale with numbers, from 0 to `maximum` percent of the face size, and a mark at an error."""
-    ramp = ", ".join(f"rgb{tuple(rgb)}" for rgb in ERROR_RAMP)
-    numbers = "".join(f"<span>{text}</span>" for text in ("0", f"{maximum / 2:g} %", f"≥ {maximum:g} %"))
-    mark = "" if at is None else f'<i style="left: {100 * min(at / maximum, 1):.1f}%"></i>'
-    return (
-        f'<div class="bar" style="background: linear-gradient(90deg, {ramp})">{mark}</div>'
-        f'<div class="row">{numbers}</div><div class="soft small">{PROTOCOL}, % of face size</div>'
-    )
+    numbers = ("0", f"{maximum / 2:g} %", f"≥ {maximum:g} %")
+    return scale_bar(ERROR_RAMP, numbers, f"{PROTOCOL}, % of face size", None if at is None else at / maximum)
 
 
 def truth_of(prediction: FacePrediction) -> FacePrediction:
@@ -49,11 +51,12 @@ class Inspector(widgets.VBox):
 
     Its controls are attributes: thumbnails (buttons), level, jumps (buttons), play, surface, style, photo, landmarks,
     truth, opacity, beside, turntable, front, side; `scene` and `other` are the scenes of the left and the right view.
-    `stage` is the position of the level slider, `read_out` shows the last clicked vertex.
+    `stage` is the position of the level slider, `read_out` shows the last clicked vertex. The views become as wide as
+    the page has room.
     """
 
     def __init__(self, checkpoints: Mapping[str, Sequence[FacePrediction]], width_px: int = 620, height_px: int = 560):
-        self.size = (width_px, height_px)
+        self.size, self._height = (width_px, height_px), height_px
         self.checkpoints = {name: list(predictions) for name, predictions in checkpoints.items()}
         if not self.checkpoints or not all(self.checkpoints.values()):
             raise ValueError("inspect needs at least one prediction")
@@ -68,8 +71,9 @@ class Inspector(widgets.VBox):
         self._captions = [widgets.HTML().add_class("p2m-caption") for _ in range(2)]
         self._views = widgets.HBox([self._view(self.scene, 0)]).add_class("p2m-views")
         body = widgets.HBox([self._views, self._panel()]).add_class("p2m-body")
-        super().__init__([self._style(), widgets.HBox(self.thumbnails).add_class("p2m-strip"), body])
-        self.add_class("p2m-inspector")
+        strip = widgets.HBox(self.thumbnails).add_class("p2m-strip")
+        super().__init__([css(self._rules), room_told(self._resize), strip, body])
+        self.add_class("p2m-inspector").add_class("p2m-wide")
         self.choose(0)
         self._connect()
 
@@ -91,13 +95,8 @@ class Inspector(widgets.VBox):
     # --- controls ---
 
     def _build_controls(self) -> None:
-        self._uid = self.scene.renderer.model_id[:8]  # of this inspector's style rules
-        self.thumbnails = [
-            widgets.Button(description=self._mean_error(s), tooltip=s.name)
-            .add_class("p2m-thumb")
-            .add_class(f"p2m-thumb-{self._uid}-{k}")
-            for k, s in enumerate(self.predictions)
-        ]
+        captions = [self._mean_error(s) for s in self.predictions]
+        self.thumbnails, self._rules = thumbnail_strip(self.predictions, captions)
         self.level = widgets.IntSlider(step=5, readout=False).add_class("p2m-level")
         self.play = widgets.Play(step=5, interval=40, show_repeat=True).add_class("p2m-play")
         widgets.jslink((self.play, "value"), (self.level, "value"))
@@ -117,14 +116,6 @@ class Inspector(widgets.VBox):
     def _mean_error(prediction: FacePrediction) -> str:
         return "" if prediction.truth_px is None else f"{prediction.mean_error_percent():.2f} %"
 
-    def _style(self) -> widgets.HTML:
-        pictures = (base64.b64encode(thumbnail(s)).decode("ascii") for s in self.predictions)
-        rules = "".join(
-            f".p2m-thumb-{self._uid}-{k} {{background-image: url(data:image/jpeg;base64,{picture}) !important}}\n"
-            for k, picture in enumerate(pictures)
-        )
-        return css(rules)
-
     def _view(self, scene: FaceScene, number: int) -> widgets.VBox:
         return widgets.VBox([scene.renderer, self._captions[number]]).add_class("p2m-view")
 
@@ -135,7 +126,7 @@ class Inspector(widgets.VBox):
         return widgets.VBox(
             [
                 self._title, levels, self._jumps, self.surface, self.style_, self._legend, switches, self.truth,
-                self.opacity, self.beside, looks, self.read_out,
+                self.opacity, self.beside, looks, save_and_full_screen(), self.read_out,
             ]
         ).add_class("p2m-panel")  # fmt: skip
 
@@ -230,6 +221,10 @@ class Inspector(widgets.VBox):
         if self.turntable.value:
             self._turn()
 
+    def _resize(self, width_px: int, height_px: int) -> None:
+        self.size = (width_px, height_px or self._height)
+        self._show_beside()
+
     def _scale(self, prediction: FacePrediction) -> float:
         if id(prediction) not in self._scales:
             self._scales[id(prediction)] = error_scale(prediction.error_percent())
@@ -252,6 +247,11 @@ class Inspector(widgets.VBox):
             self.other.show(other, options, shown if np.array_equal(other.photo, shown.photo) else None)
         self._describe(options)
 
+    def _counted_error(self, scene: FaceScene, prediction: FacePrediction) -> np.ndarray:
+        """Errors at the stage on show of the vertices that count, %."""
+        values = prediction.error_at(self.stage, scene.stages_of(prediction))
+        return values[prediction.counted[: len(values)]]
+
     def _describe(self, options: ViewOptions) -> None:
         """Captions, and the title with numbers of vertices and errors."""
         level, mesh = max(int(np.ceil(self.stage)), 1), self.prediction.mesh
@@ -259,10 +259,10 @@ class Inspector(widgets.VBox):
         counts = f"{where} · {len(mesh.levels[level - 1])} vertices · {len(mesh.level_faces[level - 1])} faces"
         error, label = "", html.escape(self.beside.label)
         if self.prediction.truth_px is not None:
-            values = self.prediction.error_at(self.stage, self.scene.stages_of(self.prediction))
+            values = self._counted_error(self.scene, self.prediction)
             error = f"mean error <b>{values.mean():.2f} %</b>, worst {values.max():.1f} %"
             if self.compared is not None and self.compared.truth_px is not None:
-                mean = self.compared.error_at(self.stage, self.other.stages_of(self.compared)).mean()
+                mean = self._counted_error(self.other, self.compared).mean()
                 error += f"<br>{label}: mean <b>{mean:.2f} %</b>"
         elif options.surface == "error":
             error = "no ground truth, so no error"

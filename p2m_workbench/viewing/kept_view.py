@@ -20,12 +20,25 @@ from p2m_workbench.training.time_machine import PAGE, time_machine_page
 HEIGHT_PX, PHOTO_PX = 620, 400
 TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 880, 270, 110  # heights
 MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
-# Closed while the widget above is alive, else open. A notebook that is not trusted runs no script: the picture is left.
-OPEN = """
+# Open, but closed while the widget above is alive; one that came back without its kernel does nothing, and goes. Where
+# a notebook is not trusted, no script runs and no frame shows: the picture is left, which the frame otherwise replaces.
+# The frame's page is loaded once there is room for it: it would frame the face in a view of no size.
+CLOSE = """
 (() => {
-  const kept = document.getElementById("KEY");
-  const alive = () => kept.closest(".jp-OutputArea, .output, body").querySelector(".p2m-inspector");
-  setTimeout(() => { if (!alive()) kept.open = true; }, 1500);
+  const kept = document.getElementById("KEY"), frame = kept.querySelector("iframe");
+  kept.querySelector("img").hidden = true;
+  frame.hidden = false;
+  const load = () => { if (frame.offsetWidth && !frame.srcdoc) frame.srcdoc = frame.dataset.page; };
+  const look = (left) => {
+    const widget = kept.closest(".jp-OutputArea, .output, body").querySelector(".p2m-inspector");
+    const dead = widget?.classList.contains("jupyter-widgets-disconnected");
+    if (dead) widget.style.display = "none";
+    if (left > 20) kept.open = !widget || dead;
+    load();
+    if (left) setTimeout(look, 300, left - 1);
+  };
+  kept.addEventListener("toggle", () => requestAnimationFrame(load));
+  setTimeout(look, 600, 40);
 })();
 """
 
@@ -42,11 +55,11 @@ def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
     page = html.escape(html_page(shown, PHOTO_PX))
     picture = data_uri(static_picture(shown[0], 200), "JPEG", quality=85)
     return HTML(
-        f'<details id="{key}"><summary>The same without a kernel</summary>'
+        f'<details open id="{key}"><summary>The same without a kernel</summary>'
         f'<img src="{picture}" alt="{html.escape(shown[0].name)}">'
-        f'<iframe loading="lazy" sandbox="allow-scripts allow-downloads" srcdoc="{page}" '
+        f'<iframe hidden sandbox="allow-scripts allow-downloads" data-page="{page}" '
         f'style="width:100%;height:{HEIGHT_PX}px;border:0"></iframe></details>'
-        f"<script>{OPEN.replace('KEY', key)}</script>"
+        f"<script>{CLOSE.replace('KEY', key)}</script>"
     )
 
 

@@ -49,20 +49,23 @@ class PhotoUpload(widgets.VBox):
         self.go = widgets.Button(description="Predict", icon="play", button_style="primary")
         self.message, self.view = widgets.HTML(), widgets.VBox()
         self.photo = widgets.Image(format="png", layout={"max_width": f"{PHOTO_PX}px"})
-        self.picture = widgets.Image(format="png", layout={"max_width": "100%"}).add_class("p2m-result")
-        controls = widgets.VBox([self.choice, self.by_hand, self.across, self.down, self.go, self.message])
+        # Hidden while it is empty: a picture of nothing is a broken icon.
+        self.picture = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
+        self.picture.add_class("p2m-result")
+        controls = widgets.VBox([self.choice, self.by_hand, self.across, self.down, self.go])
         self.box_editor = widgets.HBox([self.photo, controls], layout={"display": "none", "flex_flow": "row wrap"})
         self.upload.observe(self._uploaded, "value")
         self.choice.observe(lambda _: self._open(), "value")
         for control in (self.by_hand, self.across, self.down):
             control.observe(self._show, "value")
         self.go.on_click(lambda _: self.predict())
-        super().__init__([self.upload, self.box_editor, self.picture, self.view])
+        super().__init__([self.upload, self.message, self.box_editor, self.picture, self.view])
         self.add_class("p2m-photo-upload")
 
     def add(self, name: str, content: bytes) -> None:
         """Add a photo, detect its faces, and predict them."""
         name = Path(name).name
+        self._report("working ...")
         try:
             self.photos[name] = decode_photo(content, name)
         except InputError as error:
@@ -79,7 +82,7 @@ class PhotoUpload(widgets.VBox):
     def predict(self) -> None:
         """Predict the photo on show: from the found boxes, or from the one given by hand."""
         boxes = self.box()[None] if self.by_hand.value else self._boxes
-        self.predictions, self.picture.value, self.view.children = [], b"", ()
+        self.predictions, self.picture.layout.display, self.view.children = [], "none", ()
         if not len(boxes):
             self.by_hand.value = True
             self._report("no face found: give a box around brows, jaw and chin with the sliders, then press Predict")
@@ -88,11 +91,12 @@ class PhotoUpload(widgets.VBox):
         self._report("working ...")
         result = predict_files([path], self.folder, boxes, self.settings, self.device)
         self.predictions = result.predictions
-        written = [f"{item.name}: written; {facts(item)}" for item in self.predictions]
+        told = [", ".join(" ".join(pair) for pair in facts(item).items()) for item in self.predictions]
+        written = [f"{item.name}: written; {text}" for item, text in zip(self.predictions, told, strict=True)]
         self._report(*result.problems, *result.warnings, *written, f"{result.seconds['all']:.2f} s")
         if self.predictions:
             rows = [static_picture(item, 240) for item in self.predictions]
-            self.picture.value = encode_picture(np.concatenate(rows))
+            self.picture.value, self.picture.layout.display = encode_picture(np.concatenate(rows)), None
             self.view.children = (inspect(self.predictions),)
 
     def box(self) -> np.ndarray:
@@ -136,16 +140,16 @@ class PhotoUpload(widgets.VBox):
         self.message.value = "<br>".join(html.escape(line) for line in lines)
 
 
-def facts(prediction: FacePrediction) -> str:
-    """Pose, box and confidence of a predicted face in numbers."""
-    mesh = prediction.mesh
-    x0, y0, x1, y1 = (f"{value:.0f}" for value in mesh.box)
-    parts = [f"box {x0}, {y0} to {x1}, {y1} px"]
+def facts(prediction: FacePrediction) -> dict[str, str]:
+    """Pose, box and confidence of a predicted face in numbers, by what they are."""
+    mesh, told = prediction.mesh, {}
     if mesh.pose is not None:
-        pitch, yaw, roll = mesh.pose[:3]
-        parts.insert(0, f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
-        parts.append(f"doubt {mesh.doubt:.3f} (below {MAX_FLIP_DISAGREEMENT} is usual)")
-    return ", ".join(parts)
+        told = {name: f"{angle:.0f}°" for name, angle in zip(("pitch", "yaw", "roll"), mesh.pose, strict=False)}
+    x0, y0, x1, y1 = (f"{value:.0f}" for value in mesh.box)
+    told["box"] = f"{x0}, {y0} to {x1}, {y1} px"
+    if mesh.pose is not None:
+        told["doubt"] = f"{mesh.doubt:.3f} (below {MAX_FLIP_DISAGREEMENT} is usual)"
+    return told
 
 
 def upload_photos(folder: str | Path, settings: PredictConfig) -> PhotoUpload:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -13,11 +13,22 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.html_page import photo_uri
-from p2m_workbench.drawing.mesh_images import CLAY_RAMP, ERROR_RAMP, clay_shares, data_uri, draw_landmarks, ramp_colors
+from p2m_workbench.drawing.mesh_images import (
+    CLAY_RAMP,
+    DIFFERENCE_RAMP,
+    ERROR_RAMP,
+    NO_DIFFERENCE,
+    clay_shares,
+    data_uri,
+    difference_shares,
+    draw_landmarks,
+    ramp_colors,
+)
 from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
+MOST_PHOTO_PX = 4096  # longer side of a photo as it is sent: what any WebGL takes
 TURN_S = 9.0  # seconds a round on the turntable
 SURFACES = ("clay", "photo", "normals", "error")
 STYLES = ("solid", "edges", "wire", "points")
@@ -48,20 +59,25 @@ class ViewOptions:
     maximum: float = 1.0
 
 
-def _texture(uri: str) -> three.ImageTexture:
-    # Mipmaps would want sides that are powers of two.
-    return three.ImageTexture(imageUri=uri, minFilter="LinearFilter", generateMipmaps=False)
+def _texture(uri: str, mipmaps: bool = False) -> three.ImageTexture:
+    """A texture of a picture; with mipmaps, large pictures do not sparkle where they are drawn small."""
+    filtered = "LinearMipMapLinearFilter" if mipmaps else "LinearFilter"
+    return three.ImageTexture(imageUri=uri, minFilter=filtered, generateMipmaps=mipmaps)
 
 
-def _ramp(colors: Sequence[tuple[int, int, int]]) -> three.ImageTexture:
+def _ramp(colors: Sequence[tuple[int, int, int]], below: tuple[int, int, int] | None = None) -> three.ImageTexture:
+    """A texture of a ramp from left to right, its lower half of one colour if that is given."""
     row = np.uint8(np.round(ramp_colors(colors, np.linspace(0, 1, _RAMP_PX))))
-    return _texture(data_uri(np.repeat(row[None], 4, 0)))
+    rows = np.repeat(row[None], 4, 0)
+    if below is not None:
+        rows[2:] = below
+    return _texture(data_uri(rows))
 
 
-def _on_ramp(shares: np.ndarray) -> np.ndarray:
+def _on_ramp(shares: np.ndarray, v: np.ndarray | float = 0.5) -> np.ndarray:
     """Texture coordinates (V, 2) float32 of shares (V,) of a ramp, 0 to 1."""
     u = np.clip(shares, 0, 1) * (_RAMP_PX - 1) / _RAMP_PX + 0.5 / _RAMP_PX
-    return np.float32(np.stack([u, np.full_like(u, 0.5)], -1))
+    return np.float32(np.stack([u, np.broadcast_to(v, u.shape)], -1))
 
 
 def _attribute(values: np.ndarray, dtype: type = np.float32) -> three.BufferAttribute:
@@ -127,9 +143,9 @@ class _Level:
         attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
         return three.BufferGeometry(attributes=attributes, index=self._index)
 
-    def set_errors(self, share: np.ndarray) -> None:
-        """Colour `heat` by errors (V,) as shares of the ramp. Arrays travel to the browser, so only a change is set."""
-        uv = _on_ramp(share)
+    def set_errors(self, share: np.ndarray, v: np.ndarray | float = 0.5) -> None:
+        """Colour `heat` by shares (V,) of the ramp. Arrays travel to the browser, so only a change is set."""
+        uv = _on_ramp(share, v)
         if self._ramp_uv is None or not np.array_equal(uv, self._ramp_uv):
             self.heat.attributes["uv"].array = self._ramp_uv = uv
 
@@ -161,7 +177,7 @@ class _Parts:
         self.landmarks = three.BufferGeometry(attributes={"position": landmarks})
         height, width = prediction.photo.shape[:2]
         self.photo = three.PlaneBufferGeometry(width, height)
-        self._texture = _texture(photo_uri(prediction.photo))
+        self._texture = _texture(photo_uri(prediction.photo, MOST_PHOTO_PX), mipmaps=True)
         self.backdrop = three.MeshBasicMaterial(map=self._texture, depthWrite=False)
         world = to_world(prediction.mesh.levels[-1])
         low, high = world.min(0), world.max(0)
@@ -251,6 +267,7 @@ class FaceScene:
             "painted": _material(matcap.clay((255, 255, 255)), map=_ramp(CLAY_RAMP)),
             "normals": _material(matcap.directions()),
             "error": _material(matcap.paper(), map=_ramp(ERROR_RAMP)),
+            "difference": _material(matcap.paper(), map=_ramp(DIFFERENCE_RAMP, NO_DIFFERENCE)),
         }
         teal = _material(matcap.clay(), color="#5fb9ac", opacity=0.55, depthWrite=False)
         hidden = three.MeshBasicMaterial(colorWrite=False, transparent=True, morphTargets=True, **_BEHIND_LINES)
@@ -349,6 +366,19 @@ class FaceScene:
         self.shift.position = tuple(map(float, -place.centre))
         self.root.scale = (1 / place.size,) * 3
         self.options = options
+
+    def show_difference(
+        self, prediction: FacePrediction, points: np.ndarray, beyond: np.ndarray, options: ViewOptions
+    ) -> None:
+        """Show a prediction's finest level in the colours of differences.
+
+        Args:    points: (V,).   beyond: (V,) bool, grey elsewhere.   options: `maximum` in the unit of `points`.
+        """
+        self.show(prediction, replace(options, stage=np.inf, surface="clay"))
+        level = self.parts_of(prediction).finest
+        level.set_errors(difference_shares(points, options.maximum), np.where(beyond, 0.75, 0.25))
+        self.solid.geometry, self.solid.material = level.heat, self.materials["difference"]
+        self.solid.material.opacity = options.opacity
 
     def stages_of(self, prediction: FacePrediction) -> Stages:
         """The stages of a prediction, from the template to its last level."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pytest
-from browser import changed, open_page, pixels, save, settled
+from browser import ROOT, changed, open_page, pixels, save, settled, trust
 from example_predictions import made_up
+from nbclient import NotebookClient
 from nbconvert import HTMLExporter
+from PIL import Image
 
 from p2m_workbench.drawing.html_page import write_gallery, write_html
 from p2m_workbench.viewing.kept_view import kept_view
@@ -229,3 +232,93 @@ def test_what_a_notebook_keeps_is_alive_in_its_html_export(tmp_path):
         frame.locator("#gallery button").nth(1).click()
         assert changed(template, settled(page, canvas, pause_ms=600)) > 0.005
         save("kept-view.png", pixels(page))
+
+
+INSPECT = """
+from example_predictions import made_up
+from IPython.display import display
+from p2m_workbench.viewing import inspect, kept_view
+
+faces = [made_up("one", rings=4), made_up("another", rings=3)]
+display(inspect(faces), kept_view(faces))
+"""
+
+
+def inspect_notebook():
+    """A notebook of one cell, with the inspector and what is kept of it."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(INSPECT.strip())], metadata=kernel)
+
+
+def test_the_inspector_has_the_width_and_leaves_the_wheel(lab, tmp_path):
+    """The wheel scrolls the page, after a click it zooms; full screen is filled; what is saved is what is seen."""
+    path = tmp_path / "inspect.ipynb"
+    notebook = inspect_notebook()
+    notebook.cells.append(nbformat.v4.new_markdown_cell("below\n\n" * 60))  # so that there is something to scroll
+    nbformat.write(notebook, path)
+    with lab.run_notebook(path, {}, {}) as page:
+        inspector = page.locator(".p2m-inspector").first
+        canvas, views = inspector.locator("canvas").first, inspector.locator(".p2m-views")
+        canvas.wait_for(timeout=60_000)
+        page.wait_for_function("document.querySelector('.p2m-inspector canvas').clientWidth > 640")
+        before = settled(page, canvas)
+        assert canvas.bounding_box()["width"] == pytest.approx(views.bounding_box()["width"], abs=2)
+        save("inspector-wide.png", pixels(page))
+        scrolled = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
+        box, start = canvas.bounding_box(), page.evaluate(scrolled)
+        page.mouse.move(box["x"] + 300, box["y"] + 200)
+        page.mouse.wheel(0, 60)
+        page.wait_for_function(f"{scrolled} === {start} + 60")
+        page.mouse.wheel(0, -60)
+        page.wait_for_function(f"{scrolled} === {start}")
+        assert changed(before, settled(page, canvas)) == 0
+        page.mouse.click(box["x"] + 10, box["y"] + 10)
+        page.mouse.wheel(0, -300)
+        assert changed(before, settled(page, canvas)) > 0.1
+        assert page.evaluate(scrolled) == start
+        with page.expect_download() as download:
+            inspector.get_by_role("button", name="Save PNG").click()
+        saved = np.asarray(Image.open(download.value.path()).convert("RGB"))
+        assert saved.shape[:2] == (round(box["height"]), round(box["width"]))
+        assert len(np.unique(saved.reshape(-1, 3), axis=0)) > 500
+        inspector.get_by_role("button", name="Full screen").click()
+        page.wait_for_function("document.querySelector('.p2m-inspector canvas').clientHeight > 800")
+        settled(page, canvas)
+        save("inspector-full-screen.png", pixels(page))
+        inspector.get_by_role("button", name="Full screen").click()
+        page.wait_for_function("document.querySelector('.p2m-inspector canvas').clientHeight < 600")
+        assert canvas.bounding_box()["width"] == box["width"]
+        assert page.problems == []
+
+
+def test_an_executed_notebook_opened_again_in_jupyterlab(lab, monkeypatch):
+    """Not trusted, it shows a picture; trusted, the view in place of the widget, whose slider changes the picture."""
+    notebook, path = inspect_notebook(), lab.root / "executed.ipynb"
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")  # of the kernel
+    NotebookClient(notebook).execute()
+    nbformat.write(notebook, path)
+    with lab.open_notebook(path) as page:
+        picture = page.locator("details img")
+        picture.wait_for(timeout=60_000)
+        assert picture.evaluate("image => image.naturalWidth") > 500
+        assert len(np.unique(pixels(picture).reshape(-1, 3), axis=0)) > 500
+        assert page.locator("details iframe").count() == 0
+        save("reopened-untrusted.png", pixels(page))
+
+        trust(page)
+        for state in ("attached", "hidden"):  # it comes back without a kernel to answer, and goes
+            page.locator(".p2m-inspector").wait_for(state=state, timeout=60_000)
+        page.locator("details[open] iframe").wait_for(timeout=60_000)
+        frame = page.frame_locator("details iframe")
+        page.locator("details iframe").scroll_into_view_if_needed()
+        frame.locator("body[data-ready]").wait_for(timeout=60_000)
+        canvas = frame.locator("#view")
+        canvas.scroll_into_view_if_needed()
+        start = settled(page, canvas)
+        save("reopened-trusted.png", pixels(page))
+        assert len(np.unique(start.reshape(-1, 3), axis=0)) > 500, "the canvas is blank"
+        frame.locator("#level").press("Home")
+        assert changed(start, settled(page, canvas, pause_ms=600)) > 0.005
+        assert not page.locator("details img").is_visible()
+        broken = "[...document.images].filter(i => i.complete && !i.naturalWidth && i.offsetWidth).length"
+        assert page.evaluate(broken) == 0

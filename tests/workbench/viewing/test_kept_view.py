@@ -12,7 +12,7 @@ from p2m_workbench.viewing.kept_view import MOST, kept_view
 def test_it_holds_the_predictions_and_fetches_nothing():
     predictions = [made_up(rings=2, levels=3) for _ in range(3)]
     text = kept_view(predictions).data
-    page = html.unescape(re.search(r'srcdoc="(.*?)"', text, re.S)[1])
+    page = html.unescape(re.search(r'data-page="(.*?)"', text, re.S)[1])
     about = json.loads(re.search(r"<script>const about = (.*?);</script>", page, re.S)[1])
     assert [sample["name"] for sample in about["samples"]] == [prediction.name for prediction in predictions]
     assert all(sample["thumbnail"].startswith("data:image/jpeg;base64,") for sample in about["samples"])

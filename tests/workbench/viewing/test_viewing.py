@@ -15,6 +15,7 @@ from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
 from p2m_workbench.drawing.mesh_images import clay_shares, error_scale
 from p2m_workbench.face_prediction import FacePrediction, Stages, unpooled
+from p2m_workbench.preprocessing.store_photos import StorePhotos
 from p2m_workbench.training.requests import Request
 from p2m_workbench.viewing import (
     FaceScene,
@@ -31,6 +32,7 @@ from p2m_workbench.viewing import (
     watch_training as training,
 )
 from p2m_workbench.viewing.cockpit import Cockpit
+from p2m_workbench.viewing.store_explorer import REGIONS
 
 
 @pytest.fixture(scope="module")
@@ -722,6 +724,34 @@ def test_filters_and_order_choose_the_samples(explored):
     assert explored.chosen.tolist() == list(range(len(store)))
 
 
+def test_a_group_of_an_attribute_is_listed(explored):
+    from p2m_synth.statistics import attribute_table
+
+    table = attribute_table(explored.store.manifest["raw"]).set_index("name")
+    label = next(label for label, _ in explored.group.options if label.startswith("sex: woman"))
+    explored.group.label, explored.sample.value = label, 0
+    names = explored.store.table["name"][explored.chosen]
+    assert len(names) == (table["woman"] == 1).sum() > 0
+    assert table.loc[names, "woman"].all()
+    assert label == f"sex: woman ({len(names)})"
+    assert explored.listed.value.startswith(f"1 to {min(16, len(names))} of {len(names)}: {names[0]}")
+    sheet = picture_of(explored.sheet_of_samples.value)
+    assert sheet.shape == (112 * (1 + (len(names) > 8)), 8 * 112, 3)
+    explored.group.value = 0
+    assert len(explored.chosen) == len(explored.store)
+
+
+def test_regions_have_a_legend(explored):
+    explored.regions.value = True
+    told = [float(x) for x in re.findall(r"(?:elsewhere|landmark): ([\d.]+)", explored.legend.value)]
+    assert len(told) == 3
+    assert told == sorted(told)
+    assert told[0] == pytest.approx(1 - sum(REGIONS), abs=0.051)
+    assert "this config draws them evenly" in explored.legend.value
+    explored.regions.value = False
+    assert explored.legend.value == ""
+
+
 def test_what_is_kept_is_what_preprocessing_takes(explored, monkeypatch, tmp_path):
     from p2m_core.config.loading import load_config
     from p2m_workbench.viewing import store_explorer
@@ -739,9 +769,9 @@ def test_what_is_kept_is_what_preprocessing_takes(explored, monkeypatch, tmp_pat
 
 
 def test_without_the_photos_the_stored_crop_is_shown(explored):
-    before, explored.photos = explored.photos, {}
-    photo, matrix = explored.photo(2)
-    explored.photos = before
+    photos = StorePhotos(explored.store)
+    vars(photos)["_paths"] = {}
+    photo, matrix = photos.photo(2)
     np.testing.assert_array_equal(photo, explored.store.crop(2))
     store = explored.store
     there = store.to_crop(store.table["landmarks_px"][2], 2)

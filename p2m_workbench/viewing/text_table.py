@@ -1,0 +1,28 @@
+"""Tables of words as one reads them: from the left, nothing cut off, addresses to click on."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from IPython.display import HTML
+
+CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; padding: 4px 12px 4px 0"
+
+
+def text_table(rows: Sequence[Mapping[str, object]]) -> HTML:
+    """Rows of the same columns, whose names are the heads.
+
+    >>> "<a href='https://a.b/c'>" in text_table([{"name": "set", "source": "https://a.b/c, page 2"}]).data
+    True
+    """
+    columns = list(rows[0]) if rows else []
+    heads = "".join(f"<th style='{CELL}'>{html.escape(name)}</th>" for name in columns)
+    lines = ["".join(f"<td style='{CELL}'>{_linked(str(row[name]))}</td>" for name in columns) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return HTML(f"<table style='width: auto; margin-left: 0'><tr>{heads}</tr>{body}</table>")
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"https?://[^\s,;)]*[^\s,;).]", lambda url: f"<a href='{url[0]}'>{url[0]}</a>", html.escape(text))
