@@ -60,8 +60,10 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
         model, about = load_network(path, str(choose_device("auto")))
         if model.config.camera != store.camera:
             problem = f"is {model.config.camera}, but the data want {store.camera}"
-            raise InputError(path, "model.camera", problem, "give weights that were trained on such data")
-        facts[name] = {key: about.get(key) for key in ("step", "data")}
+            surface = "; those of an older face port are measured on a store of faces: p2m evaluate --protocol surface"
+            remedy = "give weights that were trained on such data" + surface * (model.config.camera == "legacy_crop")
+            raise InputError(path, "model.camera", problem, remedy)
+        facts[name] = {key: about[key] for key in ("step", "data", "converted from") if key in about}
         samples[name], predictions[name] = measure(model, store, rows, config, chosen)
     samples[TEMPLATE] = measure_template(store, rows, config)
     table = Table(
