@@ -281,7 +281,9 @@ def open_template(
     if template is None:
         raise InputError(source, "", "a template is needed", "give the one it was trained on, with --template")
     mesh = template if isinstance(template, Template) else load_template(template)
-    shift = np.array([0, 0, TENSORFLOW_DEPTH_M if tensorflow else 0])
+    shift = np.zeros(3)
+    if tensorflow and mesh.vertices[:, 2].max() > 0:  # else it lies before the camera, as in the official file
+        shift[2] = TENSORFLOW_DEPTH_M
     if init_pts is not None and len(mesh.counts) <= stages:
         first = mesh.vertices[: mesh.counts[0]]
         problem = f"has shape {tuple(init_pts.shape)}, the template's first level {first.shape}"

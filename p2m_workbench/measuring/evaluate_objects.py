@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data import open_store
+from p2m_core.data.clouds import on_input
 from p2m_core.data.shapenet import ObjectStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
@@ -142,7 +143,13 @@ def object_prediction(
     """
     photo = cv2.resize(image.transpose(1, 2, 0), (PHOTO_PX, PHOTO_PX), interpolation=cv2.INTER_LINEAR)
     start = model.template.vertices[: model.template.counts[0]]
-    template, *places = (np.float32(store.on_image(level, PHOTO_PX)) for level in (start, *levels))
+
+    def on_photo(level: np.ndarray) -> np.ndarray:  # where the network's own camera, not the store's, sees it
+        if store.camera == "perspective":
+            return np.float32(on_input(level, model.config, PHOTO_PX))
+        return np.float32(store.on_image(level, PHOTO_PX))
+
+    template, *places = map(on_photo, (start, *levels))
     faces, nothing = model.template.faces, np.zeros((0, 3), np.float32)
     mesh = FaceMesh(places[-1], faces[-1], tuple(places), faces, nothing, box_of(places[-1]), template)
     return FacePrediction(name, mesh, np.uint8(np.round(photo.clip(0, 1) * 255)))
