@@ -90,6 +90,10 @@ def evaluate(args: argparse.Namespace) -> Any:
         from p2m_workbench.measuring.people import evaluate_people
 
         return evaluate_people(config)
+    if config.evaluate.protocol == "surface":
+        from p2m_workbench.measuring.surfaces import evaluate_surfaces
+
+        return evaluate_surfaces(config)
     if config.data.kind != "faces":
         from p2m_workbench.measuring.evaluate_objects import evaluate_objects
 
@@ -116,7 +120,7 @@ def predict(args: argparse.Namespace) -> Any:
     result = predict_files(photos, args.out, boxes, settings, args.device, keep=False)
     faces = [row["name"] for row in result.rows if not row["problem"]]
     kinds = ", ".join(settings.save)
-    print(f"{result.photos} photo(s), {len(faces)} face(s), {len(result.problems)} failed; {args.out}: {kinds}")
+    print(f"{result.photos} photo(s), {len(faces)} mesh(es), {len(result.problems)} failed; {args.out}: {kinds}")
     if len(faces) <= 20:
         print(*(f"{Path(args.out) / name}.*" for name in faces), sep="\n")
     if args.timing:

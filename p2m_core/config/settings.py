@@ -367,8 +367,9 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """What `p2m evaluate` measures."""
 
-    protocol: Literal["landmarks", "scan-to-mesh", "consistency"] = "landmarks"
-    """What: "landmarks" of a store, "scan-to-mesh" of a folder of scans, "consistency" of FOLDER/VIEW/PERSON_*.jpg."""
+    protocol: Literal["landmarks", "surface", "scan-to-mesh", "consistency"] = "landmarks"
+    """What: "landmarks" of a store, its "surface" for networks without landmarks too, "scan-to-mesh" of a folder of
+    scans, "consistency" of FOLDER/VIEW/PERSON_*.jpg."""
     weights: str = "run"
     """Weights that all others are compared with: "run" (this run's), "bundled", a file, or a run's folder."""
     checkpoints: Names = ()
@@ -382,7 +383,7 @@ class EvaluateConfig(Section):
     split: Literal["train", "val", "test", "all"] = "test"
     """Samples to measure on."""
     store: str | None = None
-    """Store to measure on, null takes data.store; for the other protocols the folder of scans or people."""
+    """Store to measure on, null takes data.store; for the last two protocols the folder of scans or people."""
     flip: bool = True
     """Average with the prediction for the mirrored image; faces only."""
     found: bool = False

@@ -95,7 +95,7 @@ def load_model(source: str | Path, device: str = "cpu", build: Build = Pixel2Mes
     """
     tensors, template, config, about = read_weights(source)
     if build is Pixel2Mesh and config.is_reference:
-        remedy = "open it with p2m_workbench.interop.reference_network.load_network"
+        remedy = "use p2m predict or evaluate --protocol surface, or interop.reference_network.load_network"
         raise InputError(source, "model", "are weights of an older code, which computes otherwise", remedy)
     model = build(config, template)
     model.load_state_dict(tensors)

@@ -40,9 +40,10 @@ OUR_NAMES = {"nn_encoder.": "encoder.", "nn_decoder.": "decoder.", "gcns.": "sta
 # The official network has no offset: its template lies this far before the camera.
 TENSORFLOW_CAMERA = {"focal_px": (250.0, 250.0), "centre_px": (112.0, 112.0), "mesh_offset": (0.0, 0.0, 0.0)}
 TENSORFLOW_DEPTH_M = -0.8
+RELU = "gconv_activation"  # an option of the ports that has one value here, and so no setting
 ENTRIES = ("model", "state_dict", "net", "network")  # in which trainers keep the tensors
 UNTOLD = ("camera", "normalisation", "tensorflow_aligned", "align_corners", "focal_px", "centre_px", "mesh_offset",
-          "z_threshold")  # fmt: skip
+          "z_threshold", RELU)  # fmt: skip
 INIT_TOLERANCE = 1e-4
 MAX_BLOCKS = 64
 
@@ -64,7 +65,7 @@ class Report:
     def __str__(self) -> str:
         said = " (assumed: no tensor tells; give --options or --set)"
         lines = [f"model.{name}: {value}{said if name in self.assumed else ''}" for name, value in self.model.items()]
-        lines += [f"model.gconv_activation: true{said}"] * ("camera" in self.assumed)
+        lines += [f"model.{RELU}: true{said}"] * (RELU in self.assumed)
         for kind in ("loaded", "ignored", "renamed", "fresh", "unexpected"):
             names = getattr(self, kind)
             shown = f": {', '.join(names)}" if names and kind in ("renamed", "fresh", "unexpected") else ""
@@ -113,13 +114,16 @@ def convert(
         kept = move_last_layer(kept, report)
     settings = infer_settings(source, kept, len(mesh.counts), stages, tensorflow)
     set_by_hand = {text.partition("=")[0].strip().removeprefix("model.") for text in overrides}
-    report.assumed = [name for name in UNTOLD if name not in told.keys() | set_by_hand and not tensorflow]
-    settings |= told
+    untold = [] if tensorflow else [*UNTOLD, *["margin"] * (settings["camera"] == "legacy_crop")]
+    report.assumed = [name for name in untold if name not in told.keys() | set_by_hand]
+    if told.get("normalisation") == "imagenet":  # of values up to 1 or to 255: what this port has
+        told["normalisation"] = settings["normalisation"]
+    settings |= {name: value for name, value in told.items() if name != RELU}
     values = [f"model.{name}={json.dumps(value)}" for name, value in settings.items()]
     ones = [1] * len(mesh.counts)  # of no meaning for weights, but a config's levels must agree
     values += [f"template.levels={len(ones)}", f"loss.chamfer_levels={ones}", f"loss.laplace_levels={ones}"]
     config = load_config(None, [*values, *overrides]).model
-    shown = settings.keys() | set_by_hand | set(UNTOLD)
+    shown = settings.keys() | set_by_hand | set(UNTOLD) | set(untold)
     report.model = {name: getattr(config, name) for name in ModelConfig.model_fields if name in shown}
     try:
         model = build_network(config, mesh)
@@ -277,7 +281,9 @@ def open_template(
     if template is None:
         raise InputError(source, "", "a template is needed", "give the one it was trained on, with --template")
     mesh = template if isinstance(template, Template) else load_template(template)
-    shift = np.array([0, 0, TENSORFLOW_DEPTH_M if tensorflow else 0])
+    shift = np.zeros(3)
+    if tensorflow and mesh.vertices[:, 2].max() > 0:  # else it lies before the camera, as in the official file
+        shift[2] = TENSORFLOW_DEPTH_M
     if init_pts is not None and len(mesh.counts) <= stages:
         first = mesh.vertices[: mesh.counts[0]]
         problem = f"has shape {tuple(init_pts.shape)}, the template's first level {first.shape}"

@@ -21,7 +21,6 @@ from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
 from p2m_core.geometry.crop import apply_affine, box_of, invert_affine
 from p2m_core.geometry.similarity import umeyama
-from p2m_core.inference import open_network
 from p2m_core.metrics import mean_face_floor, nme68_2d, nme68_3d, yaw_bins
 from p2m_core.network.model import Pixel2Mesh
 from p2m_core.network.weights import weights_path
@@ -44,7 +43,8 @@ from p2m_workbench.measuring.tables import (
     truth_at_depth,
 )
 from p2m_workbench.photos.detect import box_iou
-from p2m_workbench.photos.predict import find_meshes
+from p2m_workbench.photos.objects import knows_faces
+from p2m_workbench.photos.predict import find_meshes, open_weights
 from p2m_workbench.photos.upright import predict_upright
 from p2m_workbench.preprocessing.store_photos import StorePhotos
 
@@ -82,9 +82,28 @@ def find_weights(config: Config, checkpoints: str | Path | Sequence[str | Path] 
     return found
 
 
+def open_split(config: Config) -> tuple[FaceStore, np.ndarray]:
+    """The store of faces to measure on, and the rows of evaluate.split.   Raises InputError if there are none."""
+    store = FaceStore(config.evaluate.store or config.data.store)
+    rows = store.rows(config.evaluate.split)
+    if not len(rows):
+        problem = f"{config.evaluate.split} has no sample"
+        raise InputError(store.folder, "evaluate.split", problem, "take split all, or larger shares")
+    return store, rows
+
+
+def open_with_landmarks(path: Path) -> Pixel2Mesh:
+    """The network of weights.   Raises InputError if it knows no landmarks, as those of older ports."""
+    model = open_weights(path, precision="fp32")
+    if not knows_faces(model):
+        problem = "has no landmarks on its template, by which faces are compared here"
+        raise InputError(path, "", problem, "measure its surface on a store of faces: p2m evaluate --protocol surface")
+    return model
+
+
 def network_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: bool) -> tuple[System, list[FaceMesh]]:
     """A network as a system, and its predictions; on another template than the store's it has landmarks alone."""
-    model = open_network(path)
+    model = open_with_landmarks(path)
     meshes = predict_store(model, store, rows, flip)
     landmarks = np.stack([mesh.landmarks_px for mesh in meshes])
     about = "bundled weights" if path == BUNDLED else shown(path)
@@ -99,7 +118,7 @@ def network_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: 
 def found_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: bool) -> System:
     """A network on faces that it finds itself in the whole photos of the set; of several the one that overlaps most
     with the labelled face.   Raises InputError if the photos are gone."""
-    raw, model = resolve(store.manifest["raw"]), open_network(path)
+    raw, model = resolve(store.manifest["raw"]), open_with_landmarks(path)
     photos = {mat.stem + FLIPPED.lower() * origin(mat)[1]: photo for mat, photo in scan(raw)}
     landmarks = np.full((len(rows), 68, 3), np.nan)
     for k, index in enumerate(tqdm(rows, desc="finding faces", unit="photo")):
@@ -173,11 +192,7 @@ def evaluate(
         files = [*config.evaluate.predictions, *map(str, predictions)]
         config = with_values(config, {"evaluate.predictions": files}, "predictions")
     settings = config.evaluate
-    store = FaceStore(settings.store or config.data.store)
-    rows = store.rows(settings.split)
-    if not len(rows):
-        problem = f"{settings.split} has no sample"
-        raise InputError(store.folder, "evaluate.split", problem, "take split all, or larger shares")
+    store, rows = open_split(config)
     truth, yaw = store.table["landmarks_px"][rows].astype(np.float64), store.yaw_deg()[rows]
     weights, peers = find_weights(config, checkpoints), peers_of(config, store, rows)
     networks = [network_of(name, path, store, rows, settings.flip) for name, path in weights.items()]

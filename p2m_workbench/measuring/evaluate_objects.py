@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from p2m_core.config.paths import run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_core.data import open_store
+from p2m_core.data.clouds import on_input
 from p2m_core.data.shapenet import ObjectStore
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
@@ -60,8 +61,10 @@ def evaluate_objects(config: Config, checkpoints: Sequence[str | Path] = ()) -> 
         model, about = load_network(path, str(choose_device("auto")))
         if model.config.camera != store.camera:
             problem = f"is {model.config.camera}, but the data want {store.camera}"
-            raise InputError(path, "model.camera", problem, "give weights that were trained on such data")
-        facts[name] = {key: about.get(key) for key in ("step", "data")}
+            surface = "; those of an older face port are measured on a store of faces: p2m evaluate --protocol surface"
+            remedy = "give weights that were trained on such data" + surface * (model.config.camera == "legacy_crop")
+            raise InputError(path, "model.camera", problem, remedy)
+        facts[name] = {key: about[key] for key in ("step", "data", "converted from") if key in about}
         samples[name], predictions[name] = measure(model, store, rows, config, chosen)
     samples[TEMPLATE] = measure_template(store, rows, config)
     table = Table(
@@ -144,7 +147,13 @@ def object_prediction(
     """
     photo = cv2.resize(image.transpose(1, 2, 0), (PHOTO_PX, PHOTO_PX), interpolation=cv2.INTER_LINEAR)
     start = model.template.vertices[: model.template.counts[0]]
-    template, *places = (np.float32(store.on_image(level, PHOTO_PX)) for level in (start, *levels))
+
+    def on_photo(level: np.ndarray) -> np.ndarray:  # where the network's own camera, not the store's, sees it
+        if store.camera == "perspective":
+            return np.float32(on_input(level, model.config, PHOTO_PX))
+        return np.float32(store.on_image(level, PHOTO_PX))
+
+    template, *places = map(on_photo, (start, *levels))
     faces, nothing = model.template.faces, np.zeros((0, 3), np.float32)
     mesh = FaceMesh(places[-1], faces[-1], tuple(places), faces, nothing, box_of(places[-1]), template)
     some = np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).astype(int))

@@ -23,9 +23,8 @@ from p2m_core.data.aflw2000 import IMAGE_SUFFIXES, read_image
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
 from p2m_core.geometry.similarity import aligned
-from p2m_core.inference import open_network
 from p2m_core.network.model import Pixel2Mesh
-from p2m_workbench.measuring.evaluate import find_weights, machine
+from p2m_workbench.measuring.evaluate import find_weights, machine, open_with_landmarks
 from p2m_workbench.measuring.report import write_tables
 from p2m_workbench.measuring.results import Evaluation, Table
 from p2m_workbench.measuring.tables import counted_groups, counted_surface
@@ -89,7 +88,7 @@ def evaluate_people(config: Config) -> Evaluation:
     persons = sorted(set.intersection(*(set(found) for found in people.values())))
     ratios, ranks, lines = {}, {}, []
     for name, path in weights.items():
-        model = open_network(path)
+        model = open_with_landmarks(path)
         found: dict[str, list[np.ndarray]] = {}
         for person in tqdm(persons, desc=f"people, {name}", unit="person"):
             shapes = [shape_of(model, people[view][person], config.evaluate.flip) for view in views]
@@ -125,7 +124,7 @@ def evaluate_people(config: Config) -> Evaluation:
         "protocol": "consistency; faces found in the photos",
         "data": f"{shown(folder)}: {', '.join(views)}",
         "no face found": int((~samples["found"]).sum()),
-        "dense protocols count": counted_groups(open_network(next(iter(weights.values()))).template),
+        "dense protocols count": counted_groups(open_with_landmarks(next(iter(weights.values()))).template),
         "machine": machine(),
     }
     folder_out = run_folder(config) / "evaluation" / f"{folder.name}-consistency"

@@ -33,9 +33,8 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals
 from p2m_core.geometry.similarity import aligned, umeyama
-from p2m_core.inference import open_network
 from p2m_workbench.interop.face_models import closest_on_surface
-from p2m_workbench.measuring.evaluate import find_weights, machine
+from p2m_workbench.measuring.evaluate import find_weights, machine, open_with_landmarks
 from p2m_workbench.measuring.report import write_tables
 from p2m_workbench.measuring.results import Evaluation, Table
 from p2m_workbench.measuring.tables import counted_groups, counted_surface
@@ -223,7 +222,7 @@ def evaluate_scans(config: Config) -> Evaluation:
     weights = find_weights(config)
     marks = {scan.name: scan.landmarks for scan in scans}  # where a scan has none, the first weights' for all
     for name, path in weights.items():
-        model = open_network(path)
+        model = open_with_landmarks(path)
         template = model.template
         part, faces = counted_surface(template)
         mean = template.landmarks(template.vertices.astype(np.float64))
@@ -263,7 +262,7 @@ def evaluate_scans(config: Config) -> Evaluation:
     about = {
         "protocol": "scan-to-mesh, mm; faces found in the pictures",
         "data": f"{shown(folder)}: {', '.join(scan.name for scan in scans)}; drawn at yaws {YAWS_DEG}, and photos",
-        "dense protocols count": counted_groups(open_network(next(iter(weights.values()))).template),
+        "dense protocols count": counted_groups(open_with_landmarks(next(iter(weights.values()))).template),
         "no face found": ", ".join(lost) or "nowhere",
         "machine": machine(),
     }

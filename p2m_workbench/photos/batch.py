@@ -169,9 +169,9 @@ class _Job:
         """The faces of a photo, found or in boxes."""
         photo, settings, result = self.photos[index], self.settings, Predictions(photos=1)
         try:
-            with result.timed("read"):
-                pixels = read_photo(photo.path)
             model = open_weights(settings.weights, self.device, settings.precision)
+            with result.timed("read"):
+                pixels = read_photo(photo.path, of_object=model.config.camera == "perspective")
             if boxes is None:
                 meshes = find_meshes(model, pixels, settings.flip, settings.passes, timed=result.timed)
             else:

@@ -19,21 +19,31 @@ def knows_faces(model: Pixel2Mesh) -> bool:
     return len(model.template.landmark_faces) > 0 and model.config.camera == "crop"
 
 
-def mesh_pictures(model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray | None = None) -> list[FaceMesh]:
+def mesh_pictures(
+    model: Pixel2Mesh, image: np.ndarray, boxes: np.ndarray | None = None, margin: float = 1.0
+) -> list[FaceMesh]:
     """A mesh without landmarks and pose for each box (K, 4), or for the whole picture (H, W, 3).
 
-    What is seen is the square around the box. The mesh is where the network's camera sees it, z in px to the viewer.
+    What is seen is the square around the box, `margin` times its longer side. The mesh is where the network's camera
+    sees it, z in px to the viewer.
     """
     height, width = image.shape[:2]
     whole = np.array([[-0.5, -0.5, width - 0.5, height - 0.5]])
-    return [_mesh(model, image, box) for box in (whole if boxes is None else boxes)]
+    meshes = []
+    for box in whole if boxes is None else boxes:
+        matrix = crop_matrix(box, model.config.input_px, 1.0 if boxes is None else margin)
+        meshes.append(mesh_of_crop(model, crop_image(image, matrix, model.config.input_px), matrix, box))
+    return meshes
 
 
 @torch.no_grad()
-def _mesh(model: Pixel2Mesh, image: np.ndarray, box: np.ndarray) -> FaceMesh:
-    config, side = model.config, model.config.input_px
-    matrix = crop_matrix(box, side, 1.0)
-    back, crop = invert_affine(matrix), crop_image(image, matrix, side)
+def mesh_of_crop(model: Pixel2Mesh, crop: np.ndarray, matrix: np.ndarray, box: np.ndarray) -> FaceMesh:
+    """A mesh without landmarks and pose, in px of the photo.
+
+    Args: crop: (S, S, 3) uint8, the network's input.   matrix: (2, 3), from px of the photo to px of the crop.
+          box: (4,), kept in the mesh.
+    """
+    config, side, back = model.config, model.config.input_px, invert_affine(matrix)
     device, low = next(model.parameters()).device, next(model.encoder.parameters()).dtype
     pixels = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))[None].to(device).float() / 255
     with torch.autocast(device.type, low, enabled=low != torch.float32):

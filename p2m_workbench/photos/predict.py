@@ -103,14 +103,18 @@ def find_meshes(
     timed: Callable[[str], AbstractContextManager] = lambda stage: nullcontext(),
 ) -> list[FaceMesh]:
     """The meshes of the finds of a detector that the network agrees to be faces; where there is none, of `search_face`.
-    Of a network that knows no faces, that of the whole picture.
+    Of a network without landmarks: of an older face port those of all finds, none of which it can doubt; else, or
+    where there is none, that of the whole picture.
 
     Args:    timed: a context around each stage.
     Returns: as `predict` does.
     """
     if not knows_faces(model):
+        with timed("find faces"):
+            of_faces = model.config.camera == "legacy_crop"
+            found = (detector or BlazeFace()).detect(image).boxes if of_faces else np.zeros((0, 4))
         with timed("network"):
-            return mesh_pictures(model, image)
+            return mesh_pictures(model, image, found if len(found) else None, model.config.margin)
     with timed("find faces"):
         faces = (detector or BlazeFace()).detect(image)
     with timed("network"):

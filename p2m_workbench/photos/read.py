@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from p2m_core.config.paths import resolve
 from p2m_core.data.aflw2000 import MASK_SUFFIX
+from p2m_core.data.shapenet import on_white
 from p2m_core.errors import InputError
 
 SAMPLE_PHOTO = "grace_hopper"
@@ -124,12 +125,13 @@ def distinct(names: dict[Path, str]) -> list[str]:
     return [*found.values()]
 
 
-def read_photo(path: str | Path) -> np.ndarray:
+def read_photo(path: str | Path, of_object: bool = False) -> np.ndarray:
     """A photo of any kind that Pillow reads, as a person would see it.
 
-    Turned as its EXIF tag says; what is transparent before grey; grey, CMYK and palettes as RGB; more than 8 bits
-    scaled to 8 by as many of them as are used; the first picture of several. (Data sets are read by
-    `data.aflw2000.read_image`: their landmarks belong to the pixels as stored.)
+    Turned as its EXIF tag says; what is transparent before grey, of an object white, as in the sets that its network
+    has learned from; grey, CMYK and palettes as RGB; more than 8 bits scaled to 8 by as many of them as are used; the
+    first picture of several. (Data sets are read by `data.aflw2000.read_image`: their landmarks belong to the pixels
+    as stored.)
 
     Returns: (H, W, 3) uint8 RGB.
     Raises:  InputError if it is missing, empty, HEIC, truncated or no image.
@@ -137,10 +139,10 @@ def read_photo(path: str | Path) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "", "is missing", "check the name")
-    return decode_photo(path.read_bytes(), path)
+    return decode_photo(path.read_bytes(), path, of_object)
 
 
-def decode_photo(content: bytes, name: str | Path) -> np.ndarray:
+def decode_photo(content: bytes, name: str | Path, of_object: bool = False) -> np.ndarray:
     """`read_photo` of a file's bytes; `name` is for the error."""
     if not content:
         raise InputError(name, "", "is empty", "copy the file anew")
@@ -150,7 +152,7 @@ def decode_photo(content: bytes, name: str | Path) -> np.ndarray:
     try:
         # Pillow refuses files that end too early, which OpenCV fills with grey.
         with Image.open(io.BytesIO(content)) as image:
-            return to_rgb8(ImageOps.exif_transpose(image))
+            return to_rgb8(ImageOps.exif_transpose(image), of_object)
     except Image.DecompressionBombError:
         raise InputError(name, "", "has too many pixels", "scale it down to 100 million") from None
     except Exception as error:  # decoders raise whatever they stumble over
@@ -160,7 +162,7 @@ def decode_photo(content: bytes, name: str | Path) -> np.ndarray:
         raise InputError(name, "", f"is damaged or no image: {problem}", "take the original file again") from error
 
 
-def to_rgb8(image: Image.Image) -> np.ndarray:
+def to_rgb8(image: Image.Image, of_object: bool = False) -> np.ndarray:
     """The pixels of a Pillow image of any mode as (H, W, 3) uint8 RGB."""
     if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits, which convert() would clip at 255
         values = np.asarray(image, np.float64)
@@ -172,5 +174,7 @@ def to_rgb8(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[..., None], 3, 2)
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         colors = image.convert("RGBA")
+        if of_object:
+            return on_white(np.asarray(colors))
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*BEHIND, 255)), colors)
     return np.array(image.convert("RGB"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from p2m_core.network.weights import read_weights
 from p2m_core.safe_pickle import load_arrays
 
 BASIS = "shape_basis"
+# Settings that change no tensor's shape but what it computes; the camera's numbers follow input_px.
+MEANING = ("normalisation", "tensorflow_aligned", "align_corners", "camera", "z_threshold", "block", "residual")
 NEAREST = 4  # vertices of the other template that a vertex takes its directions from
 NORMAL_SHARE = 0.15  # of a template's size: vertices that face otherwise, as lips do, are so much farther apart
 
@@ -42,7 +45,7 @@ def initialise(model: Pixel2Mesh, source: str | Path) -> dict[str, list[str]]:
     Returns: the names that were "loaded", those left "fresh" (in the network alone or of another shape), and
     the "unused" ones of the file.
     """
-    tensors, template, *_ = read_weights(source)
+    tensors, template, config, _ = read_weights(source)
     own = model.state_dict()
     if BASIS in tensors and BASIS in own and tensors[BASIS].shape[1:] == own[BASIS].shape[1:]:
         tensors[BASIS] = carried_over(tensors[BASIS], template, model.template)
@@ -54,6 +57,10 @@ def initialise(model: Pixel2Mesh, source: str | Path) -> dict[str, list[str]]:
         "unused": [name for name in tensors if name not in loaded],
     }
     _log.info("%s: %s", source, ", ".join(f"{len(names)} {kind}" for kind, names in report.items()))
+    other = {name: getattr(config, name) for name in MEANING if getattr(config, name) != getattr(model.config, name)}
+    if other:
+        values = " ".join(f"--set model.{name}={json.dumps(value)}" for name, value in other.items())
+        _log.warning("%s was trained with other settings, by which its tensors mean something else: %s", source, values)
     return report
 
 

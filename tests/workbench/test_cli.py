@@ -199,7 +199,7 @@ def test_predict_options_are_settings(calls, capsys):
     assert settings.save == ("glb", "csv")
     assert (settings.passes, settings.workers, settings.video) == (1, 2, False)
     shown = capsys.readouterr().out
-    assert "2 photo(s), 1 face(s), 1 failed" in shown
+    assert "2 photo(s), 1 mesh(es), 1 failed" in shown
     assert "2 worked" in shown
     cli.main(["predict", "frames", "--all", "--video"])
     settings = calls["predict_files"][3]

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pickle
 
@@ -113,6 +114,12 @@ def test_the_official_networks_arrays(tmp_path):
     for k, level in enumerate(prediction.levels):
         expected = wanted[f"pred{k + 1}"]
         assert abs(level.numpy() - expected).max() <= 1e-4 * abs(expected).max()
+    before_camera = load_template(TEMPLATE)  # as the official file of the ellipsoid has it
+    before_camera = dataclasses.replace(before_camera, vertices=before_camera.vertices + np.float32([0, 0, -0.8]))
+    convert(path, tmp_path / "again.safetensors", before_camera)
+    np.testing.assert_allclose(
+        load_network(tmp_path / "again.safetensors")[0].template.vertices, model.template.vertices, atol=1e-6
+    )
     del arrays["gcn/graphconvolution_43_vars/bias:0"]
     path.write_bytes(pickle.dumps(arrays | {"gcn/odd:0": np.zeros(1)}))
     with pytest.raises(InputError, match=r"missing: gcn/graphconvolution_43_vars/bias:0; unexpected: gcn/odd:0"):
@@ -204,6 +211,11 @@ def test_an_options_file_tells_what_tensors_do_not(tmp_path):
     (tmp_path / "linear.yml").write_text(OLD_OPTIONS.replace("gconv_activation: true", "gconv_activation: false"))
     with pytest.raises(InputError, match=r"linear\.yml: model\.gconv_activation: is false: graph layers without ReLU"):
         convert(path, tmp_path / "new.safetensors", TEMPLATE, options=tmp_path / "linear.yml")
+    (tmp_path / "linear.yml").write_text("based_on: linear.yml\nmodel: {}")
+    with pytest.raises(InputError, match=r"linear\.yml: based_on: leads back to this file"):
+        convert(path, tmp_path / "new.safetensors", TEMPLATE, options=tmp_path / "linear.yml")
+    with pytest.raises(InputError, match=r"none\.yml: there is no such file"):
+        convert(path, tmp_path / "new.safetensors", TEMPLATE, options=tmp_path / "none.yml")
     (tmp_path / "other.yml").write_text("a: 1")
     with pytest.raises(InputError, match=r"other\.yml: has no section dataset or model"):
         convert(path, tmp_path / "new.safetensors", TEMPLATE, options=tmp_path / "other.yml")

@@ -136,12 +136,24 @@ def test_weights_of_another_input_size_see_their_own(config, home):
     np.testing.assert_allclose(rows.to_numpy(float), np.array(list(by_hand(its_own, model).values())), rtol=1e-5)
 
 
+def test_meshes_are_drawn_where_their_own_camera_sees_them(config, home):
+    """The official network has no offset, its template lies before the camera; others' is twice as far off here."""
+    own, _ = write_weights(config, home / "own.safetensors")
+    far, _ = write_weights(config, home / "far.safetensors", mesh_offset=(0.0, 0.0, -1.6))
+    chosen = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"weights": str(own)})})
+    found = evaluate_objects(chosen, [far]).predictions
+    sizes = [np.ptp(found[name][0].mesh.template_px, axis=0) for name in ("own", "far")]
+    np.testing.assert_allclose(sizes[1][:2], sizes[0][:2] / 2, rtol=0.1)
+
+
 def test_refusals(config, home):
     with pytest.raises(InputError, match="there are no such weights"):
         evaluate_objects(config)
     write_weights(config, home / "outputs/trial/weights.safetensors")
     with pytest.raises(InputError, match=r"model\.camera: is crop, but the data want perspective"):
         evaluate_objects(config, [write_weights(config, home / "face.safetensors", camera="crop")[0]])
+    with pytest.raises(InputError, match=r"model\.camera: is legacy_crop, .*--protocol surface"):
+        evaluate_objects(config, [write_weights(config, home / "old.safetensors", camera="legacy_crop")[0]])
     for wrong, match in {
         "evaluate.flip=true": r"evaluate\.flip: .*no mirror image",
         "evaluate.predictions=[x.npz]": r"evaluate\.predictions: .*of faces",

@@ -456,7 +456,7 @@ def test_a_folder_of_everything(folder, tmp_path, capsys):
     }.items():  # fmt: skip
         assert words in told.pop(name)
     assert not told
-    assert "8 photo(s), 4 face(s), 5 failed" in shown.out
+    assert "8 photo(s), 4 mesh(es), 5 failed" in shown.out
     assert "photos/s" in shown.out
     # The same face in a photo seven times as large: seven times the mesh.
     small, large = (np.array(json.loads((out / f"{n}.json").read_text())["landmarks_px"]) for n in ("hopper", "large"))

@@ -98,6 +98,17 @@ def test_initialise_of_the_same_network_leaves_nothing_fresh(model, small_templa
 
 
 @pytest.mark.usefixtures("tiny_backbone")
+def test_settings_by_which_tensors_mean_something_else_are_named(model, small_template, tmp_path, caplog):
+    save_weights(tmp_path / "a.safetensors", model.state_dict(), model, {})
+    initialise(network(small_template), tmp_path / "a.safetensors")
+    assert "--set" not in caplog.text
+    other = {"residual": not model.config.residual, "normalisation": "none"}
+    initialise(network(small_template, **other), tmp_path / "a.safetensors")
+    residual, used = str(model.config.residual).lower(), model.config.normalisation
+    assert f'--set model.normalisation="{used}" --set model.residual={residual}' in caplog.text
+
+
+@pytest.mark.usefixtures("tiny_backbone")
 def test_weights_go_on_to_another_template(model, face_model, tmp_path):
     """All but the unpooling's positions are independent of the number of vertices."""
     save_weights(tmp_path / "a.safetensors", model.state_dict(), model, {})
