@@ -198,7 +198,7 @@ class _Job:
         try:
             for prediction in predictions:
                 with result.timed("write files"):
-                    save_prediction(self.out, prediction, self.settings.save, self.inputs)
+                    save_prediction(self.out, prediction, self.settings.save, self.inputs, self.settings.frame)
                 result.rows.append(_row(prediction, photo))
                 if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
                     result.warnings.append(_warning(prediction, photo.path))

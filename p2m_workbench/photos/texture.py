@@ -78,7 +78,7 @@ def spread(
     return splu((sp.diags(weights) + stiff).tocsc()).solve(weights[:, None] * values)
 
 
-def _inner_vertices(mesh: FaceMesh, groups: list[int]) -> Int[np.ndarray, "_"]:
+def inner_vertices(mesh: FaceMesh, groups: list[int]) -> Int[np.ndarray, "_"]:
     """The vertices that belong to triangles of these groups alone."""
     own = np.isin(mesh.groups, groups)
     return np.setdiff1d(mesh.faces[own], mesh.faces[~own])
@@ -102,7 +102,7 @@ def _at_vertices(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> Float32[n
         around = spread(shown / known[:, None], known, laplacian)
         if doubted:
             seen = seen * np.exp(-np.square((colors - around) / UNLIKE).max(1) * (1 - seen))
-    eyes, clay = _inner_vertices(mesh, EYES), clay_colors(mesh.vertices_px, mesh.faces, mesh.groups)
+    eyes, clay = inner_vertices(mesh, EYES), clay_colors(mesh.vertices_px, mesh.faces, mesh.groups)
     around[eyes] = clay[eyes] * around[eyes].mean(1, keepdims=True) / np.mean(CLAY)
     own = np.column_stack([mesh.vertices_px[:, :2], seen])
     return np.float32(np.concatenate([own, own[mirror], lacks, around], 1))
@@ -124,7 +124,7 @@ def face_colors(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> UInt8[np.n
     if mesh.groups is None:
         return photo_colors(photo, mesh.vertices_px)
     colors = _blended(photo, _at_vertices(photo, mesh))
-    colors[_inner_vertices(mesh, [GROUPS.index("mouth")])] = MOUTH
+    colors[inner_vertices(mesh, [GROUPS.index("mouth")])] = MOUTH
     return colors
 
 
@@ -136,7 +136,7 @@ def face_texture(
     Returns: (side_px, side_px, 3) uint8; u, v (V, 2) of each vertex in it, from the lower left corner.
     """
     pull = np.ones(len(mesh.vertices_px))
-    pull[_inner_vertices(mesh, EYES)] = EYE_PULL
+    pull[inner_vertices(mesh, EYES)] = EYE_PULL
     uv = flattened(mesh.faces, pull)
     places = np.column_stack([(uv * [1, -1] + [0, 1]) * side_px - 0.5, np.zeros(len(uv))])
     triangle, bary, _ = rasterize(places, mesh.faces, side_px, side_px)
