@@ -66,7 +66,7 @@ def test_what_is_hidden_has_the_colours_of_the_other_side(with_eyes):
     photo[...] = 120 + 60 * np.sin(np.arange(300) / 5)[:, None, None]
     own = texture.photo_colors(photo, mesh.vertices_px).astype(int)
     share = texture.seen_share(mesh.vertices_px, mesh.faces, *photo.shape[:2])
-    eyes, mouth = parts(mesh)
+    _, mouth = parts(mesh)
     colors = texture.face_colors(photo, mesh).astype(int)
     assert (colors[mouth] == MOUTH).all()
     seen, hidden = (share == 1) & ~mouth, (share == 0) & (share[mesh.mirror] == 1) & ~mouth
@@ -96,7 +96,7 @@ def test_no_background_and_no_seam(with_eyes):
     edges = mesh_edges(mesh.faces)
     steps = np.abs(np.diff(colors[:, 1][edges], axis=1))[on_skin[edges].all(1)]
     assert steps.max() <= 12
-    picture, uv = texture.face_texture(photo, shifted, 512)
+    picture, _ = texture.face_texture(photo, shifted, 512)
     assert np.percentile(np.ptp(picture.astype(int), axis=2), 97) <= 12  # the eyes' white is no grey
 
 
