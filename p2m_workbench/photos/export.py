@@ -26,7 +26,7 @@ from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
 from p2m_core.geometry.template import GROUPS
 from p2m_synth.render.shaded_mesh import CLAY
-from p2m_workbench.drawing.html_page import write_html
+from p2m_workbench.drawing.html_page import EyeballPart, Expressions, write_html
 from p2m_workbench.drawing.mesh_images import (
     EYE_WHITE,
     MOUTH,
@@ -39,7 +39,7 @@ from p2m_workbench.drawing.mesh_images import (
     swing,
 )
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.photos.eyeballs import eye_textures, eyeballs
+from p2m_workbench.photos.eyeballs import clay_places, eye_textures, eyeballs
 from p2m_workbench.photos.frame import PHOTO, Frame, frame_of, save_camera
 from p2m_workbench.photos.moving_glb import ARRAY_BUFFER, ELEMENT_BUFFER, Part, save_moving_glb, smooth_normals
 from p2m_workbench.photos.rig import Rig, can_move, rig
@@ -374,7 +374,18 @@ def _save_rig(path: Path, face: _Face) -> None:
 
 
 def _save_html(path: Path, face: _Face) -> None:
-    write_html(path, face.of)
+    """The page, with a slider a unit where a rig is wanted."""
+    moving = face.rig if face.moves else None
+    if moving is None:
+        write_html(path, face.of)
+        return
+    eyes = eyeballs(face.of.mesh, moving)
+    parts = [
+        EyeballPart(eye.neutral, eye.ways, eye.faces, eye.uv, picture, clay_places())
+        for eye, picture in zip(eyes, eye_textures(face.of.photo, face.of.mesh, eyes, moving.strength), strict=True)
+    ]
+    texture = _texture(face.of.photo, face.of.mesh)
+    write_html(path, face.of, Expressions(moving.names, moving.strength, moving.ways, *texture, parts))
 
 
 # By the names of predict.save: what is added to the face's name, and what writes the file. `csv`, one table for all

@@ -18,7 +18,7 @@ from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS
 from p2m_synth.head.asset import PARTS, load_asset
 from p2m_synth.head.head_model import own_face_model
-from p2m_workbench.drawing.mesh_images import EYE_WHITE, IRIS, PUPIL
+from p2m_workbench.drawing.mesh_images import CLAY_RAMP, EYE_WHITE, IRIS, PUPIL, ramp_colors
 from p2m_workbench.photos.rig import Rig, own_units
 from p2m_workbench.photos.texture import EYES, inner_vertices, photo_colors, spread
 
@@ -154,7 +154,7 @@ def eye_textures(
         around = spread((spots @ (seen * color) + LEAST * white) / weight, weight[:, 0], stiff)
         pictures.append(seen * color + (1 - seen) * interpolate(around, faces, triangle[hit], bary[hit]))
     if all(shown is None for shown in pictures):
-        clay = brightness(photo_colors(photo, mesh.vertices_px)) * clay_eye(directions)
+        clay = brightness(photo_colors(photo, mesh.vertices_px)) * ramp_colors(CLAY_RAMP, clay_places())
         pictures = [interpolate(clay, faces, triangle[hit], bary[hit])] * 2
     made = []
     for shown, other in (pictures, pictures[::-1]):
@@ -169,7 +169,8 @@ def brightness(colors: Num[np.ndarray, "n 3"]) -> float:
     return min(1.0, float(np.percentile(colors.mean(1), WHITE_PERCENTILE)) / max(EYE_WHITE))
 
 
-def clay_eye(directions: Float[np.ndarray, "e 3"]) -> Float[np.ndarray, "e 3"]:
-    """RGB of an eye that looks along +z, where no photo shows one."""
-    angle = np.degrees(np.arccos(directions[:, 2].clip(-1, 1)))[:, None]
-    return np.where(angle < PUPIL_DEG, PUPIL, np.where(angle < IRIS_DEG, IRIS, EYE_WHITE)).astype(np.float64)
+def clay_places() -> Float[np.ndarray, "e"]:
+    """Where on CLAY_RAMP each vertex of an eyeball that looks along +z lies, (E,) from 0 to 1."""
+    angle = np.degrees(np.arccos(cap()[0][:, 2].clip(-1, 1)))
+    kinds = [CLAY_RAMP.index(color) for color in (PUPIL, IRIS, EYE_WHITE)]
+    return np.select([angle < PUPIL_DEG, angle < IRIS_DEG], kinds[:2], kinds[2]) / (len(CLAY_RAMP) - 1)
