@@ -48,8 +48,8 @@ class EyeballPart:
 @dataclass(frozen=True, eq=False)
 class Expressions:
     """What a page's sliders move: names (U,) of the units; strength (U,) of each in the prediction; the way (U, V, 3)
-    of the finest level's vertices at strength 1, in the frame of `to_world`; its texture (S, S, 3), in which each vertex
-    has its place uv (V, 2), counted from the lower left corner; eyeballs in place of the mesh's eyes."""
+    of the finest level's vertices at strength 1, in the frame of `to_world`; its texture (S, S, 3), in which each has
+    its place uv (V, 2), counted from the lower left corner; eyeballs in place of the mesh's eyes."""
 
     names: Sequence[str]
     strength: np.ndarray

@@ -26,7 +26,7 @@ from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
 from p2m_core.geometry.template import GROUPS
 from p2m_synth.render.shaded_mesh import CLAY
-from p2m_workbench.drawing.html_page import EyeballPart, Expressions, write_html
+from p2m_workbench.drawing.html_page import Expressions, EyeballPart, write_html
 from p2m_workbench.drawing.mesh_images import (
     EYE_WHITE,
     MOUTH,

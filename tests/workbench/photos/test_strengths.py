@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 
+from p2m_core.config.paths import project_root
 from p2m_synth.head.asset import load_asset
 from p2m_workbench.photos.strengths import LIVE_LINK, save_strengths
 
@@ -26,6 +28,15 @@ def test_names_are_arkits_in_mediapipes_order():
     assert NAMES[:-1] == sorted(NAMES[:-1])  # MediaPipe has these 51, after "_neutral"
     assert NAMES[-1] == "tongueOut"
     assert sorted(LIVE_LINK) == sorted(NAMES)
+
+
+def test_the_table_of_names_is_right():
+    page = (project_root() / "docs/meshes.md").read_text()
+    rows = re.findall(r"\| (\d+|-) \| `(\w+)` \| (\d+) \|", page.replace(" | | ", " |\n| "))
+    told = {name: (index, int(column)) for index, name, column in rows}
+    for k, name in enumerate(NAMES):
+        assert told.pop(name) == ("-" if name == "tongueOut" else str(k + 1), LIVE_LINK.index(name) + 1)
+    assert not told
 
 
 def test_a_photos_strengths_and_those_of_frames(tmp_path):
