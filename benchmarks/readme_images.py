@@ -31,10 +31,11 @@ from p2m_workbench.drawing.mesh_images import (
     turn,
 )
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.photos.eyeballs import eye_textures, eyeballs
 from p2m_workbench.photos.predict import predict
 from p2m_workbench.photos.read import read_photo, sample_photo
 from p2m_workbench.photos.rig import Rig, rig
-from p2m_workbench.photos.texture import face_colors, face_texture, photo_colors
+from p2m_workbench.photos.texture import EYES, face_colors, face_texture, photo_colors
 
 FACES = Recipe(256, seed=48)
 # Of the sheet: the strength of units, without Left or Right for both.
@@ -46,6 +47,7 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
     "sadness": {"browInnerUp": 1, "mouthFrown": 1, "mouthShrugLower": 0.5}, "blink": {"eyeBlink": 1},
     "wink": {"eyeBlinkLeft": 1, "mouthSmileLeft": 0.6, "cheekSquintLeft": 0.7}, "funnel": {"mouthFunnel": 1},
     "aside": {"jawLeft": 0.8, "mouthLeft": 0.8}, "puff": {"cheekPuff": 1},
+    "glance": {"eyeLookInRight": 1, "eyeLookOutLeft": 1, "browInnerUp": 0.4},
 }  # fmt: skip
 PEOPLE, SHEET_PX = (3, 14), 200  # of FACES' recipe at 450 px
 TURNED, SIDES_DEG, SIDES_PX = (14, -40.0), (-55, 0, 55), 300  # a person and the yaw of its picture; yaws of its mesh
@@ -108,17 +110,24 @@ def strengths(moving: Rig, wanted: dict[str, float]) -> np.ndarray:
 
 
 def expression_sheet() -> np.ndarray:
-    """Two synthetic people: the photo, and twelve expressions of the predicted mesh in its colours (H, W, 3)."""
+    """Two synthetic people: the photo, and thirteen expressions of the predicted mesh in its colours (H, W, 3)."""
     rows = []
     for index in PEOPLE:
         recipe, frontal = Recipe(450, FACES.seed), Overrides(yaw_deg=8.0)
         photo = take_picture(draw_sample(recipe, index, frontal), recipe, frontal).image
         mesh = predict(photo)[0]
-        moving, colors = rig(mesh), face_colors(photo, mesh)
+        moving = rig(mesh)
+        eyes = eyeballs(mesh, moving)
+        colors, faces = [face_colors(photo, mesh)], [mesh.faces[~np.isin(mesh.groups, EYES)]]
+        for eye, picture in zip(eyes, eye_textures(photo, mesh, eyes, moving.strength), strict=True):
+            faces.append(eye.faces + sum(map(len, colors)))
+            colors.append(photo_colors(picture, (eye.uv * [1, -1] + [0, 1]) * len(picture) - 0.5))
         pictures = [fit_square(photo, SHEET_PX)[0]]
         for wanted in EXPRESSIONS.values():
-            moved = upright(mesh, moving.moved(strengths(moving, wanted)))
-            pictures.append(draw_turned(moved, mesh.faces, 10, SHEET_PX, colors))
+            strength = strengths(moving, wanted)
+            moved = [moving.moved(strength), *(eye.neutral + np.tensordot(strength, eye.ways, 1) for eye in eyes)]
+            whole = upright(mesh, np.concatenate(moved))
+            pictures.append(draw_turned(whole, np.concatenate(faces), 10, SHEET_PX, np.concatenate(colors)))
         captions = ["photo", *EXPRESSIONS]
         half = (len(pictures) + 1) // 2
         rows += [
