@@ -24,6 +24,7 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.files import atomic_path, explain_unwritable, make_folder, write_bytes, write_json, write_text
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
+from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS
 from p2m_synth.render.shaded_mesh import CLAY
 from p2m_workbench.drawing.html_page import Expressions, EyeballPart, write_html
@@ -41,7 +42,7 @@ from p2m_workbench.drawing.mesh_images import (
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.eyeballs import clay_places, eye_textures, eyeballs
 from p2m_workbench.photos.frame import PHOTO, Frame, frame_of, save_camera
-from p2m_workbench.photos.moving_glb import ARRAY_BUFFER, ELEMENT_BUFFER, Part, save_moving_glb, smooth_normals
+from p2m_workbench.photos.moving_glb import ARRAY_BUFFER, ELEMENT_BUFFER, Motion, Part, save_moving_glb, smooth_normals
 from p2m_workbench.photos.rig import Rig, can_move, rig
 from p2m_workbench.photos.strengths import save_strengths
 from p2m_workbench.photos.texture import face_colors, face_texture
@@ -347,12 +348,28 @@ def _save_levels(path: Path, face: _Face) -> None:
 
 def _save_rig(path: Path, face: _Face) -> None:
     """NAME-rig.glb with a morph target a unit, and NAME-rig.json and .csv with the strength of each in the photo."""
-    moving, mesh, frame = face.rig, face.of.mesh, face.frame
-    if moving is None:
+    if (moving := face.rig) is None:
         return
-    image, uv = _texture(face.of.photo, mesh)
-    eyes = eyeballs(mesh, moving)
-    pictures = eye_textures(face.of.photo, mesh, eyes, moving.strength)
+    save_rig(path, face.of.mesh, moving, face.of.photo, face.frame)
+    save_strengths(path.with_suffix(".json"), moving.names, moving.strength[None])
+    save_strengths(path.with_suffix(".csv"), moving.names, moving.strength[None])
+
+
+def save_rig(
+    path: Path, mesh: FaceMesh, moving: Rig, photo: np.ndarray, frame: Frame = PHOTO, motion: Motion | None = None
+) -> None:
+    """A .glb of a face that moves.
+
+    Args:    mesh, photo: where its texture is from.   moving: the rig of this mesh, or with a motion, which takes it to
+             its place in each frame of a film, one that may lie anywhere.   frame: of the written vertices.
+    """
+    image, uv = _texture(photo, mesh)
+    seen = moving if motion is None else rig(mesh)
+    eyes = eyeballs(mesh, seen)
+    pictures = eye_textures(photo, mesh, eyes, seen.strength)
+    if motion is not None:
+        there = umeyama(seen.neutral, moving.neutral)
+        eyes = eyes[0].carried(*there), eyes[1].carried(*there)
     neutral, ways = frame.place(moving.neutral), frame.turn(moving.ways)
     normals, parts = smooth_normals(neutral, mesh.faces), []
     for name, material, faces in _parts(mesh):
@@ -368,9 +385,7 @@ def _save_rig(path: Path, face: _Face) -> None:
     looks |= {name: {"baseColorTexture": {"index": k}} for k, name in enumerate(("skin", *EYE_PARTS))}
     pbr = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
     materials = {name: {"pbrMetallicRoughness": pbr | look, "doubleSided": True} for name, look in looks.items()}
-    save_moving_glb(path, parts, materials, [image, *pictures], moving.names, moving.strength)
-    save_strengths(path.with_suffix(".json"), moving.names, moving.strength[None])
-    save_strengths(path.with_suffix(".csv"), moving.names, moving.strength[None])
+    save_moving_glb(path, parts, materials, [image, *pictures], moving.names, moving.strength, motion)
 
 
 def _save_html(path: Path, face: _Face) -> None:

@@ -46,6 +46,11 @@ class Eyeball:
     faces: Int[np.ndarray, "t 3"]
     uv: Float[np.ndarray, "e 2"]
 
+    def carried(self, scale: float, rotation: Float[np.ndarray, "3 3"], shift: Float[np.ndarray, "3"]) -> Eyeball:
+        """It where a similarity takes it."""
+        linear = scale * rotation.T
+        return Eyeball(self.neutral @ linear + shift, self.ways @ linear, self.faces, self.uv)
+
 
 @cache
 def cap() -> tuple[Float[np.ndarray, "e 3"], Int[np.ndarray, "t 3"], Float[np.ndarray, "e 2"]]:

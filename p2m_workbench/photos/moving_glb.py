@@ -1,4 +1,4 @@
-"""A .glb of a face with morph targets, which trimesh cannot write: glTF 2.0, one mesh with a primitive a part."""
+"""A .glb of a face with morph targets and their motion, which trimesh cannot write: glTF 2.0, a primitive a part."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from p2m_core.files import write_bytes
 from p2m_core.geometry.rasterizer import vertex_normals
@@ -23,6 +24,18 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     normals = vertex_normals(vertices, faces)
     normals[np.linalg.norm(normals, axis=1) < 0.5] = [0, 0, 1]
     return normals
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """How a face moves: at time_s (T,) its targets' strength (T, K), and what takes it to its place: scale (T,), then
+    rotation (T, 4), unit quaternions x y z w, then shift (T, 3)."""
+
+    time_s: Float[np.ndarray, "t"]
+    strength: Float[np.ndarray, "t k"]
+    scale: Float[np.ndarray, "t"]
+    rotation: Float[np.ndarray, "t 4"]
+    shift: Float[np.ndarray, "t 3"]
 
 
 class _Content:
@@ -40,18 +53,18 @@ class _Content:
         return len(self.views) - 1
 
     def accessor(
-        self, array: np.ndarray, target: int = ARRAY_BUFFER, bounds: bool = False, flipped: bool = False
+        self, array: np.ndarray, target: int | None = ARRAY_BUFFER, bounds: bool = False, flipped: bool = False
     ) -> int:
-        """Add float rows (N, 2 or 3), or indices (N,); the index of their accessor. Flipped: u, v from the upper left
-        corner, as glTF counts them."""
-        indices = array.ndim == 1
+        """Add floats (N,) or rows of them (N, 2 to 4), or indices (N,); the index of their accessor. Flipped: u, v from
+        the upper left corner, as glTF counts them."""
+        indices = np.issubdtype(array.dtype, np.integer)
         array = array * [1, -1] + [0, 1] if flipped else array
         data = np.ascontiguousarray(array, np.uint32 if indices else np.float32)
-        kind = "SCALAR" if indices else f"VEC{data.shape[1]}"
+        kind = "SCALAR" if data.ndim == 1 else f"VEC{data.shape[1]}"
         entry = {"bufferView": self.view(data.tobytes(), target), "count": len(data), "type": kind}
         entry["componentType"] = UINT32 if indices else FLOAT
         if bounds:
-            entry |= {"min": data.min(0).tolist(), "max": data.max(0).tolist()}
+            entry |= {"min": np.atleast_1d(data.min(0)).tolist(), "max": np.atleast_1d(data.max(0)).tolist()}
         self.accessors.append(entry)
         return len(self.accessors) - 1
 
@@ -71,6 +84,21 @@ class _Content:
             },
         })  # fmt: skip
         return len(self.accessors) - 1
+
+    def animation(self, motion: Motion) -> dict[str, Any]:
+        """Add a motion of node 0; its entry in a file's animations."""
+        time = self.accessor(motion.time_s, None, bounds=True)
+        ways = {
+            "weights": motion.strength.ravel(),
+            "scale": motion.scale[:, None].repeat(3, 1),
+            "rotation": motion.rotation,
+            "translation": motion.shift,
+        }
+        return {
+            "name": "motion",
+            "samplers": [{"input": time, "output": self.accessor(values, None)} for values in ways.values()],
+            "channels": [{"sampler": k, "target": {"node": 0, "path": path}} for k, path in enumerate(ways)],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +123,12 @@ def save_moving_glb(
     images: Sequence[np.ndarray],
     names: Sequence[str],
     strength: np.ndarray,
+    motion: Motion | None = None,
 ) -> None:
     """Write a mesh with morph targets.
 
     Args:  materials: glTF materials by name.   images: (S, S, 3) uint8, the textures.   names: of the targets.
-           strength: (T,) of each target, what is shown at first.
+           strength: (T,) of each target, what is shown at first.   motion: played by whoever opens the file.
     """
     content = _Content()
     size = max(float(np.ptp(part.vertices, axis=0).max()) for part in parts)
@@ -139,6 +168,7 @@ def save_moving_glb(
         "textures": [{"source": k, "sampler": 0} for k in range(len(pictures))],
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
         "images": [{"bufferView": view, "mimeType": "image/png"} for view in pictures],
+        **({} if motion is None else {"animations": [content.animation(motion)]}),
         "bufferViews": content.views,
         "accessors": content.accessors,
         "buffers": [{"byteLength": len(content.bytes) + -len(content.bytes) % 4}],

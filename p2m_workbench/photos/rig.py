@@ -107,21 +107,21 @@ def rig(mesh: FaceMesh) -> Rig:
         remedy = "take the bundled weights, or train on template.kind=face with our face model"
         raise InputError("predict.save", "rig", "wants a mesh on the template of our own face model", remedy)
     world = to_world(mesh.vertices_px).astype(np.float64)
-    strength, scale, rotation = fit(world, units)
+    strength, scale, rotation, _ = fit(world, units)
     ways = np.float32(scale * units.ways @ rotation.T)
     return Rig(units.names, strength, world - np.tensordot(strength, ways, 1), ways)
 
 
 def fit(
     world: Float[np.ndarray, "v 3"], units: Units
-) -> tuple[Float[np.ndarray, "52"], float, Float[np.ndarray, "3 3"]]:
-    """Strengths of the units in a mesh, and the scale and rotation of the head, by bounded least squares.
+) -> tuple[Float[np.ndarray, "52"], float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Strengths of the units in a mesh, and scale, rotation and shift of the head, by bounded least squares.
 
     People's differences are fitted beside the units with their own spread: a wide mouth is not taken for a smile.
     """
     idx, system, root, people = units.idx, units.system, units.root, len(units.shapes)
     noise, strength = NOISE_UM * np.sqrt(TOGETHER), np.zeros(len(units.ways))
-    known, scale, rotation = units.mean[idx], 1.0, np.eye(3)
+    known, scale, rotation, shift = units.mean[idx], 1.0, np.eye(3), np.zeros(3)
     for _ in range(ROUNDS):
         scale, rotation, shift = umeyama(known, world[idx])
         left = ((world[idx] - shift) @ rotation / scale - units.mean[idx]).ravel() / noise
@@ -131,4 +131,4 @@ def fit(
         strength = lsq_linear(root[people:, people:], goal[people:], (0, 1), "bvls").x
         shape = solve_triangular(root[:people, :people], goal[:people] - root[:people, people:] @ strength)
         known = units.mean[idx] + noise * (system @ np.concatenate([shape, strength])).reshape(-1, 3)
-    return strength.clip(0, 1), float(scale), rotation
+    return strength.clip(0, 1), float(scale), rotation, shift

@@ -12,21 +12,19 @@ from jaxtyping import Float
 
 from p2m_core.files import write_json, write_text
 
-# The order of Live Link Face's recordings; MediaPipe's is that of the alphabet.
-_EYE = ("eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint", "eyeWide")
-
-
-def _sides(*names: str) -> list[str]:
-    return [name + side for name in names for side in ("Left", "Right")]
-
-
-LIVE_LINK: tuple[str, ...] = (
-    *(f"{name}Left" for name in _EYE), *(f"{name}Right" for name in _EYE),
-    "jawForward", "jawRight", "jawLeft", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthRight",
-    "mouthLeft", *_sides("mouthSmile", "mouthFrown", "mouthDimple", "mouthStretch"), "mouthRollLower",
-    "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", *_sides("mouthPress", "mouthLowerDown", "mouthUpperUp"),
-    *_sides("browDown"), "browInnerUp", *_sides("browOuterUp"), "cheekPuff", *_sides("cheekSquint", "noseSneer"),
-    "tongueOut",
+SIDES = ("Left", "Right")
+# Columns of Live Link Face's recordings, ARKit's names in its order; MediaPipe's is that of the alphabet.
+LIVE_LINK = (
+    *(f"Eye{what}{side}" for side in SIDES for what in (
+        "Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide",
+    )),
+    "JawForward", "JawRight", "JawLeft", "JawOpen",
+    "MouthClose", "MouthFunnel", "MouthPucker", "MouthRight", "MouthLeft",
+    *(f"Mouth{what}{side}" for what in ("Smile", "Frown", "Dimple", "Stretch") for side in SIDES),
+    "MouthRollLower", "MouthRollUpper", "MouthShrugLower", "MouthShrugUpper",
+    *(f"Mouth{what}{side}" for what in ("Press", "LowerDown", "UpperUp") for side in SIDES),
+    "BrowDownLeft", "BrowDownRight", "BrowInnerUp", "BrowOuterUpLeft", "BrowOuterUpRight",
+    "CheekPuff", "CheekSquintLeft", "CheekSquintRight", "NoseSneerLeft", "NoseSneerRight", "TongueOut",
 )  # fmt: skip
 
 
@@ -43,10 +41,10 @@ def save_strengths(path: Path, names: Sequence[str], strengths: Float[np.ndarray
         frames = [dict(zip(names, np.round(row, 4).tolist(), strict=True)) for row in strengths]
         write_json(path, frames[0] if len(frames) == 1 else frames)
         return path
-    order = [list(names).index(name) for name in LIVE_LINK]
+    order = [list(names).index(name[0].lower() + name[1:]) for name in LIVE_LINK]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["Timecode", "BlendShapeCount", *(name[0].upper() + name[1:] for name in LIVE_LINK)])
+    table.writerow(["Timecode", "BlendShapeCount", *LIVE_LINK])
     for k, row in enumerate(strengths):
         seconds, frame = divmod(k, round(fps))
         clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}:{frame:02}.000"

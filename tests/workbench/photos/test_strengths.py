@@ -23,19 +23,23 @@ HEADER = (
 )
 
 
+def column(unit):
+    return unit[0].upper() + unit[1:]
+
+
 def test_names_are_arkits_in_mediapipes_order():
     assert len(NAMES) == 52
     assert NAMES[:-1] == sorted(NAMES[:-1])  # MediaPipe has these 51, after "_neutral"
     assert NAMES[-1] == "tongueOut"
-    assert sorted(LIVE_LINK) == sorted(NAMES)
+    assert sorted(LIVE_LINK) == sorted(map(column, NAMES))
 
 
 def test_the_table_of_names_is_right():
     page = (project_root() / "docs/meshes.md").read_text()
     rows = re.findall(r"\| (\d+|-) \| `(\w+)` \| (\d+) \|", page.replace(" | | ", " |\n| "))
-    told = {name: (index, int(column)) for index, name, column in rows}
+    told = {name: (index, int(place)) for index, name, place in rows}
     for k, name in enumerate(NAMES):
-        assert told.pop(name) == ("-" if name == "tongueOut" else str(k + 1), LIVE_LINK.index(name) + 1)
+        assert told.pop(name) == ("-" if name == "tongueOut" else str(k + 1), LIVE_LINK.index(column(name)) + 1)
     assert not told
 
 
@@ -53,5 +57,6 @@ def test_a_photos_strengths_and_those_of_frames(tmp_path):
         "00:00:00:00.000", "00:00:00:29.000", "00:00:02:01.000",
     ]  # fmt: skip
     for name in ("jawLeft", "tongueOut", "eyeLookInRight"):
-        column = [float(row[name[0].upper() + name[1:]]) for row in rows]
-        np.testing.assert_allclose(column, strengths[:, NAMES.index(name)], atol=1e-6)
+        np.testing.assert_allclose(
+            [float(row[column(name)]) for row in rows], strengths[:, NAMES.index(name)], atol=1e-6
+        )
