@@ -113,6 +113,8 @@ def predict(args: argparse.Namespace) -> Any:
         raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
     if args.save or args.all:
         args.values["predict.save"] = json.dumps(list(SAVED) if args.all else args.save.split(","))
+    if args.frame:
+        args.values["predict.frame"] = args.frame
     if args.video:
         args.values["predict.video"] = "true"
     settings, boxes = _config(args).predict, [_box(text) for text in args.box] or None

@@ -222,6 +222,7 @@ def _add_predict(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     sub.add_argument("--save", metavar="KIND,KIND", help=_help("predict.save"))
     sub.add_argument("--all", action="store_true", help="all kinds of files (default: those of --save)")
+    sub.add_argument("--frame", choices=("photo", "head_mm"), help=_help("predict.frame"))
     sub.add_argument("--video", action="store_true", help=_help("predict.video"))
     sub.add_argument("--timing", action="store_true", help="print the time of each stage (default: not)")
 

@@ -403,7 +403,7 @@ class EvaluateConfig(Section):
 
 SavedFile = Literal[
     "obj", "ply", "glb", "levels", "json", "pts", "overlay", "crop", "depth", "normals", "turntable", "turning-levels",
-    "html", "rig", "csv",
+    "html", "rig", "camera", "csv",
 ]  # fmt: skip
 SAVED: tuple[SavedFile, ...] = get_args(SavedFile)
 
@@ -423,7 +423,9 @@ class PredictConfig(Section):
     """Number format of encoder and graph layers; "auto" is bf16 where that is the faster here, else fp32."""
     save: Annotated[tuple[SavedFile, ...], OneOrMore] = ("obj", "ply", "glb", "overlay", "crop", "html", "json", "csv")
     """Files to write of each face: obj, ply, glb, levels, json, pts, overlay, crop, depth, normals, turntable,
-    turning-levels, html; rig, which moves by ARKit's 52 units, with the photo's; and csv, a table of all faces."""
+    turning-levels, html; camera, from meshes to the photo; rig, which moves by ARKit's 52 units; csv, of all faces."""
+    frame: Literal["photo", "head_mm"] = "photo"
+    """Where meshes lie: over the photo, px; or upright, centred, in mm, taking each head for as large as the mean."""
     workers: Count = 1
     """Number of processes."""
     video: bool = False

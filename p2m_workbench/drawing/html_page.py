@@ -7,6 +7,7 @@ import html
 import importlib.util
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -24,7 +25,38 @@ from p2m_workbench.face_prediction import FacePrediction
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
 PHOTO_PX, GALLERY_PHOTO_PX = 640, 512  # longer side of a photo in a page of its own, and in a gallery
 THUMBNAIL_PX = 144
+LEAST_WAY = 5e-4  # of the distance from eye to eye: vertices that a unit moves by less stay
 GRID = 2**16 - 1  # coordinates are stored in 16 bits over the prediction's largest side: 0.01 px in a photo of 600 px
+
+
+@dataclass(frozen=True, eq=False)
+class EyeballPart:
+    """An eyeball of a page: `neutral + sum of strength * way` in the frame of `to_world`.
+
+    neutral (E, 3); ways (U, E, 3); faces (T, 3); uv (E, 2) in `picture` (S, S, 3), counted from the lower left corner;
+    clay (E,), each vertex' place on CLAY_RAMP.
+    """
+
+    neutral: np.ndarray
+    ways: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    picture: np.ndarray
+    clay: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Expressions:
+    """What a page's sliders move: names (U,) of the units; strength (U,) of each in the prediction; the way (U, V, 3)
+    of the finest level's vertices at strength 1, in the frame of `to_world`; its texture (S, S, 3), in which each has
+    its place uv (V, 2), counted from the lower left corner; eyeballs in place of the mesh's eyes."""
+
+    names: Sequence[str]
+    strength: np.ndarray
+    ways: np.ndarray
+    picture: np.ndarray
+    uv: np.ndarray
+    eyes: Sequence[EyeballPart]
 
 
 def sort_by_error(predictions: Iterable[FacePrediction]) -> list[FacePrediction]:
@@ -34,6 +66,42 @@ def sort_by_error(predictions: Iterable[FacePrediction]) -> list[FacePrediction]
 
 def base64_of(array: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
+
+
+def _packed_ways(ways: np.ndarray, size: float) -> list[dict]:
+    """The ways (V, 3) of units, each as a bit a vertex, which ones it moves, and 8 bits a coordinate of those."""
+    packed = []
+    for way in ways:
+        step = max(float(np.abs(way).max()) / 127, 1e-9)
+        moved = np.abs(way).max(1) > LEAST_WAY * size
+        entry = {"moved": _base64(np.packbits(moved, bitorder="little"), "u1"), "step": step}
+        packed.append(entry | {"by": _base64(np.round(way[moved] / step), "i1")} if moved.any() else {})
+    return packed
+
+
+def _moving(expressions: Expressions) -> dict:
+    """Expressions for viewer.js."""
+    size = float(np.ptp(np.concatenate([eye.neutral for eye in expressions.eyes]), axis=0).max())
+    eyes = [
+        {
+            "neutral": _base64(eye.neutral, "<f4"),
+            "ways": _packed_ways(eye.ways, size),
+            "index": _base64(eye.faces, "<u2"),
+            "uv": _base64(eye.uv, "<f4"),
+            "clay": _base64(np.round(eye.clay * 255), "u1"),
+            "picture": data_uri(eye.picture, "JPEG", quality=90),
+        }
+        for eye in expressions.eyes
+    ]
+    strength = [round(float(x), 4) for x in expressions.strength]
+    return {
+        "names": list(expressions.names),
+        "strength": strength,
+        "ways": _packed_ways(expressions.ways, size),
+        "picture": data_uri(expressions.picture, "JPEG", quality=88),
+        "uv": _base64(expressions.uv, "<f4"),
+        "eyes": eyes,
+    }
 
 
 def photo_uri(photo: np.ndarray, side_px: int = PHOTO_PX) -> str:
@@ -147,9 +215,14 @@ def _page(title: str, about: dict) -> str:
     return page
 
 
-def html_page(predictions: FacePrediction | Sequence[FacePrediction], photo_px: int = PHOTO_PX) -> str:
+def html_page(
+    predictions: FacePrediction | Sequence[FacePrediction],
+    photo_px: int = PHOTO_PX,
+    expressions: Expressions | None = None,
+) -> str:
     """The page that `write_html` writes, as text; of several predictions with thumbnails to choose by.
 
+    expressions: of the first.
     Raises: InputError if coordinates are not finite.
     """
     several = [predictions] if isinstance(predictions, FacePrediction) else list(predictions)
@@ -164,15 +237,17 @@ def html_page(predictions: FacePrediction | Sequence[FacePrediction], photo_px: 
             if prediction.truth_px is not None:
                 sample["error"] = float(prediction.mean_error_percent())
         samples.append(sample)
+    if expressions is not None:
+        samples[0]["content"]["moving"] = _moving(expressions)
     return _page(several[0].name, {"topologies": [*map(json.loads, topologies)], "samples": samples})
 
 
-def write_html(path: str | Path, prediction: FacePrediction) -> Path:
+def write_html(path: str | Path, prediction: FacePrediction, expressions: Expressions | None = None) -> Path:
     """One self-contained HTML file that shows a prediction in 3D, with no network, in any browser with WebGL.
 
     Orbit, zoom and pan; a slider from the template through the levels; clay, photo, normals and error colours; solid,
     edges, wireframe and points; landmarks; the ground truth in its place, over the mesh or beside it; vertex,
-    error and position at a click. About 1 MB for 7000 vertices.
+    error and position at a click. About 1 MB for 7000 vertices, 2 MB with a slider a unit of its expressions.
 
     The photo is scaled down to a longer side of PHOTO_PX.
 
@@ -180,7 +255,7 @@ def write_html(path: str | Path, prediction: FacePrediction) -> Path:
     Raises:  InputError if coordinates are not finite, or three.js is not installed.
     """
     require_finite(path, prediction)
-    write_text(path, html_page(prediction))
+    write_text(path, html_page(prediction, expressions=expressions))
     return Path(path)
 
 

@@ -95,6 +95,8 @@ def predict_files(
              the folder holds a predictions.csv of something else.
     """
     out, settings, found = Path(out), settings or PredictConfig(), find_photos(photos)
+    if settings.frame != "photo" and "camera" not in settings.save:  # or nothing leads these meshes to their photo
+        settings = settings.model_copy(update={"save": (*settings.save, "camera")})
     if boxes is not None and len(found) != 1:
         raise InputError("--box", "", f"is given with {len(found)} photos", "give boxes with one photo at a time")
     before = _read_table(out / TABLE_FILE) if "csv" in settings.save else []
@@ -198,7 +200,7 @@ class _Job:
         try:
             for prediction in predictions:
                 with result.timed("write files"):
-                    save_prediction(self.out, prediction, self.settings.save, self.inputs)
+                    save_prediction(self.out, prediction, self.settings.save, self.inputs, self.settings.frame)
                 result.rows.append(_row(prediction, photo))
                 if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
                     result.warnings.append(_warning(prediction, photo.path))

@@ -6,8 +6,10 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
@@ -22,9 +24,10 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.files import atomic_path, explain_unwritable, make_folder, write_bytes, write_json, write_text
 from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals, window
+from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS
 from p2m_synth.render.shaded_mesh import CLAY
-from p2m_workbench.drawing.html_page import write_html
+from p2m_workbench.drawing.html_page import Expressions, EyeballPart, write_html
 from p2m_workbench.drawing.mesh_images import (
     EYE_WHITE,
     MOUTH,
@@ -37,8 +40,11 @@ from p2m_workbench.drawing.mesh_images import (
     swing,
 )
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.photos.moving_glb import save_moving_glb, smooth_normals
-from p2m_workbench.photos.rig import can_move, rig
+from p2m_workbench.photos.eyeballs import clay_places, eye_textures, eyeballs
+from p2m_workbench.photos.frame import PHOTO, Frame, frame_of, save_camera
+from p2m_workbench.photos.moving_glb import ARRAY_BUFFER, ELEMENT_BUFFER, Motion, Part, save_moving_glb, smooth_normals
+from p2m_workbench.photos.rig import Rig, can_move, rig
+from p2m_workbench.photos.strengths import save_strengths
 from p2m_workbench.photos.texture import face_colors, face_texture
 
 _log = logging.getLogger(__name__)
@@ -48,6 +54,7 @@ MATERIALS = {"skin": CLAY, "eye": EYE_WHITE, "mouth": MOUTH}  # RGB where there 
 # The photo has its light in it: a rough, unmetallic surface adds the least of its own.
 MATT = {"roughnessFactor": 1.0, "metallicFactor": 0.0, "doubleSided": True}
 OVERLAY_PX = 2048  # longer side of an overlay picture at most
+EYE_PARTS = ("right_eye", "left_eye")
 DEPTH_STEPS = 16  # of a depth map, to a px
 DEPTH_ZERO = 32768  # a depth map's value where z is 0
 
@@ -58,8 +65,10 @@ def save_mesh(
     level: int = -1,
     vertex_colors: Sequence[Sequence[int]] | np.ndarray | None = None,
     photo: np.ndarray | None = None,
+    frame: Frame = PHOTO,
 ) -> Path:
-    """One level of a mesh as .obj, .ply or .glb: y up, outward faces, vertices in their order, unit px.
+    """One level of a mesh as .obj, .ply or .glb: y up, outward faces, vertices in their order, px unless `frame` is in
+    mm.
 
     Args:    level: index into mesh.levels, -1 for the finest.   vertex_colors: (V_k, 3) RGB 0 to 255.
              photo: (H, W, 3) uint8, in place of vertex_colors: becomes the texture; NAME-texture.png beside an .obj
@@ -74,7 +83,7 @@ def save_mesh(
     if suffix not in MESH_SUFFIXES:
         raise InputError(path, "suffix", f"{path.suffix or 'none'} is not a mesh format", "use .obj, .ply or .glb")
     mesh = at_level(mesh, level)
-    vertices = to_world(mesh.vertices_px)
+    vertices = frame.place(to_world(mesh.vertices_px))
     bad = np.flatnonzero(~np.isfinite(vertices).all(1))
     if bad.size:
         raise InputError(path, f"vertex {bad[0]}", f"{bad.size} vertices are not finite", "do not export this mesh")
@@ -85,7 +94,7 @@ def save_mesh(
     elif mesh.groups is not None and vertex_colors is None and suffix != ".ply":
         image, uv = (None, None) if photo is None else _texture(photo, mesh)
         save = save_obj_groups if suffix == ".obj" else save_glb_groups
-        save(path, mesh, name, image, uv)
+        save(path, vertices, mesh, name, image, uv)
         return path
     elif photo is not None:
         visual = photo_texture(photo, mesh.vertices_px, suffix, name)
@@ -104,8 +113,20 @@ def save_mesh(
         write_text(path, text)
         return path
     with atomic_path(path) as temporary:
-        solid.export(temporary, file_type=suffix[1:], **({"include_normals": True} if suffix == ".glb" else {}))
+        solid.export(temporary, file_type=suffix[1:], **(GLB_OPTIONS if suffix == ".glb" else {}))
     return path
+
+
+def _name_targets(outline: dict[str, Any]) -> None:
+    """Say of each buffer view of a glTF file what it is for, as its validator wants it."""
+    for mesh in outline["meshes"]:
+        for part in mesh["primitives"]:
+            kinds = [(part["indices"], ELEMENT_BUFFER), *((k, ARRAY_BUFFER) for k in part["attributes"].values())]
+            for accessor, kind in kinds:
+                outline["bufferViews"][outline["accessors"][accessor]["bufferView"]]["target"] = kind
+
+
+GLB_OPTIONS: dict[str, Any] = {"include_normals": True, "tree_postprocessor": _name_targets}  # of trimesh
 
 
 def _material_name(stem: str) -> str:
@@ -138,10 +159,13 @@ def _parts(mesh: FaceMesh) -> Iterator[tuple[str, str, np.ndarray]]:
             yield name.replace(" ", "_"), name.split()[-1], mesh.faces[own]
 
 
-def save_obj_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | None, uv: np.ndarray | None) -> None:
+def save_obj_groups(
+    path: Path, vertices: np.ndarray, mesh: FaceMesh, name: str, image: np.ndarray | None, uv: np.ndarray | None
+) -> None:
     """An .obj with `g` and `usemtl` for each group and all vertices in their order, its .mtl, and the texture's image.
 
-    Args:    name: of the files beside it.   image: (S, S, 3) uint8, or None.   uv: (V, 2) each vertex' place in it.
+    Args:    vertices: (V, 3), of `mesh` in a frame.   name: of the files beside it.   image: (S, S, 3) uint8, or None.
+             uv: (V, 2) each vertex' place in it.
     """
     corner, texture = "{0}" if image is None else "{0}/{0}", f"{name}-texture.png"
     materials = []
@@ -151,7 +175,7 @@ def save_obj_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | N
         picture = f"map_Kd {texture}\n" if textured else ""
         materials.append(f"newmtl {material}\nKa {shade}\nKd {shade}\nKs 0 0 0\n{picture}")
     lines = [f"mtllib {name}.mtl"]
-    lines += ["v {:.8g} {:.8g} {:.8g}".format(*place) for place in to_world(mesh.vertices_px).tolist()]
+    lines += ["v {:.8g} {:.8g} {:.8g}".format(*place) for place in vertices.tolist()]
     lines += [] if image is None else ["vt {:.8g} {:.8g}".format(*place) for place in uv.tolist()]
     for part, material, faces in _parts(mesh):
         lines += [f"g {part}", f"usemtl {material}"]
@@ -162,23 +186,24 @@ def save_obj_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | N
     write_text(path, "\n".join([*lines, ""]))
 
 
-def save_glb_groups(path: Path, mesh: FaceMesh, name: str, image: np.ndarray | None, uv: np.ndarray | None) -> None:
+def save_glb_groups(
+    path: Path, vertices: np.ndarray, mesh: FaceMesh, name: str, image: np.ndarray | None, uv: np.ndarray | None
+) -> None:
     """A .glb with a mesh for each group, by its name; each has all vertices in their order, which the file holds once.
 
     Args:    as of `save_obj_groups`.
     """
     scene, picture = trimesh.Scene(), None if image is None else Image.fromarray(image)
-    vertices = to_world(mesh.vertices_px)
     normals = smooth_normals(vertices, mesh.faces)  # of the whole: no seam shows between skin and eyes
     for part, material, faces in _parts(mesh):
         textured = picture is not None and material != "mouth"
         linear = np.power(np.divide(MATERIALS[material], 255), 2.2)  # glTF's factors are, its textures are not
         look = {"baseColorTexture": picture} if textured else {"baseColorFactor": [*linear, 1.0]}
-        visual = TextureVisuals(uv, PBRMaterial(material, **look, **MATT))
+        visual = TextureVisuals(uv if textured else None, PBRMaterial(material, **look, **MATT))
         solid = trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
         scene.add_geometry(solid, part, part)
     with atomic_path(path) as temporary:
-        scene.export(temporary, file_type="glb", include_normals=True)
+        scene.export(temporary, file_type="glb", **GLB_OPTIONS)
 
 
 def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name: str) -> TextureVisuals:
@@ -294,54 +319,108 @@ def save_gif(path: str | Path, pictures: list[np.ndarray], frame_ms: int = 60) -
 # --- all files of a face --------------------------------------------------------------------------
 
 
-def _save_textured(path: Path, of: FacePrediction) -> None:
-    save_mesh(path, of.mesh, photo=of.photo)
+@dataclass(frozen=True, eq=False)
+class _Face:
+    """A face to be saved: its prediction, the frame of its meshes, and whether it moves in its page."""
+
+    of: FacePrediction
+    frame: Frame
+    moves: bool
+
+    @cached_property
+    def rig(self) -> Rig | None:
+        """Its rig; None, which is logged, for a mesh on another template."""
+        if can_move(self.of.mesh):
+            return rig(self.of.mesh)
+        _log.warning("%s: no rig, since its weights are on another template than our own face model's", self.of.name)
+        return None
 
 
-def _save_levels(path: Path, of: FacePrediction) -> None:
+def _save_textured(path: Path, face: _Face) -> None:
+    save_mesh(path, face.of.mesh, photo=face.of.photo, frame=face.frame)
+
+
+def _save_levels(path: Path, face: _Face) -> None:
     """NAME-level1.obj and so on, coarse to fine."""
-    for k in range(len(of.mesh.levels)):
-        save_mesh(path.with_name(f"{path.stem}{k + 1}.obj"), of.mesh, k)
+    for k in range(len(face.of.mesh.levels)):
+        save_mesh(path.with_name(f"{path.stem}{k + 1}.obj"), face.of.mesh, k, frame=face.frame)
 
 
-def _save_rig(path: Path, of: FacePrediction) -> None:
-    """NAME-rig.glb with a morph target a unit, and NAME-rig.json with the strength of each in the photo; nothing for a
-    mesh on another template."""
-    mesh = of.mesh
-    if not can_move(mesh):
-        _log.warning("%s: no rig, since its weights are on another template than that of our own face model", of.name)
+def _save_rig(path: Path, face: _Face) -> None:
+    """NAME-rig.glb with a morph target a unit, and NAME-rig.json and .csv with the strength of each in the photo."""
+    if (moving := face.rig) is None:
         return
-    moving = rig(mesh)
-    image, uv = _texture(of.photo, mesh)
+    save_rig(path, face.of.mesh, moving, face.of.photo, face.frame)
+    save_strengths(path.with_suffix(".json"), moving.names, moving.strength[None])
+    save_strengths(path.with_suffix(".csv"), moving.names, moving.strength[None])
+
+
+def save_rig(
+    path: Path, mesh: FaceMesh, moving: Rig, photo: np.ndarray, frame: Frame = PHOTO, motion: Motion | None = None
+) -> None:
+    """A .glb of a face that moves.
+
+    Args:    mesh, photo: where its texture is from.   moving: the rig of this mesh, or with a motion, which takes it to
+             its place in each frame of a film, one that may lie anywhere.   frame: of the written vertices.
+    """
+    image, uv = _texture(photo, mesh)
+    seen = moving if motion is None else rig(mesh)
+    eyes = eyeballs(mesh, seen)
+    pictures = eye_textures(photo, mesh, eyes, seen.strength)
+    if motion is not None:
+        there = umeyama(seen.neutral, moving.neutral)
+        eyes = eyes[0].carried(*there), eyes[1].carried(*there)
+    neutral, ways = frame.place(moving.neutral), frame.turn(moving.ways)
+    normals, parts = smooth_normals(neutral, mesh.faces), []
+    for name, material, faces in _parts(mesh):
+        if material == "eye":
+            eye = eyes[EYE_PARTS.index(name)]
+            place = frame.place(eye.neutral)
+            turned = smooth_normals(place, eye.faces)
+            parts.append(Part(name, name, place, eye.faces, frame.turn(eye.ways), turned, eye.uv))
+        else:
+            parts.append(Part(name, material, neutral, faces, ways, normals, uv if material == "skin" else None))
+    mouth = [*np.power(np.divide(MATERIALS["mouth"], 255), 2.2).tolist(), 1.0]  # linear, as glTF's factors are
+    looks: dict[str, dict] = {"mouth": {"baseColorFactor": mouth}}
+    looks |= {name: {"baseColorTexture": {"index": k}} for k, name in enumerate(("skin", *EYE_PARTS))}
     pbr = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-    materials: dict[str, dict] = {}
-    for name, color in MATERIALS.items():
-        linear = [*np.power(np.divide(color, 255), 2.2).tolist(), 1.0]
-        look = {"baseColorFactor": linear} if name == "mouth" else {"baseColorTexture": {"index": 0}}
-        materials[name] = {"pbrMetallicRoughness": pbr | look, "doubleSided": True}
-    ways = dict(zip(moving.names, moving.ways, strict=True))
-    save_moving_glb(path, moving.neutral, list(_parts(mesh)), materials, image, uv, ways, moving.strength)
-    strengths = {name: round(float(value), 4) for name, value in zip(moving.names, moving.strength, strict=True)}
-    write_json(path.with_suffix(".json"), strengths)
+    materials = {name: {"pbrMetallicRoughness": pbr | look, "doubleSided": True} for name, look in looks.items()}
+    save_moving_glb(path, parts, materials, [image, *pictures], moving.names, moving.strength, motion)
+
+
+def _save_html(path: Path, face: _Face) -> None:
+    """The page, with a slider a unit where a rig is wanted."""
+    moving = face.rig if face.moves else None
+    if moving is None:
+        write_html(path, face.of)
+        return
+    eyes = eyeballs(face.of.mesh, moving)
+    parts = [
+        EyeballPart(eye.neutral, eye.ways, eye.faces, eye.uv, picture, clay_places())
+        for eye, picture in zip(eyes, eye_textures(face.of.photo, face.of.mesh, eyes, moving.strength), strict=True)
+    ]
+    texture = _texture(face.of.photo, face.of.mesh)
+    write_html(path, face.of, Expressions(moving.names, moving.strength, moving.ways, *texture, parts))
 
 
 # By the names of predict.save: what is added to the face's name, and what writes the file. `csv`, one table for all
 # faces, is written by `batch.predict_files`.
-SAVERS: dict[str, tuple[str, Callable[[Path, FacePrediction], object]]] = {
+SAVERS: dict[str, tuple[str, Callable[[Path, _Face], object]]] = {
     "obj": (".obj", _save_textured),
     "ply": (".ply", _save_textured),
     "glb": (".glb", _save_textured),
     "levels": ("-level.obj", _save_levels),
     "rig": ("-rig.glb", _save_rig),
-    "json": (".json", lambda path, of: save_landmarks(path, of.mesh)),
-    "pts": (".pts", lambda path, of: save_landmarks(path, of.mesh)),
-    "overlay": ("-overlay.png", lambda path, of: save_picture(path, draw_overlay(scaled(of, OVERLAY_PX)))),
-    "crop": ("-crop.png", lambda path, of: save_picture(path, fit(of.mesh.crop, 2 * len(of.mesh.crop))[0])),
-    "depth": ("-depth.png", lambda path, of: save_picture(path, depth_map(of))),
-    "normals": ("-normals.png", lambda path, of: save_picture(path, normal_map(of))),
-    "turntable": ("-turntable.gif", lambda path, of: save_gif(path, turntable(of))),
-    "turning-levels": ("-levels.gif", lambda path, of: save_gif(path, level_turntable(of))),
-    "html": (".html", write_html),
+    "camera": ("-camera.json", lambda path, face: save_camera(path, face.frame, *face.of.photo.shape[:2])),
+    "json": (".json", lambda path, face: save_landmarks(path, face.of.mesh)),
+    "pts": (".pts", lambda path, face: save_landmarks(path, face.of.mesh)),
+    "overlay": ("-overlay.png", lambda path, face: save_picture(path, draw_overlay(scaled(face.of, OVERLAY_PX)))),
+    "crop": ("-crop.png", lambda path, face: save_picture(path, fit(face.of.mesh.crop, 2 * len(face.of.mesh.crop))[0])),
+    "depth": ("-depth.png", lambda path, face: save_picture(path, depth_map(face.of))),
+    "normals": ("-normals.png", lambda path, face: save_picture(path, normal_map(face.of))),
+    "turntable": ("-turntable.gif", lambda path, face: save_gif(path, turntable(face.of))),
+    "turning-levels": ("-levels.gif", lambda path, face: save_gif(path, level_turntable(face.of))),
+    "html": (".html", _save_html),
 }
 
 
@@ -352,7 +431,7 @@ def files_of(name: str, kinds: Sequence[str], levels: int) -> list[str]:
     if "obj" in kinds:
         files += [f"{beside}.mtl", f"{beside}-texture.png"]
     if "rig" in kinds:
-        files.append(f"{name}-rig.json")
+        files += [f"{name}-rig.json", f"{name}-rig.csv"]
     if "levels" in kinds:
         for k in range(levels):
             files += [f"{name}-level{k + 1}.obj", f"{beside}-level{k + 1}.mtl"]
@@ -360,14 +439,20 @@ def files_of(name: str, kinds: Sequence[str], levels: int) -> list[str]:
 
 
 def save_prediction(
-    folder: Path, prediction: FacePrediction, kinds: Sequence[str], keep: Collection[Path] = ()
+    folder: Path,
+    prediction: FacePrediction,
+    kinds: Sequence[str],
+    keep: Collection[Path] = (),
+    frame: Literal["photo", "head_mm"] = "photo",
 ) -> None:
     """Write the files of one face into a folder, all of them or none.
 
     Args:    kinds: keys of SAVERS; others are left out.   keep: files that none of them may replace.
+             frame: of the meshes, see `frame_of`.
     Raises:  InputError if one would replace such a file, or cannot be written.
     """
     name = PurePath(prediction.name)
+    face = _Face(prediction, frame_of(prediction.mesh, frame), "rig" in kinds)
     folder = make_folder(folder / name.parent)
     with (
         explain_unwritable(folder / name.name),
@@ -376,7 +461,7 @@ def save_prediction(
         for kind in kinds:
             if kind in SAVERS:
                 suffix, save = SAVERS[kind]
-                save(Path(temporary) / f"{name.name}{suffix}", prediction)
+                save(Path(temporary) / f"{name.name}{suffix}", face)
         written = sorted(Path(temporary).iterdir())
         for path in written:
             refuse_to_replace(folder / path.name, keep)

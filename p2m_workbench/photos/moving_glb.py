@@ -1,18 +1,19 @@
-"""A .glb of a face with morph targets, which trimesh cannot write: glTF 2.0, one mesh with a primitive a group."""
+"""A .glb of a face with morph targets and their motion, which trimesh cannot write: glTF 2.0, a primitive a part."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from jaxtyping import Float
 
 from p2m_core.files import write_bytes
 from p2m_core.geometry.rasterizer import vertex_normals
+from p2m_workbench.drawing.mesh_images import encode_picture
 
 FLOAT, UINT32, ARRAY_BUFFER, ELEMENT_BUFFER = 5126, 5125, 34962, 34963
 LEAST_WAY = 2e-4  # of the mesh's size: vertices that a target moves by less stay
@@ -23,6 +24,18 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     normals = vertex_normals(vertices, faces)
     normals[np.linalg.norm(normals, axis=1) < 0.5] = [0, 0, 1]
     return normals
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """How a face moves: at time_s (T,) its targets' strength (T, K), and what takes it to its place: scale (T,), then
+    rotation (T, 4), unit quaternions x y z w, then shift (T, 3)."""
+
+    time_s: Float[np.ndarray, "t"]
+    strength: Float[np.ndarray, "t k"]
+    scale: Float[np.ndarray, "t"]
+    rotation: Float[np.ndarray, "t 4"]
+    shift: Float[np.ndarray, "t 3"]
 
 
 class _Content:
@@ -39,15 +52,19 @@ class _Content:
         self.bytes += content
         return len(self.views) - 1
 
-    def accessor(self, array: np.ndarray, target: int = ARRAY_BUFFER, bounds: bool = False) -> int:
-        """Add float rows (N, 2 or 3), or indices (N,); the index of their accessor."""
-        indices = array.ndim == 1
+    def accessor(
+        self, array: np.ndarray, target: int | None = ARRAY_BUFFER, bounds: bool = False, flipped: bool = False
+    ) -> int:
+        """Add floats (N,) or rows of them (N, 2 to 4), or indices (N,); the index of their accessor. Flipped: u, v from
+        the upper left corner, as glTF counts them."""
+        indices = np.issubdtype(array.dtype, np.integer)
+        array = array * [1, -1] + [0, 1] if flipped else array
         data = np.ascontiguousarray(array, np.uint32 if indices else np.float32)
-        kind = "SCALAR" if indices else f"VEC{data.shape[1]}"
+        kind = "SCALAR" if data.ndim == 1 else f"VEC{data.shape[1]}"
         entry = {"bufferView": self.view(data.tobytes(), target), "count": len(data), "type": kind}
         entry["componentType"] = UINT32 if indices else FLOAT
         if bounds:
-            entry |= {"min": data.min(0).tolist(), "max": data.max(0).tolist()}
+            entry |= {"min": np.atleast_1d(data.min(0)).tolist(), "max": np.atleast_1d(data.max(0)).tolist()}
         self.accessors.append(entry)
         return len(self.accessors) - 1
 
@@ -68,45 +85,76 @@ class _Content:
         })  # fmt: skip
         return len(self.accessors) - 1
 
+    def animation(self, motion: Motion) -> dict[str, Any]:
+        """Add a motion of node 0; its entry in a file's animations."""
+        time = self.accessor(motion.time_s, None, bounds=True)
+        ways = {
+            "weights": motion.strength.ravel(),
+            "scale": motion.scale[:, None].repeat(3, 1),
+            "rotation": motion.rotation,
+            "translation": motion.shift,
+        }
+        return {
+            "name": "motion",
+            "samplers": [{"input": time, "output": self.accessor(values, None)} for values in ways.values()],
+            "channels": [{"sampler": k, "target": {"node": 0, "path": path}} for k, path in enumerate(ways)],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A primitive: its name, its material's; vertices (V, 3), y up; triangles (F, 3); the way (V, 3) that each target
+    moves them, (T, V, 3); u, v (V, 2) from the lower left corner of its texture, if it has one. Parts may share arrays,
+    which the file then holds once; `normals` (V, 3) where triangles of other parts count as well."""
+
+    name: str
+    material: str
+    vertices: np.ndarray
+    faces: np.ndarray
+    ways: np.ndarray
+    normals: np.ndarray
+    uv: np.ndarray | None = None
+
 
 def save_moving_glb(
     path: Path,
-    vertices: np.ndarray,
-    parts: Sequence[tuple[str, str, np.ndarray]],
+    parts: Sequence[Part],
     materials: dict[str, dict[str, Any]],
-    image: np.ndarray,
-    uv: np.ndarray,
-    ways: dict[str, np.ndarray],
+    images: Sequence[np.ndarray],
+    names: Sequence[str],
     strength: np.ndarray,
+    motion: Motion | None = None,
 ) -> None:
     """Write a mesh with morph targets.
 
-    Args:  vertices: (V, 3), y up.   parts: name, material and triangles (F, 3) of each.   materials: glTF materials by
-           name.   image: (S, S, 3) uint8, texture 0.   uv: (V, 2), counted from the lower left corner.
-           ways: (V, 3) of each target, by its name.   strength: of each target, what is shown at first.
+    Args:  materials: glTF materials by name.   images: (S, S, 3) uint8, the textures.   names: of the targets.
+           strength: (T,) of each target, what is shown at first.   motion: played by whoever opens the file.
     """
     content = _Content()
-    faces = np.concatenate([triangles for _, _, triangles in parts])
-    attributes = {
-        "POSITION": content.accessor(vertices, bounds=True),
-        "NORMAL": content.accessor(smooth_normals(vertices, faces)),
-        "TEXCOORD_0": content.accessor(uv * [1, -1] + [0, 1]),  # glTF counts from the upper left corner
-    }
-    least = LEAST_WAY * float(np.ptp(vertices, axis=0).max())
-    targets = [{"POSITION": content.sparse(way, least)} for way in ways.values()]
-    names = list(materials)
-    primitives = [
-        {
+    size = max(float(np.ptp(part.vertices, axis=0).max()) for part in parts)
+    kept: dict[int, int] = {}  # accessors by what they hold
+
+    def once(array: np.ndarray, **options: Any) -> int:
+        if id(array) not in kept:
+            kept[id(array)] = content.accessor(array, **options)
+        return kept[id(array)]
+
+    targets: dict[int, list[dict[str, int]]] = {}
+    primitives = []
+    for part in parts:
+        if id(part.ways) not in targets:
+            targets[id(part.ways)] = [{"POSITION": content.sparse(way, LEAST_WAY * size)} for way in part.ways]
+        attributes = {"POSITION": once(part.vertices, bounds=True), "NORMAL": once(part.normals)}
+        if part.uv is not None:
+            attributes["TEXCOORD_0"] = once(part.uv, flipped=True)
+        primitives.append({
             "attributes": attributes,
-            "indices": content.accessor(triangles.ravel(), ELEMENT_BUFFER),
-            "material": names.index(material),
-            "targets": targets,
-            "extras": {"name": name},
-        }
-        for name, material, triangles in parts
-    ]
-    picture = io.BytesIO()
-    Image.fromarray(image).save(picture, "PNG")
+            "indices": content.accessor(part.faces.ravel(), ELEMENT_BUFFER),
+            "material": list(materials).index(part.material),
+            "targets": targets[id(part.ways)],
+            "extras": {"name": part.name},
+        })  # fmt: skip
+    pictures = [content.view(encode_picture(image)) for image in images]
     outline = {
         "asset": {"version": "2.0", "generator": "p2m"},
         "scene": 0,
@@ -114,12 +162,13 @@ def save_moving_glb(
         "nodes": [{"mesh": 0, "name": "face"}],
         "meshes": [{
             "name": "face", "primitives": primitives, "weights": [float(x) for x in strength],
-            "extras": {"targetNames": list(ways)},
+            "extras": {"targetNames": list(names)},
         }],
         "materials": [{"name": name, **material} for name, material in materials.items()],
-        "textures": [{"source": 0, "sampler": 0}],
+        "textures": [{"source": k, "sampler": 0} for k in range(len(pictures))],
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "images": [{"bufferView": content.view(picture.getvalue()), "mimeType": "image/png"}],
+        "images": [{"bufferView": view, "mimeType": "image/png"} for view in pictures],
+        **({} if motion is None else {"animations": [content.animation(motion)]}),
         "bufferViews": content.views,
         "accessors": content.accessors,
         "buffers": [{"byteLength": len(content.bytes) + -len(content.bytes) % 4}],

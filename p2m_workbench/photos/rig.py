@@ -7,11 +7,11 @@ as the predicted mesh is, and added to it; so a rig needs weights on that templa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import cholesky
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import lsq_linear
 
 from p2m_core.errors import InputError
@@ -44,6 +44,25 @@ class Units:
     mean: Float[np.ndarray, "v 3"]
     ways: Float[np.ndarray, "52 v 3"]
     shapes: Float[np.ndarray, "k v 3"]
+
+    @cached_property
+    def idx(self) -> Int[np.ndarray, "_"]:
+        """The vertices that are fitted: of a coarser level, on the skin."""
+        coarse, groups = self.template.faces[FIT_LEVEL], self.template.groups[FIT_LEVEL]
+        skin = np.unique(coarse[groups == GROUPS.index("skin")])
+        return skin[skin < self.template.counts[FIT_LEVEL]]
+
+    @cached_property
+    def system(self) -> Float[np.ndarray, "n m"]:
+        """What shapes and units move these vertices by, over the noise."""
+        parts = [part[:, self.idx].reshape(len(part), -1).T.astype(np.float64) for part in (self.shapes, self.ways)]
+        return np.concatenate(parts, 1) / (NOISE_UM * np.sqrt(TOGETHER))
+
+    @cached_property
+    def root(self) -> Float[np.ndarray, "m m"]:
+        """Triangular root of the normal equations of `fit`, with the spread of people and expressions."""
+        prior = np.repeat([1, 1 / USUAL_STRENGTH], [len(self.shapes), len(self.ways)])
+        return cholesky(self.system.T @ self.system + np.diag(prior**2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,38 +107,28 @@ def rig(mesh: FaceMesh) -> Rig:
         remedy = "take the bundled weights, or train on template.kind=face with our face model"
         raise InputError("predict.save", "rig", "wants a mesh on the template of our own face model", remedy)
     world = to_world(mesh.vertices_px).astype(np.float64)
-    strength, scale, rotation = fit(world, units)
+    strength, scale, rotation, _ = fit(world, units)
     ways = np.float32(scale * units.ways @ rotation.T)
     return Rig(units.names, strength, world - np.tensordot(strength, ways, 1), ways)
 
 
 def fit(
     world: Float[np.ndarray, "v 3"], units: Units
-) -> tuple[Float[np.ndarray, "52"], float, Float[np.ndarray, "3 3"]]:
-    """Strengths of the units in a mesh, and the scale and rotation of the head, by bounded least squares.
+) -> tuple[Float[np.ndarray, "52"], float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Strengths of the units in a mesh, and scale, rotation and shift of the head, by bounded least squares.
 
     People's differences are fitted beside the units with their own spread: a wide mouth is not taken for a smile.
     """
-    idx = fitted_vertices(units.template)
-    shapes, ways = (part[:, idx].reshape(len(part), -1).T.astype(np.float64) for part in (units.shapes, units.ways))
-    noise = NOISE_UM * np.sqrt(TOGETHER)
-    system = np.concatenate([shapes, ways], 1) / noise
-    prior = np.concatenate([np.ones(shapes.shape[1]), np.full(ways.shape[1], 1 / USUAL_STRENGTH)])
-    root = cholesky(system.T @ system + np.diag(prior**2))
-    lower = np.concatenate([np.full(shapes.shape[1], -np.inf), np.zeros(ways.shape[1])])
-    upper = np.concatenate([np.full(shapes.shape[1], np.inf), np.ones(ways.shape[1])])
-    weights = np.zeros(len(prior))
-    scale, rotation = 1.0, np.eye(3)
+    idx, system, root, people = units.idx, units.system, units.root, len(units.shapes)
+    noise, strength = NOISE_UM * np.sqrt(TOGETHER), np.zeros(len(units.ways))
+    known, scale, rotation, shift = units.mean[idx], 1.0, np.eye(3), np.zeros(3)
     for _ in range(ROUNDS):
-        known = units.mean[idx] + (system @ weights * noise).reshape(-1, 3)
         scale, rotation, shift = umeyama(known, world[idx])
         left = ((world[idx] - shift) @ rotation / scale - units.mean[idx]).ravel() / noise
-        # |system w - left|^2 + |prior w|^2 up to a constant, by the triangular root of its normal equations.
-        weights = lsq_linear(root, np.linalg.solve(root.T, system.T @ left), (lower, upper)).x
-    return weights[shapes.shape[1] :].clip(0, 1), float(scale), rotation
-
-
-def fitted_vertices(template: Template) -> Int[np.ndarray, "_"]:
-    """The vertices that are fitted: of a coarser level, on the skin."""
-    skin = np.unique(template.faces[FIT_LEVEL][template.groups[FIT_LEVEL] == GROUPS.index("skin")])
-    return skin[skin < template.counts[FIT_LEVEL]]
+        # |system w - left|^2 + |prior w|^2 is |root w - goal|^2 up to a constant. The root's lower rows tell of units
+        # alone, and whatever these are, the upper ones become 0 by shapes, which have no bounds.
+        goal = solve_triangular(root, system.T @ left, trans="T")
+        strength = lsq_linear(root[people:, people:], goal[people:], (0, 1), "bvls").x
+        shape = solve_triangular(root[:people, :people], goal[:people] - root[:people, people:] @ strength)
+        known = units.mean[idx] + noise * (system @ np.concatenate([shape, strength])).reshape(-1, 3)
+    return strength.clip(0, 1), float(scale), rotation, shift

@@ -7,18 +7,24 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Float32, Int, Num, UInt8
 from scipy.ndimage import distance_transform_edt
-from scipy.sparse.linalg import spsolve
+from scipy.sparse import csgraph
+from scipy.sparse.linalg import splu, spsolve
 
 from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_core.geometry.mesh import adjacency_matrix, mesh_edges
 from p2m_core.geometry.rasterizer import interpolate, rasterize, vertex_normals
 from p2m_core.geometry.template import GROUPS
-from p2m_workbench.drawing.matcap import facing
-from p2m_workbench.drawing.mesh_images import MOUTH
+from p2m_synth.render.shaded_mesh import CLAY
+from p2m_workbench.drawing.mesh_images import MOUTH, clay_colors
 
 DEPTH_PX = 512  # longer side of the depth map by which hidden vertices are found
 NORMAL_ROUNDS = 4  # of averaging with their neighbours: folds of a few triangles hide nothing
 HIDDEN_SHARE = 0.02  # of that: a vertex so far behind what the photo shows in its place is hidden
+FACING = 0.15, 0.55  # z of a unit normal up to which the photo shows nothing of use, and from which it shows all
+CONTOUR_SHARES = 0.01, 0.035  # of that: so far from its contour the mesh may lie on background, and surely does not
+UNLIKE = 35.0  # a colour so far from those around it is doubted where it is not seen well: background, or hair
+TONE_STIFFNESS = 20.0  # edges squared over which differences in light are averaged
+LEAST = 1e-6  # weight of a vertex that nothing is known about
 EYES = [GROUPS.index("right eye"), GROUPS.index("left eye")]
 EYE_PULL = 0.3  # the eyes' texture has 4 pixels to one of the photo, of 450 px, in place of 1.2
 
@@ -37,35 +43,79 @@ def seen_share(
     vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int
 ) -> Float[np.ndarray, "v"]:
     """How well a photo of this size shows each vertex (V,): 1 where it faces the camera, falling to 0 where it turns
-    away, and 0 beside the photo, behind another part of the mesh, and beside such a vertex."""
+    away and towards the mesh's contours, beyond which are other parts or the background; 0 beside the photo and behind
+    another part of the mesh."""
     low, high = vertices_px[:, :2].min(0), vertices_px[:, :2].max(0)
-    points = np.float32((vertices_px - [*low, 0]) * (DEPTH_PX / max(float((high - low).max()), 1e-6)))
+    points = np.float32((vertices_px - [*low, 0]) * (DEPTH_PX / max(float((high - low).max()), 1e-6)) + [1, 1, 0])
     across, down = np.rint(points[:, :2].T).astype(int)
-    _, _, nearest = rasterize(points, faces, down.max() + 1, across.max() + 1)
+    _, _, nearest = rasterize(points, faces, down.max() + 2, across.max() + 2)
+    away = cv2.distanceTransform(np.uint8(np.isfinite(nearest)), cv2.DIST_L2, 5)[down, across] / DEPTH_PX
     inside = ((vertices_px[:, :2] >= -0.5) & (vertices_px[:, :2] <= [width - 0.5, height - 0.5])).all(1)
-    normals, around = vertex_normals(to_world(vertices_px), faces), neighbour_means(faces, np.ones(len(vertices_px)))
+    normals, means = vertex_normals(to_world(vertices_px), faces), neighbour_means(faces, np.ones(len(vertices_px)))
     for _ in range(NORMAL_ROUNDS):
-        normals = around @ normals
-    share = facing(normals[:, 2] / np.maximum(np.linalg.norm(normals, axis=1), 1e-9))
+        normals = means @ normals
+    share = soft_step(normals[:, 2] / np.maximum(np.linalg.norm(normals, axis=1), 1e-9), *FACING)
     share *= inside & (nearest[down, across] - points[:, 2] < HIDDEN_SHARE * DEPTH_PX)
+    share *= soft_step(away, *CONTOUR_SHARES)
     least = share.copy()
     np.minimum.at(least, faces.ravel(), share[faces].min(1).repeat(3))
     return least
 
 
-def _at_vertices(mesh: FaceMesh, height: int, width: int) -> Float32[np.ndarray, "v 6"]:
-    """Place on the photo (x, y), share that is seen, and both of the mirrored vertex, or of itself without a mirror."""
-    own = np.column_stack([mesh.vertices_px[:, :2], seen_share(mesh.vertices_px, mesh.faces, height, width)])
-    return np.float32(np.concatenate([own, own if mesh.mirror is None else own[mesh.mirror]], 1))
+def soft_step(x: Num[np.ndarray, "n"], low: float, high: float) -> Float[np.ndarray, "n"]:
+    """0 up to `low`, 1 from `high` on, smooth between."""
+    share = np.clip((x - low) / (high - low), 0, 1)
+    return share * share * (3 - 2 * share)
 
 
-def _filled_in(photo: UInt8[np.ndarray, "h w 3"], points: Float32[np.ndarray, "n 6"]) -> UInt8[np.ndarray, "n 3"]:
-    """The colour at points of `_at_vertices`: of the mirrored place as far as the photo shows that one and not this
-    one; of this place, whatever hides it, where it shows neither."""
-    seen, seen_mirrored = points[:, 2:3], points[:, 5:6] * (1 - points[:, 2:3])
-    share = seen_mirrored / np.maximum(seen + seen_mirrored, 0.05)
-    colors = (1 - share) * photo_colors(photo, points[:, :2]) + share * photo_colors(photo, points[:, 3:5])
-    return np.uint8(np.round(colors))
+def spread(
+    values: Num[np.ndarray, "v c"], weights: Num[np.ndarray, "v"], stiff: sp.spmatrix
+) -> Float[np.ndarray, "v c"]:
+    """Values of vertices where their weights are high, led on smoothly over the mesh where those are low.
+
+    The minimum f of sum w |f - value|^2 + f' stiff f, `stiff` (V, V) being a multiple of the mesh's Laplacian.
+    """
+    return splu((sp.diags(weights) + stiff).tocsc()).solve(weights[:, None] * values)
+
+
+def inner_vertices(mesh: FaceMesh, groups: list[int]) -> Int[np.ndarray, "_"]:
+    """The vertices that belong to triangles of these groups alone."""
+    own = np.isin(mesh.groups, groups)
+    return np.setdiff1d(mesh.faces[own], mesh.faces[~own])
+
+
+def _at_vertices(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> Float32[np.ndarray, "v 12"]:
+    """What `_blended` takes: place on the photo (x, y) and share that is seen, both of a vertex and of the mirrored
+    one, or of itself without a mirror; what that one's colour lacks to the light on this side; the colour around, or
+    of clay eyes, as bright."""
+    count = len(mesh.vertices_px)
+    mirror = np.arange(count) if mesh.mirror is None else mesh.mirror
+    laplacian = csgraph.laplacian(adjacency_matrix(mesh_edges(mesh.faces), count).astype(float))
+    colors = photo_colors(photo, mesh.vertices_px).astype(float)
+    seen = seen_share(mesh.vertices_px, mesh.faces, *photo.shape[:2])
+    both = (seen * seen[mirror])[:, None]
+    lacks = spread((colors - colors[mirror]) * both / (both + LEAST), both[:, 0] + LEAST, TONE_STIFFNESS * laplacian)
+    for doubted in (True, False):
+        other = (1 - seen) * seen[mirror]
+        known = seen + other + LEAST
+        shown = (seen + LEAST)[:, None] * colors + other[:, None] * (colors[mirror] + lacks)
+        around = spread(shown / known[:, None], known, laplacian)
+        if doubted:
+            seen = seen * np.exp(-np.square((colors - around) / UNLIKE).max(1) * (1 - seen))
+    eyes, clay = inner_vertices(mesh, EYES), clay_colors(mesh.vertices_px, mesh.faces, mesh.groups)
+    around[eyes] = clay[eyes] * around[eyes].mean(1, keepdims=True) / np.mean(CLAY)
+    own = np.column_stack([mesh.vertices_px[:, :2], seen])
+    return np.float32(np.concatenate([own, own[mirror], lacks, around], 1))
+
+
+def _blended(photo: UInt8[np.ndarray, "h w 3"], points: Float32[np.ndarray, "n 12"]) -> UInt8[np.ndarray, "n 3"]:
+    """The colour at points of `_at_vertices`: of its own place as far as the photo shows that; else of the mirrored
+    place, in the light of this side; where it shows neither, the colour around."""
+    seen, mirrored_seen = points[:, 2:3], points[:, 5:6]
+    mirrored = photo_colors(photo, points[:, 3:5]) + points[:, 6:9]
+    elsewhere = mirrored_seen * mirrored + (1 - mirrored_seen) * points[:, 9:]
+    colors = seen * photo_colors(photo, points[:, :2]) + (1 - seen) * elsewhere
+    return np.uint8(np.round(colors.clip(0, 255)))
 
 
 def face_colors(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> UInt8[np.ndarray, "v 3"]:
@@ -73,9 +123,8 @@ def face_colors(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> UInt8[np.n
     mouth; of a mesh without groups, what the photo has in its place."""
     if mesh.groups is None:
         return photo_colors(photo, mesh.vertices_px)
-    colors = _filled_in(photo, _at_vertices(mesh, *photo.shape[:2]))
-    mouth = mesh.groups == GROUPS.index("mouth")
-    colors[np.setdiff1d(mesh.faces[mouth], mesh.faces[~mouth])] = MOUTH
+    colors = _blended(photo, _at_vertices(photo, mesh))
+    colors[inner_vertices(mesh, [GROUPS.index("mouth")])] = MOUTH
     return colors
 
 
@@ -87,14 +136,14 @@ def face_texture(
     Returns: (side_px, side_px, 3) uint8; u, v (V, 2) of each vertex in it, from the lower left corner.
     """
     pull = np.ones(len(mesh.vertices_px))
-    pull[np.setdiff1d(mesh.faces, mesh.faces[np.isin(mesh.groups, EYES, invert=True)])] = EYE_PULL
+    pull[inner_vertices(mesh, EYES)] = EYE_PULL
     uv = flattened(mesh.faces, pull)
     places = np.column_stack([(uv * [1, -1] + [0, 1]) * side_px - 0.5, np.zeros(len(uv))])
     triangle, bary, _ = rasterize(places, mesh.faces, side_px, side_px)
     hit = triangle >= 0
     picture = np.zeros((side_px, side_px, 3), np.uint8)
-    points = interpolate(_at_vertices(mesh, *photo.shape[:2]), mesh.faces, triangle[hit], bary[hit])
-    picture[hit] = _filled_in(photo, points)
+    points = interpolate(_at_vertices(photo, mesh), mesh.faces, triangle[hit], bary[hit])
+    picture[hit] = _blended(photo, points)
     nearest = distance_transform_edt(~hit, return_distances=False, return_indices=True)
     return picture[tuple(nearest)], uv  # bilinear readers look a little beyond the rim
 

@@ -16,6 +16,7 @@ from nbconvert import HTMLExporter
 from PIL import Image
 
 from p2m_workbench.drawing.html_page import write_gallery, write_html
+from p2m_workbench.photos.export import save_prediction
 from p2m_workbench.viewing.kept_view import kept_view
 
 pytestmark = pytest.mark.browser
@@ -46,6 +47,41 @@ def test_html_shows_eyes_and_mouth(tmp_path, with_eyes):
     darker = painted.sum(-1) < bare.sum(-1) - 150
     assert 0.0005 < darker.mean() < 0.02  # irises, pupils and mouth, and nothing else
     assert np.abs(painted - bare)[~darker].mean() < 4
+
+
+def test_sliders_move_the_face_and_its_eyes(tmp_path, with_eyes):
+    save_prediction(tmp_path, with_eyes, ["html", "rig"])
+
+    def slide(page, **strengths):
+        for unit, value in strengths.items():
+            page.locator(f"#{unit}").evaluate(f"i => {{ i.value = {value}; i.dispatchEvent(new Event('input')); }}")
+
+    with open_page(1180, 860, offline=True) as page:
+        canvas = open_offline(page, tmp_path / "with eyes.html")
+        start = settled(page, canvas)
+        assert page.locator("#units input").count() == 52
+        slide(page, eyeLookInRight=1, eyeLookOutLeft=1)
+        aside = settled(page, canvas)
+        assert 0.0005 < changed(start, aside, 30) < 0.02  # the eyes alone
+        slide(page, jawOpen=0.8)
+        opened = settled(page, canvas)
+        rows = np.flatnonzero((np.abs(aside.astype(int) - opened).max(-1) > 30).any(1))
+        assert rows.min() > 0.4 * len(opened)  # the jaw and the cheeks, nothing above
+        assert changed(aside, opened, 30) > 0.02
+        save("html-expression.png", pixels(page))
+        page.click("#asPhoto")
+        assert changed(start, settled(page, canvas)) == 0, "Photo's does not lead back"
+        page.click("#surfaces >> text=Photo")
+        textured = settled(page, canvas)
+        slide(page, eyeBlinkLeft=1, eyeBlinkRight=1)
+        assert changed(textured, settled(page, canvas), 30) > 0.001
+        save("html-expression-photo.png", pixels(page))
+        page.click("#jumps >> text=2")  # a coarser level moves as well
+        page.wait_for_selector("body[data-stage='2']")
+        before = settled(page, canvas)
+        slide(page, jawOpen=0.8)
+        assert changed(before, settled(page, canvas), 30) > 0.01
+        assert page.problems == []
 
 
 def test_html_works_offline(html_file):

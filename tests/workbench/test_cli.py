@@ -201,8 +201,9 @@ def test_predict_options_are_settings(calls, capsys):
     shown = capsys.readouterr().out
     assert "2 photo(s), 1 mesh(es), 1 failed" in shown
     assert "2 worked" in shown
-    cli.main(["predict", "frames", "--all", "--video"])
+    cli.main(["predict", "frames", "--all", "--video", "--frame", "head_mm"])
     settings = calls["predict_files"][3]
+    assert settings.frame == "head_mm"
     assert settings.save == SAVED
     assert settings.video
 

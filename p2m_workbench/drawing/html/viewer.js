@@ -33,6 +33,24 @@ function unpooled(coarse, count, index) {
   return out;
 }
 
+// What units of an expression move: which vertices, one bit each, and by how much, 8 bits a coordinate.
+function unpackedWays(ways, count) {
+  return ways.map(way => {
+    if (!way.moved) return null;
+    const bits = new Uint8Array(bytes(way.moved)), by = new Int8Array(bytes(way.by)), moved = [];
+    for (let v = 0; v < count; v++) if (bits[v >> 3] >> (v & 7) & 1) moved.push(v);
+    return {moved, by, step: way.step};
+  });
+}
+// The sum of ways, each by its amount, added to coordinates.
+function addWays(position, ways, amounts) {
+  ways.forEach((way, unit) => {
+    if (!way || !amounts[unit]) return;
+    const scale = amounts[unit] * way.step;
+    way.moved.forEach((v, k) => { for (let i = 0; i < 3; i++) position[3 * v + i] += scale * way.by[3 * k + i]; });
+  });
+}
+
 const RAMP_PX = 256;
 const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
 const ramped = count => new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2);
@@ -73,6 +91,7 @@ function decode(sample) {
     }
     return {geometry, onPhoto, uvs, truth, stage: k + 1};
   });
+  if (content.moving) made.moving = decodeMoving(content.moving, made.levels[made.last - 1], clay);
   const box = new THREE.Box3().setFromArray(ends[ends.length - 1]);
   made.centre = box.getCenter(new THREE.Vector3());
   made.extent = box.getSize(new THREE.Vector3());
@@ -83,6 +102,34 @@ function decode(sample) {
     made.faceSize = Math.sqrt(flat.x * flat.y);
   }
   return made;
+}
+// Units that move the finest level, and eyeballs that are seen through its eyes.
+function decodeMoving(told, level, clay) {
+  const count = level.geometry.attributes.position.count, index = level.geometry.index.array;
+  const offset = new Float32Array(3 * count);
+  // Without the mesh's eyes, in whose place are eyeballs; and of the skin alone, which has a texture.
+  const corner = place => 255 * place / (about.clayRamp.length - 1);
+  for (const [name, least, most] of [["open", -1, 1.5], ["openSkin", 0.5, 1.5]]) {
+    const kept = [];
+    for (let k = 0; k < index.length; k += 3) {
+      const corners = [index[k], index[k + 1], index[k + 2]];
+      if (corners.every(v => clay[v] > corner(least) && clay[v] < corner(most))) kept.push(...corners);
+    }
+    level[name] = new THREE.BufferGeometry();
+    level[name].setIndex(new THREE.BufferAttribute(new Uint32Array(kept), 1));
+    for (const part in level.geometry.attributes) level[name].addAttribute(part, level.geometry.attributes[part]);
+  }
+  level.openSkin.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(bytes(told.uv)), 2));
+  const eyes = told.eyes.map(eye => {
+    const neutral = new Float32Array(bytes(eye.neutral)), geometry = new THREE.BufferGeometry();
+    geometry.setIndex(new THREE.BufferAttribute(new Uint16Array(bytes(eye.index)), 1));
+    geometry.addAttribute("position", new THREE.BufferAttribute(neutral.slice(), 3));
+    const inPicture = new THREE.BufferAttribute(new Float32Array(bytes(eye.uv)), 2), onClay = ramped(neutral.length / 3);
+    new Uint8Array(bytes(eye.clay)).forEach((place, v) => { onClay.array[2 * v] = onRamp(place / 255); });
+    return {neutral, geometry, inPicture, onClay, picture: texture(eye.picture), ways: unpackedWays(eye.ways, neutral.length / 3)};
+  });
+  return {names: told.names, inPhoto: told.strength, strength: told.strength.slice(), offset, eyes,
+    picture: texture(told.picture), ways: unpackedWays(told.ways, count)};
 }
 // Distance of each vertex to its true place, without the mean depth of both, in percent of the face size.
 function errorsOf(position, truth, faceSize) {
@@ -143,7 +190,7 @@ for (const name in about.spheres) spheres[name] = texture(about.spheres[name]);
 const surface = (sphere, options) => new THREE.MeshMatcapMaterial(Object.assign(
   {matcap: spheres[sphere], side: THREE.DoubleSide, transparent: true}, behind, options));
 const materials = {clay: surface("clay"), normals: surface("normals"), error: surface("paper", {map: rampTexture(about.ramp)}),
-  painted: surface("white", {map: rampTexture(about.clayRamp)}), photo: surface("paper", {depthWrite: false}), truth: surface("clay", {color: 0x5fb9ac})};
+  painted: surface("white", {map: rampTexture(about.clayRamp)}), photo: surface("paper", {depthWrite: false}), texture: surface("paper", {depthWrite: false}), mouth: surface("white", {color: `rgb(${about.clayRamp[0]})`}), truth: surface("clay", {color: 0x5fb9ac})};
 const lines = new THREE.MeshBasicMaterial({wireframe: true, transparent: true, depthWrite: false});
 
 const scene = new THREE.Scene(), spin = new THREE.Group(), shift = new THREE.Group();
@@ -165,6 +212,7 @@ const solid = add(new THREE.Mesh(undefined, materials.clay), 2);
 const skin = add(new THREE.Mesh(undefined, materials.photo), 3);
 const trueSolid = add(new THREE.Mesh(undefined, materials.truth), 4);
 const wire = add(new THREE.Mesh(undefined, lines), 5);
+const eyeballs = [0, 1].map(() => add(new THREE.Mesh(new THREE.BufferGeometry(), surface("paper", {})), 2));
 
 function tile(paint) {
   const made = document.createElement("canvas");
@@ -229,6 +277,7 @@ function enter(number) {
     $("level").max = made.last;
     if (finest) $("level").value = made.last;
     setJumps();
+    setUnits();
     photo.scale.set(made.width, made.height, 1);
     photo.material.map = made.texture;
     materials.photo.map = made.texture;
@@ -299,7 +348,7 @@ function render(now) {
     renderer.setViewport(0, 0, wide, high);
     renderer.render(scene, camera);
   } else {
-    const half = wide / 2, mine = [solid, skin, landmarkDots].map(object => [object, object.visible]);
+    const half = wide / 2, mine = [solid, skin, landmarkDots, ...eyeballs].map(object => [object, object.visible]);
     renderer.setViewport(0, 0, half, high);
     trueSolid.visible = false;
     renderer.render(scene, camera);
@@ -430,6 +479,7 @@ function pose(level, k) {
   if (level.stage !== stage) {
     const position = level.geometry.attributes.position;
     for (let i = 0; i < end.length; i++) position.array[i] = end[i] + part * (start[i] - end[i]);
+    if (shown.moving) for (let i = 0; i < end.length; i++) position.array[i] += shown.moving.offset[i];
     position.needsUpdate = true;
     level.geometry.computeVertexNormals();
     level.geometry.boundingSphere = level.onPhoto.boundingSphere = null;
@@ -452,19 +502,34 @@ function show() {
   pose(level, k);
   level.geometry.attributes.uv = colored ? level.uvs.ramp : level.uvs.clay;
   const front = alone ? level.truth : level.geometry;
-  solid.geometry = level.geometry;
-  skin.geometry = level.onPhoto;
+  const filled = style === "solid" || style === "edges", open = Boolean(shown.moving) && stageNow() === shown.last && !colored;
+  solid.geometry = open ? level.open : level.geometry;
+  skin.geometry = open ? level.openSkin : level.onPhoto;
+  skin.material = open ? materials.texture : materials.photo;
+  if (open) Object.assign(materials.texture, {map: shown.moving.picture, needsUpdate: true});
   for (const object of [wire, vertexDots, depth]) object.geometry = front;
+  if (open && filled && !alone) depth.geometry = wire.geometry = level.open;
   if (level.truth) trueSolid.geometry = level.truth;
-  const filled = style === "solid" || style === "edges";
   solid.visible = filled && !alone;
   const clay = shown.painted ? materials.painted : materials.clay;
-  solid.material = colored ? materials.error : picked("surface") === "normals" ? materials.normals : clay;
+  // Where the texture ends is the mouth, beneath it nothing is seen.
+  solid.material = open && picked("surface") === "photo" ? materials.mouth : colored ? materials.error : picked("surface") === "normals" ? materials.normals : clay;
   skin.visible = solid.visible && picked("surface") === "photo";
   trueSolid.visible = truth === "over" || (alone && filled);
-  for (const name of ["clay", "painted", "normals", "error", "photo"]) materials[name].opacity = opacity;
+  for (const name of ["clay", "painted", "normals", "error", "photo", "texture", "mouth"]) materials[name].opacity = opacity;
   materials.truth.opacity = truth === "over" ? 0.55 * opacity : opacity;
   materials.truth.depthWrite = truth !== "over";
+  eyeballs.forEach((ball, k) => {
+    ball.visible = open && solid.visible;
+    if (!ball.visible) return;
+    const eye = shown.moving.eyes[k], surfaceOf = picked("surface"), inPicture = surfaceOf === "photo";
+    ball.geometry = eye.geometry;
+    eye.geometry.addAttribute("uv", inPicture ? eye.inPicture : eye.onClay);
+    ball.material.map = inPicture ? eye.picture : surfaceOf === "clay" ? materials.painted.map : null;
+    ball.material.matcap = spheres[inPicture ? "paper" : surfaceOf === "clay" ? "white" : "normals"];
+    ball.material.opacity = opacity;
+    ball.material.needsUpdate = true;
+  });
   wire.visible = style === "edges" || style === "wire";
   lines.color.set(style === "wire" ? 0xa9e4d8 : 0x141c26);
   lines.opacity = (style === "wire" ? 0.75 : 0.3) + 0.08 * Math.min(shown.last - k - 1, 3);
@@ -484,6 +549,42 @@ function show() {
   tell();
   draw();
 }
+// --- expressions -------------------------------------------------------------------------------------
+function move() {
+  const {offset, strength, inPhoto, ways, eyes} = shown.moving;
+  offset.fill(0);
+  addWays(offset, ways, strength.map((value, unit) => value - inPhoto[unit]));
+  for (const eye of eyes) {
+    const position = eye.geometry.attributes.position;
+    position.array.set(eye.neutral);
+    addWays(position.array, eye.ways, strength);
+    position.needsUpdate = true;
+    eye.geometry.computeVertexNormals();
+  }
+  for (const level of shown.levels) level.stage = null;
+  for (const [unit, label] of [...$("units").children].entries()) {
+    label.querySelector("input").value = strength[unit];
+    label.querySelector(".number").textContent = strength[unit].toFixed(2);
+  }
+  show();
+}
+function setUnits() {
+  $("expressions").hidden = !shown.moving;
+  $("units").replaceChildren();
+  if (!shown.moving) return;
+  shown.moving.names.forEach((name, unit) => {
+    const label = document.createElement("label"), input = document.createElement("input"), value = document.createElement("span");
+    Object.assign(input, {type: "range", min: 0, max: 1, step: 0.01, id: name});
+    input.addEventListener("input", () => { shown.moving.strength[unit] = +input.value; move(); });
+    value.className = "number";
+    label.append(name, value, input);
+    $("units").appendChild(label);
+  });
+  move();
+}
+for (const [id, of] of [["asPhoto", moving => moving.inPhoto.slice()], ["asNeutral", moving => moving.inPhoto.map(() => 0)]])
+  $(id).addEventListener("click", () => { shown.moving.strength = of(shown.moving); move(); });
+
 // The chosen vertex: a ring around it, its facts, and its place on the error scale.
 function tell() {
   const level = shown.levels[levelNow() - 1], there = chosen !== null && chosen < level.geometry.attributes.position.count;

@@ -14,6 +14,9 @@ from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_workbench.drawing import html_page, matcap
 from p2m_workbench.drawing.mesh_images import clay_shares, error_scale
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.photos import export
+from p2m_workbench.photos.eyeballs import eyeballs
+from p2m_workbench.photos.rig import rig
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,30 @@ def test_html_without_truth_and_template_says_so():
         "samples"
     ][0]["content"]
     assert not content.keys() & {"truth", "template", "errorMaximum"}
+
+
+def test_html_holds_expressions_of_a_few_bits(tmp_path, with_eyes):
+    """What the page adds for each unit is the rig's way, to a 127th of its largest."""
+    found = rig(with_eyes.mesh)
+    eyes = eyeballs(with_eyes.mesh, found)
+    path = tmp_path / "with eyes.html"
+    export.save_prediction(tmp_path, with_eyes, ["html", "rig"])
+    assert path.stat().st_size < 3e6
+    told = about(path.read_text(encoding="utf-8"))["samples"][0]["content"]["moving"]
+    assert told["names"] == list(found.names)
+    np.testing.assert_allclose(told["strength"], found.strength, atol=1e-4)
+    shapes = [(found.ways, told["ways"]), *((eye.ways, t["ways"]) for eye, t in zip(eyes, told["eyes"], strict=True))]
+    least = 1e-3 * np.ptp(found.neutral, axis=0).max()
+    for ways, packed in shapes:
+        for way, entry in zip(ways, packed, strict=True):
+            read = np.zeros_like(way)
+            if entry:
+                moved = np.unpackbits(array(entry["moved"], "u1"), bitorder="little")[: len(way)].astype(bool)
+                read[moved] = entry["step"] * array(entry["by"], "i1").reshape(-1, 3)
+            np.testing.assert_allclose(read, way, atol=max(np.abs(way).max() / 254 * 1.01, least))
+    np.testing.assert_allclose(array(told["eyes"][0]["neutral"], "<f4").reshape(-1, 3), eyes[0].neutral, rtol=1e-6)
+    export.save_prediction(tmp_path, with_eyes, ["html"])  # without a rig, none
+    assert "moving" not in about(path.read_text(encoding="utf-8"))["samples"][0]["content"]
 
 
 def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):

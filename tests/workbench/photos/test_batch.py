@@ -1,6 +1,7 @@
 """Photos as people bring them: nothing is lost, nothing is mixed up, and one bad photo costs no other."""
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -139,3 +140,15 @@ def test_a_box_beyond_the_photos_edge_is_read(tmp_path, tiny_run):
     arguments = ["--box", "-42,90,240,365", "--out", str(tmp_path), "--save", "json", "--weights", str(tiny_run)]
     assert cli.main(["predict", "grace_hopper", *arguments]) == 0
     assert (tmp_path / "grace_hopper.json").is_file()
+
+
+def test_meshes_in_mm_come_with_their_camera(tmp_path, settings):
+    """And it leads them to where the network has them."""
+    in_mm = settings.model_copy(update={"save": ("obj",), "frame": "head_mm"})
+    result = predict_files("grace_hopper", tmp_path, settings=in_mm)
+    assert not result.problems
+    camera = json.loads((tmp_path / "grace_hopper-camera.json").read_text())
+    lines = (tmp_path / "grace_hopper.obj").read_text().splitlines()
+    vertices = np.array([[*line.split()[1:4], 1] for line in lines if line.startswith("v ")], float)
+    found = result.predictions[0].mesh.vertices_px
+    np.testing.assert_allclose(vertices @ np.transpose(camera["projection"]), found[:, :2], atol=0.01)

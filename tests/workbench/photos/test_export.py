@@ -206,7 +206,7 @@ def test_all_kinds_of_files_whole_or_none(tmp_path, prediction):
     names = {path.name.removeprefix("face") for path in (tmp_path / "out").iterdir()}
     assert names == {
         ".obj", ".mtl", "-texture.png", ".ply", ".glb", ".json", ".pts", "-overlay.png", "-crop.png", "-depth.png",
-        "-normals.png", ".html", *(f"-level{k}.obj" for k in (1, 2, 3, 4)),
+        "-normals.png", ".html", "-camera.json", *(f"-level{k}.obj" for k in (1, 2, 3, 4)),
     }  # fmt: skip
     assert {f"face{name}" for name in names} <= set(export.files_of("face", kinds, len(mesh.levels)))
     for k, level in enumerate(mesh.levels):

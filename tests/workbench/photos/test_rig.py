@@ -72,7 +72,7 @@ def test_the_file_holds_neutral_targets_and_the_photos_expression(people, with_e
     template, made = people
     shown = prediction(template, made[3][1], with_eyes)
     export.save_prediction(tmp_path, replace(shown, name="me"), ["rig"])
-    assert {path.name for path in tmp_path.iterdir()} == {"me-rig.glb", "me-rig.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"me-rig.glb", "me-rig.json", "me-rig.csv"}
     content = (tmp_path / "me-rig.glb").read_bytes()
     assert int.from_bytes(content[8:12], "little") == len(content)
     length = int.from_bytes(content[12:16], "little")
