@@ -37,8 +37,8 @@ from p2m_workbench.drawing.mesh_images import (
     swing,
 )
 from p2m_workbench.face_prediction import FacePrediction
-from p2m_workbench.photos.moving_glb import save_moving_glb, smooth_normals
-from p2m_workbench.photos.rig import can_move, rig
+from p2m_workbench.photos.moving_glb import Motion, save_moving_glb, smooth_normals
+from p2m_workbench.photos.rig import Rig, can_move, rig
 from p2m_workbench.photos.texture import face_colors, face_texture
 
 _log = logging.getLogger(__name__)
@@ -312,7 +312,15 @@ def _save_rig(path: Path, of: FacePrediction) -> None:
         _log.warning("%s: no rig, since its weights are on another template than that of our own face model", of.name)
         return
     moving = rig(mesh)
-    image, uv = _texture(of.photo, mesh)
+    save_rig(path, mesh, moving, *_texture(of.photo, mesh))
+    strengths = {name: round(float(value), 4) for name, value in zip(moving.names, moving.strength, strict=True)}
+    write_json(path.with_suffix(".json"), strengths)
+
+
+def save_rig(
+    path: Path, mesh: FaceMesh, moving: Rig, image: np.ndarray, uv: np.ndarray, motion: Motion | None = None
+) -> None:
+    """A .glb of a face that moves, with its texture (S, S, 3) and each vertex' place (V, 2) in it."""
     pbr = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
     materials: dict[str, dict] = {}
     for name, color in MATERIALS.items():
@@ -320,9 +328,7 @@ def _save_rig(path: Path, of: FacePrediction) -> None:
         look = {"baseColorFactor": linear} if name == "mouth" else {"baseColorTexture": {"index": 0}}
         materials[name] = {"pbrMetallicRoughness": pbr | look, "doubleSided": True}
     ways = dict(zip(moving.names, moving.ways, strict=True))
-    save_moving_glb(path, moving.neutral, list(_parts(mesh)), materials, image, uv, ways, moving.strength)
-    strengths = {name: round(float(value), 4) for name, value in zip(moving.names, moving.strength, strict=True)}
-    write_json(path.with_suffix(".json"), strengths)
+    save_moving_glb(path, moving.neutral, list(_parts(mesh)), materials, image, uv, ways, moving.strength, motion)
 
 
 # By the names of predict.save: what is added to the face's name, and what writes the file. `csv`, one table for all

@@ -1,14 +1,16 @@
-"""A .glb of a face with morph targets, which trimesh cannot write: glTF 2.0, one mesh with a primitive a group."""
+"""A .glb of a face with morph targets and their motion, which trimesh cannot write: glTF 2.0, a primitive a group."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from p2m_core.files import write_bytes
@@ -25,6 +27,18 @@ def smooth_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return normals
 
 
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """How a face moves: at time_s (T,) its targets' strength (T, K), and what takes it to its place: scale (T,), then
+    rotation (T, 4), unit quaternions x y z w, then shift (T, 3)."""
+
+    time_s: Float[np.ndarray, "t"]
+    strength: Float[np.ndarray, "t k"]
+    scale: Float[np.ndarray, "t"]
+    rotation: Float[np.ndarray, "t 4"]
+    shift: Float[np.ndarray, "t 3"]
+
+
 class _Content:
     """The buffer of a glTF file and its views and accessors."""
 
@@ -39,15 +53,15 @@ class _Content:
         self.bytes += content
         return len(self.views) - 1
 
-    def accessor(self, array: np.ndarray, target: int = ARRAY_BUFFER, bounds: bool = False) -> int:
-        """Add float rows (N, 2 or 3), or indices (N,); the index of their accessor."""
-        indices = array.ndim == 1
+    def accessor(self, array: np.ndarray, target: int | None = ARRAY_BUFFER, bounds: bool = False) -> int:
+        """Add floats (N,) or rows of them (N, 2 to 4), or indices (N,); the index of their accessor."""
+        indices = np.issubdtype(array.dtype, np.integer)
         data = np.ascontiguousarray(array, np.uint32 if indices else np.float32)
-        kind = "SCALAR" if indices else f"VEC{data.shape[1]}"
+        kind = "SCALAR" if data.ndim == 1 else f"VEC{data.shape[1]}"
         entry = {"bufferView": self.view(data.tobytes(), target), "count": len(data), "type": kind}
         entry["componentType"] = UINT32 if indices else FLOAT
         if bounds:
-            entry |= {"min": data.min(0).tolist(), "max": data.max(0).tolist()}
+            entry |= {"min": np.atleast_1d(data.min(0)).tolist(), "max": np.atleast_1d(data.max(0)).tolist()}
         self.accessors.append(entry)
         return len(self.accessors) - 1
 
@@ -68,6 +82,21 @@ class _Content:
         })  # fmt: skip
         return len(self.accessors) - 1
 
+    def animation(self, motion: Motion) -> dict[str, Any]:
+        """Add a motion of node 0; its entry in a file's animations."""
+        time = self.accessor(motion.time_s, None, bounds=True)
+        ways = {
+            "weights": motion.strength.ravel(),
+            "scale": motion.scale[:, None].repeat(3, 1),
+            "rotation": motion.rotation,
+            "translation": motion.shift,
+        }
+        return {
+            "name": "motion",
+            "samplers": [{"input": time, "output": self.accessor(values, None)} for values in ways.values()],
+            "channels": [{"sampler": k, "target": {"node": 0, "path": path}} for k, path in enumerate(ways)],
+        }
+
 
 def save_moving_glb(
     path: Path,
@@ -78,12 +107,14 @@ def save_moving_glb(
     uv: np.ndarray,
     ways: dict[str, np.ndarray],
     strength: np.ndarray,
+    motion: Motion | None = None,
 ) -> None:
     """Write a mesh with morph targets.
 
     Args:  vertices: (V, 3), y up.   parts: name, material and triangles (F, 3) of each.   materials: glTF materials by
            name.   image: (S, S, 3) uint8, texture 0.   uv: (V, 2), counted from the lower left corner.
            ways: (V, 3) of each target, by its name.   strength: of each target, what is shown at first.
+           motion: played by whoever opens the file.
     """
     content = _Content()
     faces = np.concatenate([triangles for _, _, triangles in parts])
@@ -120,6 +151,7 @@ def save_moving_glb(
         "textures": [{"source": 0, "sampler": 0}],
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
         "images": [{"bufferView": content.view(picture.getvalue()), "mimeType": "image/png"}],
+        **({} if motion is None else {"animations": [content.animation(motion)]}),
         "bufferViews": content.views,
         "accessors": content.accessors,
         "buffers": [{"byteLength": len(content.bytes) + -len(content.bytes) % 4}],

@@ -88,15 +88,15 @@ def rig(mesh: FaceMesh) -> Rig:
         remedy = "take the bundled weights, or train on template.kind=face with our face model"
         raise InputError("predict.save", "rig", "wants a mesh on the template of our own face model", remedy)
     world = to_world(mesh.vertices_px).astype(np.float64)
-    strength, scale, rotation = fit(world, units)
+    strength, scale, rotation, _ = fit(world, units)
     ways = np.float32(scale * units.ways @ rotation.T)
     return Rig(units.names, strength, world - np.tensordot(strength, ways, 1), ways)
 
 
 def fit(
     world: Float[np.ndarray, "v 3"], units: Units
-) -> tuple[Float[np.ndarray, "52"], float, Float[np.ndarray, "3 3"]]:
-    """Strengths of the units in a mesh, and the scale and rotation of the head, by bounded least squares.
+) -> tuple[Float[np.ndarray, "52"], float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Strengths of the units in a mesh, and scale, rotation and shift of the head, by bounded least squares.
 
     People's differences are fitted beside the units with their own spread: a wide mouth is not taken for a smile.
     """
@@ -109,14 +109,14 @@ def fit(
     lower = np.concatenate([np.full(shapes.shape[1], -np.inf), np.zeros(ways.shape[1])])
     upper = np.concatenate([np.full(shapes.shape[1], np.inf), np.ones(ways.shape[1])])
     weights = np.zeros(len(prior))
-    scale, rotation = 1.0, np.eye(3)
+    scale, rotation, shift = 1.0, np.eye(3), np.zeros(3)
     for _ in range(ROUNDS):
         known = units.mean[idx] + (system @ weights * noise).reshape(-1, 3)
         scale, rotation, shift = umeyama(known, world[idx])
         left = ((world[idx] - shift) @ rotation / scale - units.mean[idx]).ravel() / noise
         # |system w - left|^2 + |prior w|^2 up to a constant, by the triangular root of its normal equations.
         weights = lsq_linear(root, np.linalg.solve(root.T, system.T @ left), (lower, upper)).x
-    return weights[shapes.shape[1] :].clip(0, 1), float(scale), rotation
+    return weights[shapes.shape[1] :].clip(0, 1), float(scale), rotation, shift
 
 
 def fitted_vertices(template: Template) -> Int[np.ndarray, "_"]:
