@@ -11,7 +11,7 @@ from types import TracebackType
 
 import cv2
 import numpy as np
-from jaxtyping import Num, UInt8
+from jaxtyping import Float, Num, UInt8
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
@@ -36,6 +36,10 @@ SEARCH_S = 1.0  # between searches by the network itself, in frames without a fa
 SAME = 0.5  # IoU of a find with a followed face, above which it tells nothing new
 ONE_FACE = 0.6  # meshes whose landmarks are nearer, in face sizes, are one face: the less doubted one counts
 SUPPORT = 0.3  # IoU of a followed face with a find of the detector that confirms it
+# After a cut nobody is who they were before. Frames with a cut between them differ both in layout (the correlation of
+# their grey thumbnails) and in colours (what their histograms share). Moving cameras and faces change the layout alone,
+# flickering lights the colours.
+CUT_CORRELATION, CUT_COLORS, THUMBNAIL_PX = 0.7, 0.5, 32
 ENDS_EARLY = 0.9  # of the frames that a file promises: fewer are told
 
 
@@ -94,6 +98,29 @@ class Clip(AbstractContextManager):
         self.capture.release()
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a frame looks like: its layout (THUMBNAIL_PX ** 2,), centred, of length 1, and its colours, a histogram."""
+
+    layout: Float[np.ndarray, "_"]
+    colors: Float[np.ndarray, "_"]
+
+    @classmethod
+    def of(cls, pixels: UInt8[np.ndarray, "h w 3"]) -> Look:
+        """The look of a frame."""
+        small = cv2.resize(pixels, (4 * THUMBNAIL_PX, 4 * THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+        histogram = cv2.calcHist([cv2.cvtColor(small, cv2.COLOR_RGB2HSV)], [0, 1], None, [16, 8], [0, 180, 0, 256])
+        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+        layout = cv2.resize(grey, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA).ravel().astype(float)
+        layout -= layout.mean()
+        return cls(layout / max(float(np.linalg.norm(layout)), 1e-9), histogram.ravel() / histogram.sum())
+
+    def is_cut(self, other: Look) -> bool:
+        """Whether a cut lies between this frame and another one."""
+        shared = np.minimum(self.colors, other.colors).sum()
+        return bool(self.layout @ other.layout < CUT_CORRELATION and shared < CUT_COLORS)
+
+
 @dataclass(frozen=True)
 class _Known:
     """A detector that has already looked."""
@@ -109,7 +136,8 @@ class Follower:
     """The faces of frames that follow each other, each with the identity of its person, smoothed in time.
 
     A face is predicted from where its landmarks were in the frame before, as long as its mirror image agrees, and the
-    detector, too, unless it agrees very well. What else the detector finds is a new face, or one that is back.
+    detector, too, unless it agrees very well. What else the detector finds is a new face, or one that is back. After a
+    cut all faces are new.
     """
 
     def __init__(self, model: Pixel2Mesh, settings: PredictConfig):
@@ -117,6 +145,7 @@ class Follower:
         self.detector, self.tracker = BlazeFace(settings.min_face), Tracker()
         self.search_s = -np.inf  # time of the last search
         self.size = (0, 0)
+        self.look: Look | None = None
 
     def __call__(
         self, image: UInt8[np.ndarray, "h w 3"], time_s: float, boxes: Num[np.ndarray, "k 4"] | None = None
@@ -133,8 +162,11 @@ class Follower:
             if any(self.size):
                 self.tracker.rescale(np.divide(image.shape[1::-1], self.size[::-1]))
             self.size = image.shape[:2]
+        before, self.look = self.look, Look.of(image)
+        if before is not None and self.look.is_cut(before):
+            self.tracker.tracks.clear()
         if boxes is None:
-            meshes = self._look(image, time_s)
+            meshes = self._find(image, time_s)
         else:
             meshes = mesh_boxes(model, image, boxes, settings.flip, settings.passes)
         step_s = time_s - self.tracker.before_s
@@ -142,7 +174,7 @@ class Follower:
         faces = [(t.identity, self._smoothed(t, mesh, step_s)) for t, mesh in zip(tracks, meshes, strict=True)]
         return sorted(faces, key=itemgetter(0))
 
-    def _look(self, image: np.ndarray, time_s: float) -> list[FaceMesh]:
+    def _find(self, image: np.ndarray, time_s: float) -> list[FaceMesh]:
         """The faces of a frame, each once."""
         model, flip, passes = self.model, self.settings.flip, self.settings.passes
         finds = self.detector.detect(image)

@@ -27,7 +27,7 @@ from p2m_workbench.photos.clip_files import (
     read_meshes,
     time_code,
 )
-from p2m_workbench.photos.clips import Clip, Follower, Frame
+from p2m_workbench.photos.clips import Clip, Follower, Frame, Look
 from p2m_workbench.photos.predict import open_weights, predict
 from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
 from p2m_workbench.photos.rig import own_units
@@ -252,13 +252,35 @@ def test_new_people_are_found_and_old_ones_kept(model, portrait):
 
 
 def test_who_leaves_is_gone_and_comes_back(model, portrait):
-    there, empty = frame_of(portrait, (10, 20), size=(300, 240)), frame_of(portrait, size=(300, 240))
+    there, empty = frame_of(portrait, (150, 20)), frame_of(portrait)
     follower = Follower(model, KINDS)
     for time_s, frame, people in (
         (0.0, there, [1]), (0.04, empty, []), (0.5, empty, []), (0.54, there, [1]),
         (0.6, empty, []), (0.7 + LOST_S, there, [2]),
     ):  # fmt: skip
         assert [identity for identity, _ in follower(frame, time_s)] == people
+
+
+def test_after_a_cut_all_are_new(model, portrait):
+    one = frame_of(portrait, (60, 20), size=(300, 240))
+    other = 255 - one
+    other[20:220, 60:240] = portrait[:, ::-1]  # in the same place
+    assert follow(model, [one, one, other, other]) == [[1], [1], [2], [2]]
+
+
+def test_what_is_a_cut(portrait):
+    rng = np.random.default_rng(0)
+    one, other = (
+        cv2.resize(rng.integers(0, tint, (6, 8, 3)).astype(np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+        for tint in ((250, 180, 90), (60, 120, 200))
+    )
+    darker = np.uint8(0.5 * one)
+    assert Look.of(one).is_cut(Look.of(other))
+    for same in (one, np.roll(one, 16, 1), darker, cv2.resize(one, (640, 480)), one[20:-20, 30:-30]):
+        assert not Look.of(one).is_cut(Look.of(same))
+    grey = np.full((100, 100, 3), 90, np.uint8)
+    assert not Look.of(grey).is_cut(Look.of(grey))
+    assert not Look.of(frame_of(portrait)).is_cut(Look.of(frame_of(portrait, (200, 20))))  # someone comes in
 
 
 def test_without_the_mirror_image_a_face_must_be_confirmed(model, portrait):
