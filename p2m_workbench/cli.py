@@ -104,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> Any:
 
 
 def predict(args: argparse.Namespace) -> Any:
-    """turn photos into meshes, textured and with pictures, landmarks and an HTML view"""
+    """turn photos and films into meshes, textured and with pictures, landmarks and an HTML view"""
     from p2m_core.config.settings import SAVED
     from p2m_workbench.photos.batch import predict_files, timing_table
     from p2m_workbench.photos.read import SAMPLE_PHOTO
@@ -122,8 +122,11 @@ def predict(args: argparse.Namespace) -> Any:
     result = predict_files(photos, args.out, boxes, settings, args.device, keep=False)
     faces = [row["name"] for row in result.rows if not row["problem"]]
     kinds = ", ".join(settings.save)
-    print(f"{result.photos} photo(s), {len(faces)} mesh(es), {len(result.problems)} failed; {args.out}: {kinds}")
-    if len(faces) <= 20:
+    if result.clips:
+        print(*result.clips, sep="\n")
+    if faces or result.problems or not result.clips:
+        print(f"{result.photos} photo(s), {len(faces)} mesh(es), {len(result.problems)} failed; {args.out}: {kinds}")
+    if faces and len(faces) <= 20:
         print(*(f"{Path(args.out) / name}.*" for name in faces), sep="\n")
     if args.timing:
         print(timing_table(result, settings.workers))

@@ -103,6 +103,7 @@ OPTIONS: dict[str, list[Option]] = {
         Option("--weights", "predict.weights", ("bundled",)),
         Option("--passes", "predict.passes"),
         Option("--workers", "predict.workers"),
+        Option("--min-face", "predict.min_face"),
     ],
 }
 
@@ -214,7 +215,7 @@ def _add_predict(sub: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PHOTO",
         type=Path,
-        help="image files or folders of them; grace_hopper is a sample (default: none)",
+        help="image files or folders of them, films; grace_hopper is a sample (default: none)",
     )
     sub.add_argument("--out", metavar="DIR", type=Path, default=Path("meshes"), help="folder (default: %(default)s)")
     box_help = "tight box around the 68 landmarks, px; repeatable (default: faces are detected)"

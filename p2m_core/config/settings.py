@@ -429,7 +429,9 @@ class PredictConfig(Section):
     workers: Count = 1
     """Number of processes."""
     video: bool = False
-    """Take photos as consecutive frames: a face is looked for where it was in the frame before."""
+    """Take photos as consecutive frames, whose faces are followed and smoothed; films, as clip.mp4, are so anyway."""
+    min_face: Natural = 0
+    """Side in px of the smallest faces that are looked for; smaller ones are left out. 0: of any size, from 65 px."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,4 +1,4 @@
-"""Photos to meshes in files: what `p2m predict` and notebook 05 call."""
+"""Photos and films to meshes in files: what `p2m predict` and notebook 05 call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import multiprocessing
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,16 +20,21 @@ import numpy as np
 
 from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
-from p2m_core.files import decode_text, make_folder, write_text
-from p2m_core.geometry.crop import box_of
+from p2m_core.face_mesh import FaceMesh
+from p2m_core.files import atomic_path, decode_text, make_folder
 from p2m_synth.parallel import map_jobs
 from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.photos.clip_files import ClipFiles, clip_files_of
+from p2m_workbench.photos.clips import ENDS_EARLY, FRAMES_PER_S, Clip, Follower, Frame
+from p2m_workbench.photos.detect import BlazeFace
 from p2m_workbench.photos.export import POSE_FIELDS, files_of, save_prediction
-from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, is_unlikely, mesh_boxes, open_weights
+from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, mesh_boxes, open_weights
 from p2m_workbench.photos.read import Photo, find_photos, read_photo, same_file
 
 BOX_FIELDS = ("x0", "y0", "x1", "y1")
-TABLE_FILE, TABLE_FIELDS = "predictions.csv", ("name", "photo", "problem", "doubt", *BOX_FIELDS, *POSE_FIELDS)
+CLIP_FIELDS = ("frame", "time_s", "identity")  # of a film's faces
+TABLE_FILE = "predictions.csv"
+TABLE_FIELDS = ("name", "photo", "problem", "doubt", *BOX_FIELDS, *POSE_FIELDS, *CLIP_FIELDS)
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +44,10 @@ class Predictions:
 
     predictions  the faces, unless keep is False      rows      one a face or failed photo, those of predictions.csv
     problems     a line for each photo that failed    warnings  a line for each face that looks like none
-    seconds      by stage, summed over processes      photos    how many were read
+    seconds      by stage, summed over processes      photos    how many were read, frames of films too
+    clips        a line for each film, whose faces are neither in predictions nor in rows
+    row_files    tables of the films' rows, which are deleted when predictions.csv is written
+    identities   of the predictions, where the photos are frames
     """
 
     predictions: list[FacePrediction] = field(default_factory=list)
@@ -47,6 +56,9 @@ class Predictions:
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     photos: int = 0
+    clips: list[str] = field(default_factory=list)
+    row_files: list[Path] = field(default_factory=list)
+    identities: list[int] = field(default_factory=list)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -68,7 +80,7 @@ class Predictions:
 
     def add(self, other: Predictions) -> None:
         """Append another's photos to these."""
-        for name in ("predictions", "rows", "problems", "warnings"):
+        for name in ("predictions", "rows", "problems", "warnings", "clips", "row_files"):
             getattr(self, name).extend(getattr(other, name))
         for stage, seconds in other.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
@@ -86,9 +98,11 @@ def predict_files(
     """Predict photos and write the files of each face that settings.save names: `export.SAVERS` lists them.
 
     Files are named as `find_photos` says, with -2, -3 ... for further faces; a photo that fails leaves none and does
-    not concern the others. The rows of photos that were predicted into the same folder before are kept.
+    not concern the others. Of a film `clip_files.ClipFiles` has the files. The rows of photos and films that were
+    predicted into the same folder before are kept.
 
-    Args:    photos: see `find_photos`.   boxes: (K, 4) or (4,), as for `predict`, for a single photo.
+    Args:    photos: see `find_photos`.   boxes: (K, 4) or (4,), as for `predict`, for a single photo or the first
+             frame of a single film.
              settings: save says which files; workers > 1 shares the photos among processes; video takes the photos
              for consecutive frames.   keep: False for thousands of photos, which would fill the memory.
     Raises:  InputError, before the first photo, if a file to be written is one of the photos or another photo's, or
@@ -99,27 +113,29 @@ def predict_files(
         settings = settings.model_copy(update={"save": (*settings.save, "camera")})
     if boxes is not None and len(found) != 1:
         raise InputError("--box", "", f"is given with {len(found)} photos", "give boxes with one photo at a time")
-    before = _read_table(out / TABLE_FILE) if "csv" in settings.save else []
+    if "csv" in settings.save:
+        _open_table(out / TABLE_FILE)  # what is wrong with it is said before the work
     model = open_weights(settings.weights, device, settings.precision)  # what is wrong with them is said once
     inputs = frozenset(photo.path.resolve() for photo in found)
     _check_names(found, out, settings.save, len(model.template.counts), inputs)
     make_folder(out)
-    job, start = _Job(found, inputs, out, boxes, settings, device, keep), time.perf_counter()
-    if settings.video:
-        results = list(map_jobs(job.write, job.frames(), 1, "frames", len(found)))
-    elif len(found) == 1:
-        results = [job.photo(0)]
-    else:
-        results = list(map_jobs(job.photo, range(len(found)), settings.workers, "photos"))
-    total = Predictions()
-    for _, result in sorted(results, key=itemgetter(0)):
-        total.add(result)
-    total.seconds["all"] = time.perf_counter() - start
-    for line in [*total.problems, *total.warnings]:
-        _log.warning("%s", line)
-    if "csv" in settings.save:
-        again = {photo.label for photo in found}
-        _write_table(out / TABLE_FILE, [row for row in before if row["photo"] not in again] + total.rows)
+    start, total = time.perf_counter(), Predictions()
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=out) as scratch:
+        job = _Job(found, inputs, out, Path(scratch), boxes, settings, device, keep)
+        frames = [index for index, photo in enumerate(found) if settings.video and not photo.is_clip]
+        others = sorted(set(range(len(found))) - set(frames))
+        results = list(map_jobs(job.write, job.frames(frames), 1, "frames", len(frames))) if frames else []
+        if len(others) == 1:
+            results.append(job.photo(others[0]))
+        elif others:
+            results += map_jobs(job.photo, others, settings.workers, "photos")
+        for _, result in sorted(results, key=itemgetter(0)):
+            total.add(result)
+        total.seconds["all"] = time.perf_counter() - start
+        for line in [*total.problems, *total.warnings]:
+            _log.warning("%s", line)
+        if "csv" in settings.save:
+            _write_table(out / TABLE_FILE, {photo.label for photo in found}, total)
     return total
 
 
@@ -127,7 +143,10 @@ def _check_names(
     photos: Sequence[Photo], out: Path, kinds: Sequence[str], levels: int, inputs: frozenset[Path]
 ) -> None:
     """Raise InputError if what is written for the first face of a photo is a photo, or another photo's."""
-    names = {photo: files_of(photo.name, kinds, levels) for photo in photos}
+    names = {
+        photo: clip_files_of(photo.name, kinds) if photo.is_clip else files_of(photo.name, kinds, levels)
+        for photo in photos
+    }
     count = Counter(same_file(file) for files in names.values() for file in files)
     for photo, files in names.items():
         for file in files:
@@ -137,6 +156,11 @@ def _check_names(
             if count[same_file(file)] > 1:
                 problem = f"would be written twice, for {photo.path.name} and another photo"
                 raise InputError(out / file, "", problem, "rename one of them, or predict it into another folder")
+    for clip in (photo for photo in photos if photo.is_clip):
+        start = same_file(f"{clip.name}-face")
+        if alike := [photo for photo in photos if same_file(photo.name).startswith(start)]:
+            problem = f"is called as a face of {clip.path.name}"
+            raise InputError(alike[0].path, "", problem, "rename one of them, or predict it into another folder")
 
 
 @dataclass(frozen=True)
@@ -146,44 +170,92 @@ class _Job:
     photos: list[Photo]
     inputs: frozenset[Path]
     out: Path
+    scratch: Path
     boxes: np.ndarray | None
     settings: PredictConfig
     device: str | None
     keep: bool
 
     def photo(self, index: int) -> tuple[int, Predictions]:
-        """Predict a photo and write its files."""
+        """Predict a photo or film and write its files."""
         if multiprocessing.parent_process() is not None:
             cv2.setNumThreads(1)  # a process a core: more threads only get in the way
-        return self.write(self.predict(index, self.boxes))
+        return self.clip(index) if self.photos[index].is_clip else self.write(self.predict(index))
 
-    def frames(self) -> Iterator[tuple[int, Predictions]]:
-        """The frames of a video, predicted from the landmarks of the frame before; detected anew after a lost face."""
-        last: list[np.ndarray] = []
-        for index in range(len(self.photos)):
-            _, result = self.predict(index, np.stack(last) if last else None)
-            meshes = [prediction.mesh for prediction in result.predictions]
-            lost = not meshes or any(mesh.pose is None or is_unlikely(mesh) for mesh in meshes)
-            last = [] if lost else [box_of(mesh.landmarks_px) for mesh in meshes]
-            yield index, result
+    def frames(self, indices: Sequence[int]) -> Iterator[tuple[int, Predictions]]:
+        """Photos that are the frames of a film, their faces followed."""
+        follower = Follower(open_weights(self.settings.weights, self.device, self.settings.precision), self.settings)
+        for k, index in enumerate(indices):
+            yield self.predict(index, follower, k / FRAMES_PER_S)
 
-    def predict(self, index: int, boxes: np.ndarray | None) -> tuple[int, Predictions]:
-        """The faces of a photo, found or in boxes."""
+    def predict(self, index: int, follower: Follower | None = None, time_s: float = 0.0) -> tuple[int, Predictions]:
+        """The faces of a photo, found, followed or in boxes."""
         photo, settings, result = self.photos[index], self.settings, Predictions(photos=1)
         try:
             model = open_weights(settings.weights, self.device, settings.precision)
             with result.timed("read"):
                 pixels = read_photo(photo.path, of_object=model.config.camera == "perspective")
-            if boxes is None:
-                meshes = find_meshes(model, pixels, settings.flip, settings.passes, timed=result.timed)
+            if follower is not None:
+                with result.timed("follow faces"):
+                    faces = follower(pixels, time_s, self.boxes)
+                meshes, result.identities = [mesh for _, mesh in faces], [identity for identity, _ in faces]
+            elif self.boxes is None:
+                meshes = find_meshes(
+                    model, pixels, settings.flip, settings.passes, BlazeFace(settings.min_face), timed=result.timed
+                )
+                # The mesh network's own search knows no sizes.
+                meshes = [mesh for mesh in meshes if np.ptp(mesh.box.reshape(2, 2), 0).max() >= settings.min_face]
             else:
                 with result.timed("network"):
-                    meshes = mesh_boxes(model, pixels, boxes, settings.flip, settings.passes)
+                    meshes = mesh_boxes(model, pixels, self.boxes, settings.flip, settings.passes)
             if not meshes:
                 raise InputError(photo.path, "", "no face found", "give its box with --box x0,y0,x1,y1")
             names = self.names(photo.name, len(meshes))
             result.predictions = [FacePrediction(name, mesh, pixels) for name, mesh in zip(names, meshes, strict=True)]
         except Exception as error:  # one bad photo costs neither the others nor the table
+            result.fail(photo, error)
+        return index, result
+
+    def clip(self, index: int) -> tuple[int, Predictions]:
+        """Predict a film and write its files: all of them, or none."""
+        photo, settings, result = self.photos[index], self.settings, Predictions()
+        people, doubted, scratch = Counter[int](), Counter[int](), self.scratch / str(index)
+        try:
+            with Clip(photo.path) as clip, open(self.scratch / f"{index}.csv", "w", encoding="utf-8") as rows:
+                table = csv.DictWriter(rows, TABLE_FIELDS, lineterminator="\n")
+                table.writeheader()
+                model = open_weights(settings.weights, self.device, settings.precision)
+                follower = Follower(model, settings)
+                files = ClipFiles(make_folder(scratch), self.out, photo.name, settings.save, clip.fps)
+
+                def step(frame: Frame) -> None:
+                    with result.timed("follow faces"):
+                        faces = follower(frame.pixels, frame.time_s, self.boxes if frame.index == 0 else None)
+                    with result.timed("write files"):
+                        files.add(frame, faces)
+                    for identity, mesh in faces:
+                        people[identity] += 1
+                        doubted[identity] += mesh.doubt > MAX_FLIP_DISAGREEMENT
+                        moment = dict(zip(CLIP_FIELDS, (frame.index, round(frame.time_s, 4), identity), strict=True))
+                        table.writerow(_row(f"{photo.name}-face{identity}", photo, mesh) | moment)
+                    result.photos += 1
+
+                for _ in map_jobs(step, clip, 1, photo.path.name, clip.promised or None):
+                    pass
+            if not people:
+                remedy = "name a film of faces, or give the box of one in its first frame with --box x0,y0,x1,y1"
+                raise InputError(photo.path, "", f"no face found in {result.photos} frames", remedy)
+            with result.timed("write files"):
+                written = [path.relative_to(self.out).as_posix() for path in files.finish(self.inputs)]
+            result.row_files.append(self.scratch / f"{index}.csv")
+            result.clips.append(f"{photo.label}: {result.photos} frames, {len(people)} people; {', '.join(written)}")
+            if result.photos < ENDS_EARLY * clip.promised:
+                ends = f"ends after {result.photos} of the {clip.promised} frames that it says it has"
+                result.warnings.append(f"{photo.path}: {ends} (take the original file again)")
+            for identity, count in (+doubted).items():
+                share = f"in {count} of {people[identity]} frames"
+                result.warnings.append(f"{photo.path}: face {identity} may be no face {share} (look at the overlay)")
+        except Exception as error:
             result.fail(photo, error)
         return index, result
 
@@ -198,10 +270,11 @@ class _Job:
         index, result = predicted
         photo, predictions, result.predictions = self.photos[index], result.predictions, []
         try:
-            for prediction in predictions:
+            for k, prediction in enumerate(predictions):
                 with result.timed("write files"):
                     save_prediction(self.out, prediction, self.settings.save, self.inputs, self.settings.frame)
-                result.rows.append(_row(prediction, photo))
+                identity = {"identity": result.identities[k]} if result.identities else {}
+                result.rows.append(_row(prediction.name, photo, prediction.mesh) | identity)
                 if prediction.mesh.doubt > MAX_FLIP_DISAGREEMENT:
                     result.warnings.append(_warning(prediction, photo.path))
                 if self.keep:
@@ -221,38 +294,46 @@ def _warning(prediction: FacePrediction, path: Path) -> str:
     )
 
 
-def _row(prediction: FacePrediction, photo: Photo) -> dict:
+def _row(name: str, photo: Photo, mesh: FaceMesh) -> dict:
     """A face's row of predictions.csv."""
-    mesh = prediction.mesh
-    row = {"name": prediction.name, "photo": photo.label, "problem": "", "doubt": round(mesh.doubt, 4)}
+    row = {"name": name, "photo": photo.label, "problem": "", "doubt": round(mesh.doubt, 4)}
     row |= {name: round(float(value), 2) for name, value in zip(BOX_FIELDS, mesh.box, strict=True)}
     if mesh.pose is None:
         return row
     return row | {name: float(f"{value:.6g}") for name, value in zip(POSE_FIELDS, mesh.pose, strict=True)}
 
 
-def _read_table(path: Path) -> list[dict]:
-    """The rows of a predictions.csv, [] where there is none.   Raises InputError if it is another table."""
+def _open_table(path: Path) -> Iterator[dict]:
+    """The rows of a predictions.csv, one by one; none where there is none.   Raises InputError if it is another one."""
     if not path.is_file():
-        return []
+        return iter(())
     try:
-        reader = csv.DictReader(io.StringIO(decode_text(path.read_bytes())))
-        rows = list(reader)
+        text = io.StringIO(decode_text(path.read_bytes()))
+        rows = csv.DictReader(text)
+        names = set(rows.fieldnames or TABLE_FIELDS)
+        for _ in rows:  # to its end, so that what is wrong is said before it is written over
+            pass
+        text.seek(0)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(path, "", f"cannot be read: {error}", "move it away, or choose another --out") from None
-    if unlike := set(reader.fieldnames or TABLE_FIELDS) ^ set(TABLE_FIELDS):
+    if unlike := (names ^ set(TABLE_FIELDS)) - set(CLIP_FIELDS):  # which older tables lack
         problem = f"is no table of predictions: {min(unlike)} is in only one of them"
         raise InputError(path, "", problem, "move it away, or choose another --out")
-    return rows
+    return csv.DictReader(text)
 
 
-def _write_table(path: Path, rows: list[dict]) -> None:
-    """Write rows as CSV; what a row lacks stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, TABLE_FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+def _write_table(path: Path, again: set[str], result: Predictions) -> None:
+    """Write a result as CSV, after the rows of other photos than these that the table has; what a row lacks stays
+    empty. Films have many rows: they are in memory one by one."""
+    before = (row for row in _open_table(path) if row["photo"] not in again)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, TABLE_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(before)
+        writer.writerows(result.rows)
+        for rows in result.row_files:
+            with open(rows, encoding="utf-8", newline="") as own:
+                writer.writerows(csv.DictReader(own))
 
 
 def timing_table(result: Predictions, workers: int) -> str:

@@ -19,6 +19,7 @@ LEAST_CONFIDENCE = 0.35  # of a find; most below 0.6 are no faces, as the mesh n
 # Both nets look at the whole photo, and "back" at overlapping tiles of a large one, in which it finds faces of 65 px.
 # A tile's finds that are larger than the overlap may be cut by its edge, and the whole photo shows them.
 TILE_PX, OVERLAP = 1280, 0.25
+FOUND_PX = 65  # side of the faces that are found in tiles of TILE_PX; for smaller ones tiles are as much smaller
 # Heads that lie or stand upside down are found with less confidence (0.73 and 0.61 on average, not 0.88) and in wrong
 # places. Where no find is CERTAIN, the photo is also turned by quarters, and what is SURER there counts.
 CERTAIN, SURER = 0.8, 0.1
@@ -56,23 +57,32 @@ class Detector(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class BlazeFace:
     """MediaPipe's nets for near and for farther faces, run by OpenCV.
+
+    min_face: side in px of the smallest faces that are wanted: photos are looked through for them, and smaller finds
+    are left out. 0 looks for faces of FOUND_PX, and leaves none out.
 
     Source: Bazarevsky et al., BlazeFace, 2019; layout of inputs, anchors and outputs as in MediaPipe.
     """
 
+    min_face: float = 0
+
     def detect(self, image: np.ndarray) -> Faces:
         """See `Detector`."""
         height, width = image.shape[:2]
+        # Smaller tiles than the net's input would only be magnified.
+        tile_px = max(BACK[1], round(TILE_PX * min(1.0, (self.min_face or FOUND_PX) / FOUND_PX)))
         finds = [finds_in_whole(image)]
-        if max(height, width) > TILE_PX:
-            tiles = np.concatenate([finds_in(image, tile, *BACK) for tile in tiles_of(width, height)])
-            finds.append(tiles[tiles[:, 3] < OVERLAP * TILE_PX])
+        if max(height, width) > tile_px:
+            tiles = np.concatenate([finds_in(image, tile, *BACK) for tile in tiles_of(width, height, tile_px)])
+            finds.append(tiles[tiles[:, 3] < OVERLAP * tile_px])
+        finds = [found[found[:, 3] >= self.min_face] for found in finds]
         best = max(found[:, 0].max(initial=0) for found in finds)
         if best < CERTAIN:
             turned = np.concatenate([finds_in_turned(image, quarters) for quarters in (1, 2, 3)])
-            finds.append(turned[turned[:, 0] > best + SURER])
+            finds.append(turned[(turned[:, 0] > best + SURER) & (turned[:, 3] >= self.min_face)])
         faces = one_a_face(np.concatenate(finds))
         return as_faces(faces[np.argsort(-faces[:, 3], kind="stable")])
 
@@ -93,13 +103,13 @@ def anchors() -> np.ndarray:
     return np.concatenate(grids)
 
 
-def tiles_of(width: int, height: int) -> Iterator[tuple[int, int, int]]:
+def tiles_of(width: int, height: int, side_px: int = TILE_PX) -> Iterator[tuple[int, int, int]]:
     """Squares (x0, y0, side) px that cover a photo and overlap."""
     starts = []
     for length in (width, height):
-        steps = max(0, int(np.ceil((length - TILE_PX) / (TILE_PX * (1 - OVERLAP)))))
-        starts.append(np.linspace(0, length - TILE_PX, steps + 1) if steps else np.array([(length - TILE_PX) / 2]))
-    yield from ((round(x), round(y), TILE_PX) for y in starts[1] for x in starts[0])
+        steps = max(0, int(np.ceil((length - side_px) / (side_px * (1 - OVERLAP)))))
+        starts.append(np.linspace(0, length - side_px, steps + 1) if steps else np.array([(length - side_px) / 2]))
+    yield from ((round(x), round(y), side_px) for y in starts[1] for x in starts[0])
 
 
 def finds_in(image: np.ndarray, window: tuple[int, int, int], name: str, side: int) -> np.ndarray:

@@ -101,12 +101,13 @@ def find_meshes(
     passes: int = 2,
     detector: Detector | None = None,
     timed: Callable[[str], AbstractContextManager] = lambda stage: nullcontext(),
+    search: bool = True,
 ) -> list[FaceMesh]:
     """The meshes of the finds of a detector that the network agrees to be faces; where there is none, of `search_face`.
     Of a network without landmarks: of an older face port those of all finds, none of which it can doubt; else, or
     where there is none, that of the whole picture.
 
-    Args:    timed: a context around each stage.
+    Args:    timed: a context around each stage.   search: False leaves `search_face` out.
     Returns: as `predict` does.
     """
     if not knows_faces(model):
@@ -124,7 +125,7 @@ def find_meshes(
     meshes = [
         m for m, limit, is_face in zip(meshes, limits, certain, strict=True) if is_face or not is_unlikely(m, limit)
     ]
-    if not meshes:
+    if not meshes and search:
         with timed("search"):
             boxes = search_face(model, image)
         with timed("network"):

@@ -24,9 +24,11 @@ HEIC_SUFFIXES = (".heic", ".heif")
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".avif", ".jp2", ".tif", ".tiff", *HEIC_SUFFIXES,
 )  # fmt: skip
+CLIP_SUFFIXES = (
+    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".mts", ".m2ts",
+)  # fmt: skip
 LEFT_OUT = (
-    ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".psd", ".svg", ".pdf", ".jxl",
-    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v",
+    ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".psd", ".svg", ".pdf", ".jxl", *CLIP_SUFFIXES,
 )  # fmt: skip
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 BEHIND = (128, 128, 128)  # RGB behind what is transparent
@@ -53,11 +55,17 @@ class Photo:
         """The name with the file's suffix, for people and tables."""
         return str(PurePath(self.name).with_name(self.path.name).as_posix())
 
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is a film."""
+        return self.path.suffix.lower() in CLIP_SUFFIXES
+
 
 def find_photos(names: str | Path | Sequence[str | Path]) -> list[Photo]:
     """Files, and the pictures in folders and the folders in them, by name; each once, each with a name of its own.
 
-    Masks of synthetic faces are left out, and so are films and raw pictures, which are logged.
+    Masks of synthetic faces are left out, and so are films in folders and raw pictures, which are logged. A film that
+    is named itself is among the photos, see `Photo.is_clip`.
 
     Args:    names: relative to the project; "grace_hopper" is `sample_photo`.
     Raises:  InputError for one that is missing, or a folder without pictures.
@@ -88,7 +96,7 @@ def photos_in(folder: Path) -> list[Path]:
     left_out = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in LEFT_OUT]
     if left_out:
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        _log.warning("%s: not read here: %s%s", folder, ", ".join(left_out[:5]), more)
+        _log.warning("%s: not read here: %s%s (name films themselves)", folder, ", ".join(left_out[:5]), more)
     return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(MASK_SUFFIX)]
 
 

@@ -16,6 +16,7 @@ from p2m_core.geometry.crop import apply_affine
 from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.batch import predict_files
+from p2m_workbench.photos.detect import BlazeFace
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, open_weights
 from p2m_workbench.photos.read import decode_photo
 from p2m_workbench.viewing.controls import checkbox, labelled
@@ -113,7 +114,7 @@ class PhotoUpload(widgets.VBox):
         photo = self.photos[self.choice.value]
         height, width = photo.shape[:2]
         model = open_weights(self.settings.weights, self.device, self.settings.precision)
-        found = find_meshes(model, photo)
+        found = find_meshes(model, photo, detector=BlazeFace(self.settings.min_face))
         self._boxes = np.array([mesh.box for mesh in found]).reshape(-1, 4)
         middle = np.array([0.3 * width, 0.3 * height, 0.7 * width, 0.7 * height])
         x0, y0, x1, y1 = np.round(self._boxes[0] if len(self._boxes) else middle)

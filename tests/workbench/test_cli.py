@@ -48,7 +48,7 @@ def calls(monkeypatch):
     stand_in("p2m_workbench.training.trainer", "train")
     stand_in("p2m_workbench.measuring.evaluate", "evaluate")
     rows = [{"name": "a", "problem": ""}, {"photo": "b.jpg", "problem": "b.jpg: is empty"}]
-    predictions = types.SimpleNamespace(rows=rows, photos=2, problems=["b.jpg: is empty"])
+    predictions = types.SimpleNamespace(rows=rows, photos=2, problems=["b.jpg: is empty"], clips=["c.mp4: 9 frames"])
     table = types.SimpleNamespace(timing_table=lambda result, workers: f"{workers} worked")
     stand_in("p2m_workbench.photos.batch", "predict_files", predictions, **vars(table))
     return seen
@@ -193,13 +193,14 @@ def test_predict_passes_boxes_and_photos(calls):
 
 
 def test_predict_options_are_settings(calls, capsys):
-    options = ["--save", "glb,csv", "--passes", "1", "--workers", "2"]
+    options = ["--save", "glb,csv", "--passes", "1", "--workers", "2", "--min-face", "30"]
     assert cli.main(["predict", "frames", *options, "--timing"]) == 1  # one photo failed
     settings = calls["predict_files"][3]
     assert settings.save == ("glb", "csv")
-    assert (settings.passes, settings.workers, settings.video) == (1, 2, False)
+    assert (settings.passes, settings.workers, settings.video, settings.min_face) == (1, 2, False, 30)
     shown = capsys.readouterr().out
     assert "2 photo(s), 1 mesh(es), 1 failed" in shown
+    assert "c.mp4: 9 frames" in shown
     assert "2 worked" in shown
     cli.main(["predict", "frames", "--all", "--video", "--frame", "head_mm"])
     settings = calls["predict_files"][3]

@@ -152,3 +152,24 @@ def test_meshes_in_mm_come_with_their_camera(tmp_path, settings):
     vertices = np.array([[*line.split()[1:4], 1] for line in lines if line.startswith("v ")], float)
     found = result.predictions[0].mesh.vertices_px
     np.testing.assert_allclose(vertices @ np.transpose(camera["projection"]), found[:, :2], atol=0.01)
+
+
+def test_faces_smaller_than_wanted_are_none(tmp_path):
+    """Neither the detector's finds nor what the network finds itself."""
+    small, large = (PredictConfig(save=("csv",), flip=False, passes=1, min_face=size) for size in (100, 300))
+    assert not predict_files("grace_hopper", tmp_path / "small", settings=small).problems
+    [problem] = predict_files("grace_hopper", tmp_path / "large", settings=large).problems
+    assert "no face found" in problem
+
+
+def test_tables_of_before_there_were_films_are_kept(tmp_path, settings):
+    predict_files("grace_hopper", tmp_path, HOPPER_BOX, settings)
+    old = [{key: value for key, value in row.items() if key not in ("frame", "time_s", "identity")}
+           for row in table(tmp_path)]  # fmt: skip
+    with open(tmp_path / "predictions.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(old[0]))
+        writer.writeheader()
+        writer.writerows(old)
+    shutil.copy(sample_photo(), tmp_path / "me.jpg")
+    predict_files(tmp_path / "me.jpg", tmp_path, HOPPER_BOX, settings)
+    assert [(row["name"], row["frame"]) for row in table(tmp_path)] == [("grace_hopper", ""), ("me", "")]

