@@ -74,7 +74,7 @@ def distributions(store: FaceStore) -> Figure:
         "face size, px": store.face_size_px(), "landmark residual, %": store.table["residual_percent"],
     }  # fmt: skip
     figure = Figure(figsize=(12, 2.4), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(columns), sharey=True), columns.items(), strict=True):
+    for axes, (name, values) in zip(figure.subplots(1, len(columns)), columns.items(), strict=True):
         # Residuals of computed landmarks are rounding errors: on a scale of their own they would look like news.
         span = (0, max(values.max(), 1.0)) if "residual" in name else None
         axes.hist(values, bins=30, range=span, color="#2b6cb0")

@@ -38,7 +38,9 @@ class PhotoUpload(widgets.VBox):
         self.photos: dict[str, np.ndarray] = {}
         self.predictions: list[FacePrediction] = []
         self._boxes = np.zeros((0, 4))
-        self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="Upload photos")
+        self.upload = widgets.FileUpload(
+            accept="image/*", multiple=True, description="Upload photos", layout={"width": "auto"}
+        )
         self.upload.add_class("p2m-upload")
         self.choice = widgets.Dropdown(description="Photo", layout={"width": "300px", "display": "none"})
         self.by_hand = checkbox("Give the box by hand: brows, jaw and chin")
