@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from IPython.display import HTML
 
-CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: anywhere; padding: 4px 12px 4px 0"
+CELL = "text-align: left; vertical-align: top; white-space: normal; overflow-wrap: break-word; padding: 4px 12px 4px 0"
 
 
 def text_table(rows: Sequence[Mapping[str, object]]) -> HTML:
@@ -25,4 +25,7 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> HTML:
 
 
 def _linked(text: str) -> str:
-    return re.sub(r"https?://[^\s,;)]*[^\s,;).]", lambda url: f"<a href='{url[0]}'>{url[0]}</a>", html.escape(text))
+    def link(url: re.Match[str]) -> str:
+        return f"<a href='{url[0]}'>{url[0].replace('/', '/<wbr>')}</a>"  # an address may break at its slashes
+
+    return re.sub(r"https?://[^\s,;)]*[^\s,;).]", link, html.escape(text))
