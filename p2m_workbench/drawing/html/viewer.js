@@ -316,7 +316,7 @@ function draw() {
   requestAnimationFrame(now => { pending = false; render(now); });
 }
 const beside = () => shown && shown.truth && picked("truth") === "beside";
-const viewWidth = () => canvas.clientWidth / (beside() ? 2 : 1);
+const viewWidth = () => Math.max(1, canvas.clientWidth) / (beside() ? 2 : 1);  // a frame may have no size yet
 const direction = new THREE.Vector3();
 function aim() {
   const level = Math.cos(view.elevation);
