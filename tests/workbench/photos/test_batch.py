@@ -94,10 +94,10 @@ def test_one_bad_photo_costs_no_other(tmp_path, settings, monkeypatch):
         shutil.copy(sample_photo(), tmp_path / name)
     original = read_photo
 
-    def broken(path):
+    def broken(path, **options):
         if path.name == "a.jpg":
             raise RuntimeError("a decoder's own")
-        return original(path)
+        return original(path, **options)
 
     monkeypatch.setattr("p2m_workbench.photos.batch.read_photo", broken)
     result = predict_files(tmp_path, tmp_path / "out", settings=settings)
