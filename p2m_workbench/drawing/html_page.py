@@ -74,8 +74,8 @@ def _packed_ways(ways: np.ndarray, size: float) -> list[dict]:
     for way in ways:
         step = max(float(np.abs(way).max()) / 127, 1e-9)
         moved = np.abs(way).max(1) > LEAST_WAY * size
-        entry = {"moved": _base64(np.packbits(moved, bitorder="little"), "u1"), "step": step}
-        packed.append(entry | {"by": _base64(np.round(way[moved] / step), "i1")} if moved.any() else {})
+        entry = {"moved": base64_of(np.packbits(moved, bitorder="little"), "u1"), "step": step}
+        packed.append(entry | {"by": base64_of(np.round(way[moved] / step), "i1")} if moved.any() else {})
     return packed
 
 
@@ -84,11 +84,11 @@ def _moving(expressions: Expressions) -> dict:
     size = float(np.ptp(np.concatenate([eye.neutral for eye in expressions.eyes]), axis=0).max())
     eyes = [
         {
-            "neutral": _base64(eye.neutral, "<f4"),
+            "neutral": base64_of(eye.neutral, "<f4"),
             "ways": _packed_ways(eye.ways, size),
-            "index": _base64(eye.faces, "<u2"),
-            "uv": _base64(eye.uv, "<f4"),
-            "clay": _base64(np.round(eye.clay * 255), "u1"),
+            "index": base64_of(eye.faces, "<u2"),
+            "uv": base64_of(eye.uv, "<f4"),
+            "clay": base64_of(np.round(eye.clay * 255), "u1"),
             "picture": data_uri(eye.picture, "JPEG", quality=90),
         }
         for eye in expressions.eyes
@@ -99,7 +99,7 @@ def _moving(expressions: Expressions) -> dict:
         "strength": strength,
         "ways": _packed_ways(expressions.ways, size),
         "picture": data_uri(expressions.picture, "JPEG", quality=88),
-        "uv": _base64(expressions.uv, "<f4"),
+        "uv": base64_of(expressions.uv, "<f4"),
         "eyes": eyes,
     }
 
