@@ -165,7 +165,9 @@ def test_a_stopped_run_goes_on_to_the_same_set(synthetic_set, tmp_path, lost, re
     assert len(unchanged) >= 3 * (SET_COUNT - 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["SIGKILL", "SIGTERM"]
+)
 def test_a_killed_run_goes_on_to_the_same_set(tiny, tmp_path, number):
     folder = tmp_path / "killed"
     words = [folder, "--count", "1000", "--size", "32", "--seed", str(SET_SEED), "--workers", "1"]

@@ -174,6 +174,7 @@ explore(FaceStore(settings.data.store), settings)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_store_explorer_in_jupyterlab(lab, home):
     """A move of the input margin's slider moves the box in the photo, and narrows what augmentation begins with."""

@@ -134,7 +134,9 @@ def stop_preprocessing(tiny_settings, tmp_path, times, number):
     assert not [path for path in home.rglob("*") if "partial" in path.name]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL], ids=["SIGTERM", "SIGKILL"]
+)
 def test_preprocessing_that_is_stopped_or_killed_makes_the_same_store(tiny_settings, tmp_path, number):
     stop_preprocessing(tiny_settings, tmp_path, 2, number)
 
