@@ -19,7 +19,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     try:
         return torch.empty(0, device=torch.device("cuda", local_rank) if name == "cuda" else name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError("device", name, str(error).split("\n")[0], "use cpu, or cuda where there is a GPU") from None
+        problem = "is no device that is here" if "Expected one of" in str(error) else str(error).split("\n")[0]
+        raise InputError("device", name, problem, "use cpu, or cuda where there is a GPU") from None
 
 
 def has_bf16(device: torch.device) -> bool:

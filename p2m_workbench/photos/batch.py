@@ -248,7 +248,7 @@ class _Job:
             with result.timed("write files"):
                 written = [path.relative_to(self.out).as_posix() for path in files.finish(self.inputs)]
             result.row_files.append(self.scratch / f"{index}.csv")
-            result.clips.append(f"{photo.label}: {result.photos} frames, {len(people)} people; {', '.join(written)}")
+            result.clips.append(f"{photo.label}: {result.photos} frames, {len(people)} face(s); {', '.join(written)}")
             if result.photos < ENDS_EARLY * clip.promised:
                 ends = f"ends after {result.photos} of the {clip.promised} frames that it says it has"
                 result.warnings.append(f"{photo.path}: {ends} (take the original file again)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,10 +88,10 @@ def find_photos(names: str | Path | Sequence[str | Path]) -> list[Photo]:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders in it, by folder and name, without hidden ones and masks."""
+    """The pictures in a folder and the folders in it, by folder and name, f2 before f10, without hidden ones and masks."""
     files = [
         path
-        for path in sorted(folder.rglob("*"), key=lambda path: (path.parent, path.name))
+        for path in sorted(folder.rglob("*"), key=lambda path: (path.parent, by_number(path.name)))
         if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
     ]
     left_out = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in LEFT_OUT]
@@ -98,6 +99,11 @@ def photos_in(folder: Path) -> list[Path]:
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
         _log.warning("%s: not read here: %s%s (name films themselves)", folder, ", ".join(left_out[:5]), more)
     return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(MASK_SUFFIX)]
+
+
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them, as frames are meant: f2 before f10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def same_file(name: str) -> str:

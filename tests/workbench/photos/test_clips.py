@@ -94,7 +94,7 @@ def test_a_film_has_its_files(film):
     assert not result.problems
     names = ["me-face1-units.csv", "me-face1.glb", "me-overlay.webm", "me.npz", "predictions.csv"]
     assert sorted(path.name for path in out.iterdir()) == names
-    assert result.clips == [f"me.mp4: 10 frames, 1 people; {', '.join(names[:-1])}"]
+    assert result.clips == [f"me.mp4: 10 frames, 1 face(s); {', '.join(names[:-1])}"]
     rows = table(out)
     assert [(row["name"], row["photo"], row["frame"], row["identity"]) for row in rows] == [
         ("me-face1", "me.mp4", str(k), "1") for k in range(10)
@@ -386,7 +386,7 @@ def test_films_in_folders_are_left_out_and_told(tmp_path, caplog, portrait):
 def test_the_command(tmp_path, portrait, capsys):
     path = write(tmp_path / "me.mp4", [frame_of(portrait, (60, 20), size=(300, 240))] * 2)
     assert cli.main(["predict", str(path), "--out", str(tmp_path / "out"), "--save", "csv"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["me.mp4: 2 frames, 1 people; me.npz"]
+    assert capsys.readouterr().out.splitlines() == ["me.mp4: 2 frames, 1 face(s); me.npz"]
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path, with_eyes):

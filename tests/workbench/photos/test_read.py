@@ -33,6 +33,8 @@ def test_photos_by_name_folder_and_sample(tmp_path, caplog):
     assert found("grace_hopper") == {"grace_hopper": sample_photo()}
     with pytest.raises(InputError, match="there is no such file"):
         find_photos(tmp_path / "absent.jpg")
+    make(tmp_path, *(f"frames/f{k}.jpg" for k in (10, 2, 1)))
+    assert [*found(tmp_path / "frames")] == ["f1", "f2", "f10"]
     make(tmp_path, "empty/none.txt")
     with pytest.raises(InputError, match=r"holds no picture \(expected \.jpg"):
         find_photos([tmp_path / "empty"])
