@@ -88,7 +88,7 @@ def find_photos(names: str | Path | Sequence[str | Path]) -> list[Photo]:
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders in it, by folder and name, f2 before f10, without hidden ones and masks."""
+    """The pictures in a folder and the folders in it, in the order of `by_number`, without hidden ones and masks."""
     files = [
         path
         for path in sorted(folder.rglob("*"), key=lambda path: (path.parent, by_number(path.name)))
