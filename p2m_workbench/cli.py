@@ -16,7 +16,7 @@ from p2m_core.errors import InputError, Preempted
 from p2m_synth.signals import stop_on_sigterm, stop_with_parent
 from p2m_workbench.cli_options import build_parser, settings_page
 
-CONTINUE = "stopped; the same command goes on from here"
+GOES_ON = ("train", "synth", "preprocess", "run", "sweep", "demo")  # where they were, when they are given again
 PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h, on which the scripts in slurm/ queue the job again
 
 
@@ -305,7 +305,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"p2m: {error}", file=sys.stderr)
         return PREEMPTED
     except KeyboardInterrupt:
-        print(f"\np2m: {CONTINUE}", file=sys.stderr)
+        how = "goes on from here" if args.command.__name__ in GOES_ON else "begins anew"
+        print(f"\np2m: stopped; the same command {how}", file=sys.stderr)
         return 130
     if isinstance(result, int):
         return result

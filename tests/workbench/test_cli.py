@@ -251,12 +251,15 @@ def test_what_the_library_refuses_is_shown_the_same_way(monkeypatch, capsys):
 
 
 def test_an_interrupt_says_that_one_can_go_on(monkeypatch, capsys):
-    def train(config):
+    def train(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(sys.modules, "p2m_workbench.training.trainer", types.SimpleNamespace(train=train))
     assert cli.main(["train"]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
+    monkeypatch.setattr("p2m_workbench.photos.batch.predict_files", train)
+    assert cli.main(["predict", "grace_hopper"]) == 130
+    assert "the same command begins anew" in capsys.readouterr().err
 
 
 def test_a_training_that_a_cluster_stops_has_a_status_of_its_own(monkeypatch, capsys):
