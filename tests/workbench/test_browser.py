@@ -286,6 +286,7 @@ def inspect_notebook():
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(INSPECT.strip())], metadata=kernel)
 
 
+@pytest.mark.slow
 def test_the_inspector_has_the_width_and_leaves_the_wheel(lab, tmp_path):
     """The wheel scrolls the page, after a click it zooms; full screen is filled; what is saved is what is seen."""
     path = tmp_path / "inspect.ipynb"
@@ -327,6 +328,7 @@ def test_the_inspector_has_the_width_and_leaves_the_wheel(lab, tmp_path):
         assert page.problems == []
 
 
+@pytest.mark.slow
 def test_an_executed_notebook_opened_again_in_jupyterlab(lab, monkeypatch):
     """Not trusted, it shows a picture; trusted, the view in place of the widget, whose slider changes the picture."""
     notebook, path = inspect_notebook(), lab.root / "executed.ipynb"

@@ -203,6 +203,7 @@ kept_time_machine(run_folder(settings))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_cockpit_in_jupyterlab(lab, home):
     """Its buttons act while the cell trains, and the time machine's slider moves the meshes."""
@@ -233,6 +234,7 @@ def test_the_cockpit_in_jupyterlab(lab, home):
         assert page.problems == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_photo_uploaded_in_notebook_5(in_lab, home, tmp_path):
     photo = shutil.copy(sample_photo(), tmp_path / "my own photo.jpg")

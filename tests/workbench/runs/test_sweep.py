@@ -164,6 +164,7 @@ def test_tables_have_means_and_intervals_over_the_seeds_paired_with_the_first_va
 # --- runs ---
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_tried_again_and_stops_no_other(root):
     wanted = ["sweep.grid={train.device: [cpu, raise once, raise]}", "sweep.jobs=2"]
     first = sweep(load_config("stub", wanted), {"steps": 2})

@@ -85,6 +85,7 @@ def kill_at_random(tiny_settings, home, kills, epochs):
     assert_same_run(folder, home / "calm/outputs/run")
 
 
+@pytest.mark.slow
 def test_killed_three_times_at_random_ends_as_undisturbed(tiny_settings, store, tmp_path):
     kill_at_random(tiny_settings, tmp_path, 3, epochs=2)
 
