@@ -32,7 +32,6 @@ from p2m_workbench.photos.rig import fit as fit_units
 from p2m_workbench.photos.strengths import LIVE_LINK, SIDES
 from p2m_workbench.photos.tracking import LOST_S, size_of
 
-CLIP_KINDS = ("glb", "rig", "overlay", "csv")  # of predict.save, for a film; meshes are written in any case
 OVERLAY_PX = 1280  # longer side of the overlay at most
 CODEC = "VP80"  # in .webm: of what OpenCV's wheels write, the one that browsers play
 STEPS = 4096  # of a mesh's coordinates to a face size: finer than a still face's jitter
