@@ -13,46 +13,69 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int32, Num
 
 
+@numba.njit(cache=True, nogil=True, boundscheck=False, inline="always")
+@no_type_check
+def _clip(low, high, start, slope):
+    """The part of low..high where start + slope * x >= 0, but for rounding."""
+    if slope > 0:
+        low = max(low, np.ceil((-1e-6 - start) / slope))
+    elif slope < 0:
+        high = min(high, np.floor((-1e-6 - start) / slope))
+    elif start < -1e-6:
+        high = low - 1
+    return low, high
+
+
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 @no_type_check
-def _fill(x, y, z, faces, triangle, bary, depth):
-    height, width = triangle.shape
+def _fill(points, faces, closed, outward, depth, triangle, bary):
+    """Both of the last two may be None. outward: sign of the area of faces that face the viewer."""
+    height, width = depth.shape
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay, bx, by, cx, cy = x[a], y[a], x[b], y[b], x[c], y[c]
+        ax, ay, bx, by = float(points[a, 0]), float(points[a, 1]), float(points[b, 0]), float(points[b, 1])
+        cx, cy = float(points[c, 0]), float(points[c, 1])
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
         # NaN compares false, so a triangle with a bad vertex is left out as well.
-        if not abs(area) > 1e-9:
+        if not abs(area) > 1e-9 or (f < closed and area * outward < 0):
             continue
-        x0 = max(0, int(np.ceil(min(ax, bx, cx))))
-        x1 = min(width - 1, int(np.floor(max(ax, bx, cx))))
-        y0 = max(0, int(np.ceil(min(ay, by, cy))))
-        y1 = min(height - 1, int(np.floor(max(ay, by, cy))))
+        x0, x1 = max(0.0, np.ceil(min(ax, bx, cx))), min(width - 1.0, np.floor(max(ax, bx, cx)))
+        y0, y1 = max(0.0, np.ceil(min(ay, by, cy))), min(height - 1.0, np.floor(max(ay, by, cy)))
         if x0 > x1 or y0 > y1:
             continue
         # The weights of corners a and b are linear in the pixel's place.
         u_x, v_x = (by - cy) / area, (cy - ay) / area
-        za, zb, zc = z[a], z[b], z[c]
-        for py in range(y0, y1 + 1):
-            u_row = ((bx - x0) * (cy - py) - (cx - x0) * (by - py)) / area
-            v_row = ((cx - x0) * (ay - py) - (ax - x0) * (cy - py)) / area
-            for px in range(x0, x1 + 1):
-                u, v = u_row + (px - x0) * u_x, v_row + (px - x0) * v_x
+        u_y, v_y = (cx - bx) / area, (ax - cx) / area
+        za, zb, zc = float(points[a, 2]), float(points[b, 2]), float(points[c, 2])
+        for row in range(int(y0), int(y1) + 1):
+            u = u_x * (x0 - cx) + u_y * (row - cy)
+            v = v_x * (x0 - cx) + v_y * (row - cy)
+            low, high = _clip(0.0, x1 - x0, u, u_x)
+            low, high = _clip(low, high, v, v_x)
+            low, high = _clip(low, high, 1 - u - v, -u_x - v_x)
+            if low > high:
+                continue
+            u, v = u + low * u_x, v + low * v_x
+            for column in range(int(x0 + low), int(x0 + high) + 1):
                 w = 1 - u - v
-                if u >= -1e-6 and v >= -1e-6 and w >= -1e-6:
-                    d = u * za + v * zb + w * zc
-                    if d > depth[py, px]:
-                        depth[py, px] = d
-                        triangle[py, px] = f
-                        bary[py, px, 0], bary[py, px, 1], bary[py, px, 2] = u, v, w
+                d = np.float32(u * za + v * zb + w * zc)
+                if d > depth[row, column]:
+                    depth[row, column] = d
+                    if triangle is not None:
+                        triangle[row, column] = f
+                        bary[row, column, 0], bary[row, column, 1], bary[row, column, 2] = u, v, w
+                u += u_x
+                v += v_x
 
 
 def rasterize(
-    vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int
+    vertices_px: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int, closed: int = 0
 ) -> tuple[Int32[np.ndarray, "h w"], Float32[np.ndarray, "h w 3"], Float32[np.ndarray, "h w"]]:
     """Which triangle each pixel's centre sees.
 
     Args:    vertices_px: (V, 3) image px, z towards the viewer positive.   faces: (F, 3), either winding.
+             closed: so many of the first faces belong to closed surfaces, outward in a y-up frame; those that face
+             away are left out, which saves time.
     Returns: triangle (H, W) int32, -1 where there is none; bary (H, W, 3) float32, the weights of the
              triangle's corners; depth (H, W) float32, -inf where there is none.
 
@@ -65,12 +88,22 @@ def rasterize(
     >>> bary[1, 1].round(2), float(depth[1, 1])
     (array([0.33, 0.33, 0.33], dtype=float32), 2.0)
     """
-    xyz = np.ascontiguousarray(np.asarray(vertices_px, np.float32).T)
+    points, faces = np.ascontiguousarray(vertices_px, np.float32), np.ascontiguousarray(faces, np.int32)
     triangle = np.full((height, width), -1, np.int32)
     bary = np.zeros((height, width, 3), np.float32)
     depth = np.full((height, width), -np.inf, np.float32)
-    _fill(xyz[0], xyz[1], xyz[2], np.ascontiguousarray(faces, np.int32), triangle, bary, depth)
+    _fill(points, faces, closed, -1.0, depth, triangle, bary)
     return triangle, bary, depth
+
+
+def depth_map(
+    vertices: Num[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], height: int, width: int, closed: int = 0
+) -> Float32[np.ndarray, "h w"]:
+    """The depth of `rasterize` alone, in a grid whose rows run upwards, if that matters to `closed`."""
+    points, faces = np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32)
+    depth = np.full((height, width), -np.inf, np.float32)
+    _fill(points, faces, closed, 1.0, depth, None, None)
+    return depth
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from p2m_core.geometry.rasterizer import rasterize
+from p2m_core.geometry.rasterizer import depth_map, rasterize
 from p2m_synth.hair.roots import LOCKS, Roots, hair_height, scalp_roots
 from p2m_synth.hair.strands import (
     FACE_AZIMUTH,
@@ -95,7 +95,7 @@ def torso_height(points: np.ndarray) -> np.ndarray:
     """Height of the shoulders (37, 45) dm, over z and x in the head's frame."""
     grid = points[:, [0, 2, 1]] - float32([*TORSO_LOW, 0])
     grid[:, :2] /= TORSO_CELL
-    height = rasterize(grid, torso_triangles(), *TORSO_SHAPE)[2]
+    height = depth_map(grid, torso_triangles(), *TORSO_SHAPE)
     return cv2.GaussianBlur(np.maximum(height, 3.0), (0, 0), 0.8)
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import scipy.sparse as sp
 
-from p2m_core.geometry.rasterizer import rasterize, vertex_normals
+from p2m_core.geometry.rasterizer import depth_map, vertex_normals
 from p2m_synth.head.asset import PARTS, load_asset, quads_to_triangles
 from p2m_synth.head.head_model import UM_PER_DM, HeadModel, load_head_model, refinement
 from p2m_synth.scene.primitives import smooth_step
@@ -72,7 +72,7 @@ def ambient_occlusion(vertices: np.ndarray, faces: np.ndarray, directions: int =
     for _ in range(directions):
         rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
         points = (vertices - centre) @ rotation.T * scale + size / 2
-        depth = rasterize(points, faces, size, size)[2]
+        depth = depth_map(points, faces, size, size)
         column, row = np.clip(points[:, :2].round().astype(int), 0, size - 1).T
         cosine = np.clip(normals @ rotation[2], 0, None)
         open_ += cosine * (points[:, 2] > depth[row, column] - 0.03 * scale)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from p2m_core.geometry.rasterizer import rasterize
+from p2m_core.geometry.rasterizer import depth_map
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.occluders.hand import FaceFrame, gripping_hand, make_hand, posed_hand, turn_about
 from p2m_synth.scene.elements import Surface, float32
@@ -65,10 +65,10 @@ def covered_share(surfaces: list[Surface], head_mesh: HeadMesh, face: np.ndarray
     def place(vertices: np.ndarray) -> np.ndarray:
         return (vertices - [*low, 0]) * np.float32(scale)
 
-    visible = rasterize(place(face), head_mesh.model.face_triangles, size, size)[2]
+    visible = depth_map(place(face), head_mesh.model.face_triangles, size, size)
     hidden = np.zeros(visible.shape, bool)
     for surface in surfaces:
-        hidden |= rasterize(place(surface.vertices), surface.triangles, size, size)[2] > visible
+        hidden |= depth_map(place(surface.vertices), surface.triangles, size, size) > visible
     return float(hidden[np.isfinite(visible)].mean())
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from p2m_core.geometry.camera import rotation_from_angles
-from p2m_core.geometry.rasterizer import interpolate, normalized, rasterize, vertex_normals
+from p2m_core.geometry.rasterizer import depth_map, interpolate, normalized, rasterize, vertex_normals
 from p2m_synth.hair.facial_hair import grow_beard, grow_brows, grow_lashes
 from p2m_synth.hair.growth import grow_hair
 from p2m_synth.hair.roots import scalp_cover
@@ -132,13 +132,14 @@ def build_scene(
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """The opaque surfaces as one: vertices (V, 3) um, triangles (T, 3), of each triangle its part (THING: none of the
-    head), gloss and soft (T,)."""
+    head), gloss and soft (T,). closed: so many of the first triangles are the head's, which has no back to see."""
 
     vertices: np.ndarray
     triangles: np.ndarray
     part: np.ndarray
     gloss: np.ndarray
     soft: np.ndarray
+    closed: int
 
 
 def join_meshes(scene: Scene, surfaces: list[Surface]) -> Mesh:
@@ -154,6 +155,7 @@ def join_meshes(scene: Scene, surfaces: list[Surface]) -> Mesh:
         np.concatenate([head_mesh.part, np.full(sum(counts[1:]), THING)]).astype(np.int8),
         np.repeat(float32([0, *(s.gloss for s in surfaces)]), counts),
         np.repeat(float32([0, *(s.soft for s in surfaces)]), counts),
+        counts[0],
     )
 
 
@@ -167,7 +169,7 @@ def cast_shadows(mesh: Mesh, hairs: list[Strands], light: Light) -> dict[int, Sh
         seen = frame @ mesh.vertices.T  # (3, V): numpy is slow at the shorter axis
         low = seen.min(1)
         scale = float32((size - 1) / (seen[:2].max(1) - low[:2]).max())
-        depth = rasterize(((seen - low[:, None]) * scale).T, mesh.triangles, size, size)[2]
+        depth = depth_map(((seen - low[:, None]) * scale).T, mesh.triangles, size, size, mesh.closed)
         strand, along = np.zeros(depth.shape, np.int32), np.zeros(depth.shape, np.float32)
         for hair in hairs:
             # Every other hair throws the shadow of two: a map's px is wider than a hair.
@@ -215,7 +217,7 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
 
     solid = [surface for surface in scene.surfaces if surface.alpha >= 1]
     mesh = join_meshes(scene, solid)
-    triangle, bary, depth = rasterize(to_samples(mesh.vertices), mesh.triangles, side, side)
+    triangle, bary, depth = rasterize(to_samples(mesh.vertices), mesh.triangles, side, side, mesh.closed)
     strand, along = np.full((side, side), -1, np.int32), np.zeros((side, side), np.float32)
     points_px = [to_samples(hair.points) for hair in scene.hairs]
     first = np.cumsum([0, *(len(hair.points) for hair in scene.hairs)])
@@ -430,12 +432,12 @@ def visibility(scene: Scene, depth, triangle, strand) -> tuple[np.ndarray, np.nd
     size_px = camera.size_px
     supersample = side // size_px
     at = camera.to_samples(scene.head, supersample)
-    own = rasterize(at, head_mesh.triangles[head_mesh.face], side, side)[0] >= 0
+    own = depth_map(at, head_mesh.triangles[head_mesh.face], side, side) > -np.inf
     bare = sum(len(hair.points) for hair in scene.hairs[: scene.bare])
     of_face = (triangle >= 0) & np.append(head_mesh.face, False)[np.minimum(triangle, len(head_mesh.face))]
     clear = own & of_face & (strand < bare)
     for glass in (surface for surface in scene.surfaces if DARK_GLASS <= surface.alpha < 1):
-        clear &= rasterize(camera.to_samples(glass.vertices, supersample), glass.triangles, side, side)[0] < 0
+        clear &= depth_map(camera.to_samples(glass.vertices, supersample), glass.triangles, side, side) == -np.inf
     share, seen = (cv2.resize(float32(x), (size_px, size_px), interpolation=cv2.INTER_AREA) for x in (own, clear))
     mask = np.where(share >= 0.5, np.where(seen >= 0.5 * share, FACE_SEEN, FACE_HIDDEN), 0).astype(np.uint8)
 
