@@ -217,7 +217,7 @@ def grow_hair(
     if hat:
         style = replace(style, volume=min(style.volume, 0.02), lift=min(style.lift, 0.1), drop=0.0, fringe=0.0)
     points = float32(head @ rotation / UM_PER_DM)
-    scalp = np.unique(head_mesh.scalp)
+    scalp = head_mesh.scalp_idx
     centre = CENTRE_DM + (points[scalp] - head_mesh.canonical[scalp]).mean(0)
     roots, height = choose_roots(head_mesh, style, rng, hidden)
     if not len(height):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from p2m_core.geometry.rasterizer import normalized
 from p2m_synth.scene.elements import Light, float32
 
 TAPER = 0.75  # share of the root's width that is gone at the tip
@@ -14,60 +15,60 @@ TAPER = 0.75  # share of the root's width that is gone at the tip
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _draw(points, half_width, depth, strand, along, first_id):
+    """strand and along may be None."""
     height, width = depth.shape
     count, steps = points.shape[0], points.shape[1] - 1
     for i in range(count):
+        root = float(half_width[i])
         for k in range(steps):
-            ax, ay, az = points[i, k, 0], points[i, k, 1], points[i, k, 2]
-            bx, by, bz = points[i, k + 1, 0], points[i, k + 1, 1], points[i, k + 1, 2]
-            dx, dy = bx - ax, by - ay
+            ax, ay, az = float(points[i, k, 0]), float(points[i, k, 1]), float(points[i, k, 2])
+            dx, dy, dz = points[i, k + 1, 0] - ax, points[i, k + 1, 1] - ay, points[i, k + 1, 2] - az
             # NaN compares false, so a strand with a bad point loses the segments there.
             if not abs(dx) + abs(dy) < 1e6:
                 continue
             steep = abs(dy) >= abs(dx)
             if steep:  # u runs along the longer axis, v across
-                u0, u1, v0, v1, limit_u, limit_v = ay, by, ax, bx, height, width
+                u0, v0, long, across, limit_u, limit_v = ay, ax, dy, dx, height, width
             else:
-                u0, u1, v0, v1, limit_u, limit_v = ax, bx, ay, by, width, height
-            long = u1 - u0
+                u0, v0, long, across, limit_u, limit_v = ax, ay, dx, dy, width, height
             # Sample rows of the half-open interval, so that the next segment does not repeat the joint.
-            low, high = (u0, u1) if long >= 0 else (u1, u0)
-            first, last = max(0, int(np.ceil(low))), min(limit_u - 1, int(np.ceil(high)) - 1)
+            first = max(0.0, np.ceil(min(u0, u0 + long)))
+            last = min(limit_u - 1.0, np.ceil(max(u0, u0 + long)) - 1)
             if first > last:
                 continue
-            slope = (v1 - v0) / long
-            spread = np.sqrt(1 + slope * slope)
-            for u in range(first, last + 1):
+            slope = across / long
+            spread = root * np.sqrt(1 + slope * slope)
+            for u in range(int(first), int(last) + 1):
                 t = (u - u0) / long
                 place = (k + t) / steps
-                z = az + t * (bz - az)
+                z = np.float32(az + t * dz)
                 centre = v0 + slope * (u - u0)
-                half = half_width[i] * (1 - TAPER * place * place) * spread
-                half = max(half, min(half_width[i], 0.5))  # a tip that breaks into dots looks like noise
+                # A tip that breaks into dots looks like noise.
+                half = max(spread * (1 - TAPER * place * place), min(root, 0.5))
                 if half < 0.5:
                     # Thinner than a sample: drawn as a share of its samples, so that the average is right;
                     # golden steps spread them evenly along each strand, or thin hairs look like dust.
-                    v = int(np.floor(centre + 0.5))
                     turn = u * 0.6180339887 + i * 0.7548776662
                     if turn - np.floor(turn) >= 2 * half:
                         continue
-                    start, stop = v, v
+                    start = stop = int(np.floor(centre + 0.5))
                 else:
                     start, stop = int(np.ceil(centre - half)), int(np.floor(centre + half))
                 for v in range(max(0, start), min(limit_v - 1, stop) + 1):
                     row, column = (u, v) if steep else (v, u)
                     if z > depth[row, column]:
                         depth[row, column] = z
-                        strand[row, column] = first_id + i
-                        along[row, column] = place
+                        if strand is not None:
+                            strand[row, column] = first_id + i
+                            along[row, column] = place
 
 
 def draw_strands(
     points_px: np.ndarray,
     half_width_px: np.ndarray,
     depth: np.ndarray,
-    strand: np.ndarray,
-    along: np.ndarray,
+    strand: np.ndarray | None = None,
+    along: np.ndarray | None = None,
     first_id: int = 0,
 ) -> None:
     """Draw strands into a sample grid, hidden where something nearer stands; writes into the last three in place.
@@ -76,7 +77,7 @@ def draw_strands(
              half_width_px: (N,) at the root; the tip has a quarter of it, but still a sample if the root has.
              depth: (H, W) float32 as `raster.rasterize` gives it.
              strand: (H, W) int32, gets first_id + the index of the strand that a sample sees, and stays elsewhere.
-             along: (H, W) float32, gets the place along it, 0 root to 1 tip.
+             along: (H, W) float32, gets the place along it, 0 root to 1 tip. Without both, depth alone is drawn.
     """
     points_px, half_width_px = np.ascontiguousarray(points_px, np.float32), np.asarray(half_width_px, np.float32)
     _draw(points_px, half_width_px, depth, strand, along, first_id)
@@ -110,11 +111,30 @@ def tangents(points: np.ndarray, strand: np.ndarray, along: np.ndarray) -> np.nd
     return out
 
 
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _places(points, strand, along, out):
+    steps = points.shape[1] - 1
+    for p in range(len(strand)):
+        i, place = strand[p], along[p] * steps
+        k = min(int(place), steps - 1)
+        t = place - k
+        for c in range(3):
+            out[p, c] = points[i, k, c] + t * (points[i, k + 1, c] - points[i, k, c])
+
+
+def places_on(points: np.ndarray, strand: np.ndarray, along: np.ndarray) -> np.ndarray:
+    """Places (S, 3) float32 on strands; arguments as for `tangents`."""
+    out = np.empty((len(strand), 3), np.float32)  # every entry is written
+    _places(np.ascontiguousarray(points, np.float32), strand, along, out)
+    return out
+
+
 def bulk_normals(places: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Unit vectors (S, 3) outwards from all of a head's hair: from `centre` (3,) and the upright below it."""
     offset = np.float32(places - centre)
-    offset[:, 1] *= np.where(offset[:, 1] < 0, float32(0.25), float32(1))
-    return offset / np.maximum(np.linalg.norm(offset, axis=1, keepdims=True), 1e-6)
+    below = offset[:, 1]
+    np.copyto(below, 0.25 * below, where=below < 0)
+    return normalized(offset, 1e-6)
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)

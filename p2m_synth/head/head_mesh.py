@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
@@ -47,6 +47,11 @@ class HeadMesh:
     def skin(self) -> np.ndarray:
         """The triangles of the skin (S, 3)."""
         return self.triangles[self.part == PARTS.index("skin")]
+
+    @cached_property
+    def scalp_idx(self) -> np.ndarray:
+        """The vertices of the scalp."""
+        return np.unique(self.scalp)
 
     @property
     def face_idx(self) -> np.ndarray:

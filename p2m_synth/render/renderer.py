@@ -14,7 +14,7 @@ from p2m_core.geometry.rasterizer import depth_map, interpolate, normalized, ras
 from p2m_synth.hair.facial_hair import grow_beard, grow_brows, grow_lashes
 from p2m_synth.hair.growth import grow_hair
 from p2m_synth.hair.roots import scalp_cover
-from p2m_synth.hair.strands import bulk_normals, draw_strands, shade_strands, tangents
+from p2m_synth.hair.strands import bulk_normals, draw_strands, places_on, shade_strands, tangents
 from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import HeadMesh
 from p2m_synth.occluders.things import draw_occluder, make_occluder
@@ -35,7 +35,7 @@ HIDDEN_MM = 8.0  # a landmark is hidden if something lies so far before it
 TEETH_UM = (0, -3500, 500)  # the asset's upper teeth end above its upper lip, and would never show
 NORMAL_SLACK_UM = 2200  # shadows are asked for so far before a surface, which would shade itself otherwise
 EYE_GLOSS, FACIAL_HAIR_GLOSS = 1.6, 0.2
-THING, NOTHING = -1, -2  # in place of a part of the head
+THING = -1  # in place of a part of the head
 DARK_GLASS = 0.5  # from this opacity on, glass hides what lies behind
 FACE_SEEN, FACE_HIDDEN = 255, 128  # values of the mask
 
@@ -170,11 +170,10 @@ def cast_shadows(mesh: Mesh, hairs: list[Strands], light: Light) -> dict[int, Sh
         low = seen.min(1)
         scale = float32((size - 1) / (seen[:2].max(1) - low[:2]).max())
         depth = depth_map(((seen - low[:, None]) * scale).T, mesh.triangles, size, size, mesh.closed)
-        strand, along = np.zeros(depth.shape, np.int32), np.zeros(depth.shape, np.float32)
         for hair in hairs:
             # Every other hair throws the shadow of two: a map's px is wider than a hair.
             at = (hair.points[::2] @ frame.T - low) * scale
-            draw_strands(at, np.full(len(at), max(hair.width_um * scale, 0.5), np.float32), depth, strand, along)
+            draw_strands(at, np.full(len(at), max(hair.width_um * scale, 0.5), np.float32), depth)
         radius = float(np.clip(light.size[k] * 0.18e5 * scale, 0.7, 9))
         maps[int(k)] = ShadowMap(frame, low, float(scale), depth, radius)
     return maps
@@ -242,11 +241,10 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The samples that see some parts: row, column (P,); hit (P,) triangle; weights (P, 3) of its corners; normal and
-    place (P, 3) in the camera's frame, um; sky (P,) as of `sky_visibility`."""
+    """The samples that see some parts: index (P,) in the grid, row by row; hit (P,) triangle; weights (P, 3) of its
+    corners; normal and place (P, 3) in the camera's frame, um; sky (P,) as of `sky_visibility`."""
 
-    row: np.ndarray
-    column: np.ndarray
+    index: np.ndarray
     hit: np.ndarray
     weights: np.ndarray
     normal: np.ndarray
@@ -259,19 +257,20 @@ def paint_mesh(
 ) -> None:
     """Lay head and surfaces into the image of samples, where no hair is before them."""
     head_mesh, look = scene.head_mesh, scene.person.look
-    part = np.where((triangle >= 0) & (strand < 0), mesh.part[triangle], NOTHING)
-    frame = np.concatenate([vertex_normals(mesh.vertices, mesh.triangles), mesh.vertices], 1).astype(np.float32)
+    shown = np.flatnonzero((triangle >= 0) & (strand < 0))
+    triangle, bary, open_sky, pixels = triangle.ravel(), bary.reshape(-1, 3), open_sky.ravel(), image.reshape(-1, 3)
+    part = mesh.part[triangle[shown]]
+    normals = float32(vertex_normals(mesh.vertices, mesh.triangles))
 
     def seen(chosen: np.ndarray) -> Samples:
-        row, column = np.nonzero(chosen)
-        hit, weights = triangle[row, column], bary[row, column]
-        values = interpolate(frame, mesh.triangles, hit, weights)
-        normal, place = normalized(values[:, :3], 1e-6), values[:, 3:].copy()
-        return Samples(row, column, hit, weights, normal, place, open_sky[row, column])
+        index = shown[chosen]
+        hit, weights = triangle[index], bary[index]
+        normal, place = (interpolate(of, mesh.triangles, hit, weights) for of in (normals, mesh.vertices))
+        return Samples(index, hit, weights, normalized(normal, 1e-6), place, open_sky[index])
 
     def shade(at: Samples, color, gloss, soft, normal, sky) -> None:
         lit = light_visibility(maps, len(light.direction), at.place + at.normal * np.float32(NORMAL_SLACK_UM))
-        image[at.row, at.column] = shade_surface(color, gloss, soft, normal, sky, lit, light)
+        pixels[at.index] = shade_surface(color, gloss, soft, normal, sky, lit, light)
 
     # Skin
     at = seen(part == PARTS.index("skin"))
@@ -297,7 +296,7 @@ def paint_mesh(
     shade(at, color, gloss, np.full(3, 0.1, np.float32), at.normal, np.maximum(at.sky * 0.8, 0.25))
     # Dress and things
     at = seen(part == THING)
-    if len(at.row):
+    if len(at.index):
         color = np.concatenate([np.zeros_like(scene.head), *(np.float32(s.color) for s in solid)])
         color = interpolate(color, mesh.triangles, at.hit, at.weights)
         at.normal[at.normal[:, 2] < 0] *= -1  # cloth and the like are seen from both sides
@@ -324,25 +323,20 @@ def tilt(normal: np.ndarray, slope: np.ndarray, rotation: np.ndarray) -> np.ndar
 
 def paint_hairs(image, scene: Scene, light: Light, maps, strand, along, first, open_sky) -> None:
     """Lay the hairs into the image of samples."""
-    row, column = np.nonzero(strand >= 0)
-    which, t = strand[row, column], along[row, column]
-    group = np.searchsorted(first, which, side="right") - 1
-    centre = scene.head[np.unique(scene.head_mesh.scalp)].mean(0)
+    strand, pixels = strand.ravel(), image.reshape(-1, 3)
+    hairy = np.flatnonzero(strand >= 0)
+    which = strand[hairy]
+    centre = scene.head[scene.head_mesh.scalp_idx].mean(0)
     for k, hair in enumerate(scene.hairs):
-        at = np.nonzero(group == k)[0]
+        at = hairy[(which >= first[k]) & (which < first[k + 1])]
         if not len(at):
             continue
-        own, here = which[at] - first[k], t[at]
-        steps = hair.points.shape[1] - 1
-        low = np.minimum((here * steps).astype(np.int64), steps - 1)
-        share = (here * steps - low)[:, None]
-        place = float32(hair.points[own, low] * (1 - share) + hair.points[own, low + 1] * share)
-        tangent = tangents(hair.points, own, here)
-        outwards = bulk_normals(place, centre)
+        own, here = strand[at] - np.int32(first[k]), along.ravel()[at]
+        place, tangent = places_on(hair.points, own, here), tangents(hair.points, own, here)
         gloss = 1.0 if k >= scene.bare else FACIAL_HAIR_GLOSS
         lit = light_visibility(maps, len(light.direction), place)
-        shaded = shade_strands(hair.color[own], tangent, here, lit, light, outwards, gloss)
-        image[row[at], column[at]] = shaded * open_sky[row[at], column[at]][:, None]
+        shaded = shade_strands(hair.color[own], tangent, here, lit, light, bulk_normals(place, centre), gloss)
+        pixels[at] = shaded * open_sky.ravel()[at, None]
 
 
 def paint_glass(image: np.ndarray, glass: Surface, light: Light, to_samples, depth: np.ndarray) -> None:
