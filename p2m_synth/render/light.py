@@ -100,20 +100,20 @@ _FIRST = 4  # if these agree, the others would too
 
 
 @numba.njit(cache=True, nogil=True, boundscheck=False)
-def _lit(points, frame, low, scale, depth, radius, slack, disc, out):
+def _lit(points, frame, low, scale, depth, slack, disc, out):
     height, width = depth.shape
     for p in range(len(points)):
         x0, y0, z0 = points[p, 0], points[p, 1], points[p, 2]
         x = (frame[0, 0] * x0 + frame[0, 1] * y0 + frame[0, 2] * z0 - low[0]) * scale
         y = (frame[1, 0] * x0 + frame[1, 1] * y0 + frame[1, 2] * z0 - low[1]) * scale
         z = (frame[2, 0] * x0 + frame[2, 1] * y0 + frame[2, 2] * z0 - low[2]) * scale + slack
-        turn = (int(abs(x) * 73.1) * 37 + int(abs(y) * 57.7) * 101) % 64
+        turn = (int(abs(x) * np.float32(73.1)) * 37 + int(abs(y) * np.float32(57.7)) * 101) & 63
+        x, y = x + np.float32(0.5), y + np.float32(0.5)
         lit = 0
         for k in range(12):
-            column = min(max(int(x + radius * disc[turn, k, 0] + 0.5), 0), width - 1)
-            row = min(max(int(y + radius * disc[turn, k, 1] + 0.5), 0), height - 1)
-            # Slack grows with the disc: the surface itself is not level in the lamp's view.
-            if z + 1.2 * radius >= depth[row, column]:
+            column = min(max(int(x + disc[turn, k, 0]), 0), width - 1)
+            row = min(max(int(y + disc[turn, k, 1]), 0), height - 1)
+            if z >= depth[row, column]:
                 lit += 1
             if k == _FIRST - 1 and (lit == 0 or lit == _FIRST):
                 lit *= 3
@@ -136,10 +136,10 @@ class ShadowMap:
     def lit(self, points: np.ndarray) -> np.ndarray:
         """How much of the lamp's disc each point (P, 3), um, sees: (P,), 0 dark to 1 lit."""
         out = np.empty(len(points), np.float32)  # every entry is written
-        one = np.float32
-        slack = one(SHADOW_SLACK_UM * self.scale)
-        points = np.ascontiguousarray(points, one)
-        _lit(points, self.frame, self.low, one(self.scale), self.depth, one(self.radius), slack, _DISC, out)
+        # Slack grows with the disc: the surface itself is not level in the lamp's view.
+        slack = np.float32(SHADOW_SLACK_UM * self.scale + 1.2 * self.radius)
+        points, disc = np.ascontiguousarray(points, np.float32), _DISC * np.float32(self.radius)
+        _lit(points, self.frame, self.low, np.float32(self.scale), self.depth, slack, disc, out)
         return out
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
+import numba
 import numpy as np
 
 from p2m_core.geometry.camera import rotation_from_angles
@@ -30,6 +31,7 @@ from p2m_synth.wear.headwear import hidden_scalp
 
 SUPERSAMPLE = 2
 COMPANION_SHARE = 0.05  # pictures with a second person, or a poster of one, in the background
+LEVEL_SAMPLES = 1.5  # a surface whose depth differs by less from sample to sample has no edge there
 SKIN_SOFT = float32([0.42, 0.17, 0.10])  # how far red, green and blue light wrap round skin
 HIDDEN_MM = 8.0  # a landmark is hidden if something lies so far before it
 TEETH_UM = (0, -3500, 500)  # the asset's upper teeth end above its upper lip, and would never show
@@ -231,12 +233,61 @@ def paint(scene: Scene, light: Light, backdrop: np.ndarray, supersample: int, rn
     open_sky = sky_visibility(depth)
     image = cv2.resize(backdrop, (side, side), interpolation=cv2.INTER_LINEAR)
     maps = cast_shadows(mesh, scene.hairs[scene.bare :], light)
-    paint_mesh(image, scene, mesh, solid, light, maps, triangle, bary, strand, open_sky, rng)
+    shaded, even = thin_out(triangle, strand, depth, mesh.part, supersample)
+    paint_mesh(image, scene, mesh, solid, light, maps, shaded, bary, strand, open_sky, rng)
+    _spread(image, even, supersample)
     paint_hairs(image, scene, light, maps, strand, along, first, open_sky)
     for glass in (surface for surface in scene.surfaces if surface.alpha < 1):
         paint_glass(image, glass, light, to_samples, depth)
     image = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)
     return image, before, triangle, strand
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _thin_out(triangle, strand, depth, part, supersample, shaded, even):
+    for row in range(even.shape[0]):
+        for column in range(even.shape[1]):
+            top, left = row * supersample, column * supersample
+            first = triangle[top, left]
+            if first < 0:
+                continue
+            kind, low, high = part[first], depth[top, left], depth[top, left]
+            same = True
+            for y in range(top, top + supersample):
+                for x in range(left, left + supersample):
+                    f = triangle[y, x]
+                    same &= f >= 0 and strand[y, x] < 0 and part[f] == kind
+                    low, high = min(low, depth[y, x]), max(high, depth[y, x])
+            if same and high - low < LEVEL_SAMPLES * supersample:
+                even[row, column] = True
+                for y in range(supersample):
+                    for x in range(supersample):
+                        if x != y:
+                            shaded[top + y, left + x] = -1
+
+
+def thin_out(triangle, strand, depth, part, supersample: int) -> tuple[np.ndarray, np.ndarray]:
+    """The triangles (side, side) that are to be shaded, -1 elsewhere, and the px (S, S) of which that is a diagonal.
+
+    Where all samples of a px see one part of one surface, those on its diagonal tell its colour; edges need them all.
+    """
+    shaded, even = triangle.copy(), np.zeros([edge // supersample for edge in triangle.shape], bool)
+    _thin_out(triangle, strand, depth, part, supersample, shaded, even)
+    return shaded, even
+
+
+@numba.njit(cache=True, nogil=True, boundscheck=False)
+def _spread(image, even, supersample):
+    """Give the samples that `thin_out` left out the colour of the one of the diagonal in their row."""
+    for row in range(even.shape[0] if supersample > 1 else 0):
+        for column in range(even.shape[1]):
+            if even[row, column]:
+                for y in range(supersample):
+                    for x in range(supersample):
+                        for c in range(3):
+                            image[row * supersample + y, column * supersample + x, c] = image[
+                                row * supersample + y, column * supersample + y, c
+                            ]
 
 
 @dataclass(frozen=True, eq=False)
