@@ -12,7 +12,6 @@ from p2m_core.geometry.mesh import boundary_loops
 from p2m_synth.hair.growth import CENTRE_DM, first_of_lock, out_of, strand_colors, torso_height
 from p2m_synth.hair.roots import Roots, beside_lobes, scatter
 from p2m_synth.hair.strands import Obstacles, grow_strands, wind_strands
-from p2m_synth.head.asset import PARTS
 from p2m_synth.head.head_mesh import HeadMesh, load_head_mesh
 from p2m_synth.head.head_model import UM_PER_DM
 from p2m_synth.scene.elements import Strands, float32
@@ -193,11 +192,10 @@ def grow_lashes(
 ) -> list[Strands]:
     """Lashes of all four lids; mascara: 0 none to 1 long and black; other arguments as for `grow_hair`."""
     points = float32(head @ rotation / UM_PER_DM)
-    eyes = [head_mesh.part == PARTS.index(name) for name in ("left_eye", "right_eye")]
     grown = []
     for k, (chain, eye) in enumerate(lid_edges()):
         upper = k % 2 == 0
-        ball = points[np.unique(head_mesh.triangles[eyes[eye]])]
+        ball = points[head_mesh.eye_idx[eye]]
         centre = (ball.min(0) + ball.max(0)) / 2
         count = int((44 if upper else 16) * (1 + 0.6 * mascara))
         t = np.sort(rng.uniform(0.2 if upper else 0.35, 0.95, count))

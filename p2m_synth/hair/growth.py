@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from p2m_core.geometry.rasterizer import depth_map, rasterize
-from p2m_synth.hair.roots import LOCKS, Roots, hair_height, scalp_roots
+from p2m_synth.hair.roots import LOCKS, Roots, hair_height, scalp_of_roots, scalp_roots
 from p2m_synth.hair.strands import (
     FACE_AZIMUTH,
     FACE_HEIGHT,
@@ -168,11 +168,11 @@ def hair_lengths(style: HairStyle, root: np.ndarray, position: np.ndarray, centr
 
 
 def choose_roots(
-    head_mesh: HeadMesh, style: HairStyle, rng: np.random.Generator, hidden: np.ndarray | None = None
+    style: HairStyle, rng: np.random.Generator, hidden: np.ndarray | None = None
 ) -> tuple[Roots, np.ndarray]:
     """Where a style's hair grows, and the height of each root above the hairline (N,), dm; none at `hidden` (m,)."""
     roots = scalp_roots()
-    height = hair_height(style, roots.position, roots.value(head_mesh.hairline))
+    height = hair_height(style, scalp_of_roots())
     # A hair all alone below the others would look lost.
     growing = rng.uniform(0.15, 1, len(height)) < smooth_step(-0.03, 0.08, height)
     density = style.count / max(growing.sum(), 1)  # a hat leaves fewer hairs, not denser ones
@@ -181,7 +181,8 @@ def choose_roots(
     growing = np.flatnonzero(growing)
     # Twice the hairs for a fringe: the forehead behind it is lighter than any scalp.
     haste = np.where(in_fringe(style, roots.position, height), 2.0, 1.0)[growing]
-    chosen = np.sort(growing[np.argsort(rng.random(len(growing)) / haste)[: int(density * len(growing))]])
+    order, count = rng.random(len(growing)) / haste, int(density * len(growing))
+    chosen = np.sort(growing[np.argpartition(order, count)[:count]]) if count < len(growing) else growing
     return roots[chosen], height[chosen]
 
 
@@ -219,7 +220,7 @@ def grow_hair(
     points = float32(head @ rotation / UM_PER_DM)
     scalp = head_mesh.scalp_idx
     centre = CENTRE_DM + (points[scalp] - head_mesh.canonical[scalp]).mean(0)
-    roots, height = choose_roots(head_mesh, style, rng, hidden)
+    roots, height = choose_roots(style, rng, hidden)
     if not len(height):
         return []
     root, normal = roots.on(points)

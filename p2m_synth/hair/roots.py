@@ -65,17 +65,47 @@ def beside_lobes(points: np.ndarray) -> np.ndarray:
     return np.exp(-(((abs(points) - float32([0.72, 6.9, 0.5])) / 0.16) ** 2).sum(1))
 
 
-def hair_height(style: HairStyle, points: np.ndarray, height: np.ndarray, fine: bool = True) -> np.ndarray:
-    """Signed height above a style's own hairline (n,), dm, at canonical points (n, 3) of head_mesh.hairline (n,).
+@dataclass(frozen=True, eq=False)
+class Scalp:
+    """Canonical points (n, 3) of a head: their head_mesh.hairline, azimuth (deg) and nearness to the lobes (n,)."""
+
+    points: np.ndarray
+    hairline: np.ndarray
+    azimuth: np.ndarray
+    lobes: np.ndarray
+
+    @classmethod
+    def of(cls, points: np.ndarray, hairline: np.ndarray) -> Scalp:
+        """The rest of it."""
+        return cls(points, hairline, azimuth_deg(points), beside_lobes(points))
+
+
+@cache
+def scalp_of_roots() -> Scalp:
+    """At `scalp_roots`."""
+    roots = scalp_roots()
+    return Scalp.of(roots.position, roots.value(load_head_mesh().hairline))
+
+
+@cache
+def scalp_of_vertices() -> tuple[np.ndarray, Scalp]:
+    """Vertices near the hairline or above it (n,), and what is there."""
+    head_mesh = load_head_mesh()
+    near = np.flatnonzero(head_mesh.hairline > -1)
+    return near, Scalp.of(head_mesh.canonical[near], head_mesh.hairline[near])
+
+
+def hair_height(style: HairStyle, scalp: Scalp, fine: bool = True) -> np.ndarray:
+    """Signed height above a style's own hairline (n,), dm.
 
     fine: with irregularities too small for the mesh's vertices.
     """
-    angle, rng = azimuth_deg(points), np.random.default_rng(style.edge)
+    points, height, angle, rng = scalp.points, scalp.hairline, scalp.azimuth, np.random.default_rng(style.edge)
     side = abs(angle)
     height = height - style.shift * smooth_step(100, 60, side)
     height = height - style.temples * np.exp(-(((side - 38) / 17) ** 2)) + style.peak * np.exp(-((angle / 9) ** 2))
     height = height + style.sideburn * np.exp(-(((side - 71) / 6) ** 2))
-    height = height - beside_lobes(points)
+    height = height - scalp.lobes
     for frequency, size in ((9, 0.022), (30, 0.018))[: 1 + fine]:
         waves, phase = np.float32(rng.normal(0, frequency, (3, 3))), np.float32(rng.uniform(0, 6.28, 3))
         height = height + size * np.sin(points @ waves + phase).sum(1)
@@ -90,7 +120,6 @@ def scalp_cover(head_mesh: HeadMesh, style: HairStyle) -> np.ndarray:
     """Opacity of hair-coloured paint below the strands, by vertex (m,) in [0, 1]."""
     full = style.stubble if style.name in ("bald", "buzz") else max(style.stubble, 0.96)
     cover = np.zeros(len(head_mesh.canonical), np.float32)
-    near = np.flatnonzero(head_mesh.hairline > -1)
-    height = hair_height(style, head_mesh.canonical[near], head_mesh.hairline[near], fine=False)
-    cover[near] = full * smooth_step(-0.05, 0.14, height)
+    near, scalp = scalp_of_vertices()
+    cover[near] = full * smooth_step(-0.05, 0.14, hair_height(style, scalp, fine=False))
     return cover

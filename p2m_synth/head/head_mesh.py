@@ -15,7 +15,7 @@ from p2m_synth.head.head_model import UM_PER_DM, HeadModel, load_head_model, ref
 from p2m_synth.scene.primitives import smooth_step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadMesh:
     """What does not change from one head to the next (m refined vertices, units dm on the mean head).
 

@@ -81,10 +81,9 @@ class HeadModel:
 
     def shape_of(self, identity: Identity) -> np.ndarray:
         """Shape coefficients (K,) that come nearest to a person's head, size and place aside."""
-        basis = target_basis_um()
         weights = target_weights(identity)
         used = np.flatnonzero(weights)  # a quarter of the targets
-        vertices = mean_dm() * np.float32(UM_PER_DM) + (weights[used] @ basis[used]).reshape(-1, 3)
+        vertices = mean_dm() * np.float32(UM_PER_DM) + (target_basis_um()[used].T @ weights[used]).reshape(-1, 3)
         core = self.weight == 1
         scale, rotation, shift = umeyama(vertices[core], self.mean[core])
         offset = (scale * vertices @ rotation.T + shift - self.mean) * self.weight[:, None] ** 2
@@ -153,9 +152,9 @@ def mean_dm() -> np.ndarray:
 
 
 @cache
-def target_basis_um() -> np.ndarray:
-    """Shape targets in um, (T, 3 n)."""
-    return target_basis() * np.float32(UM_PER_DM)
+def target_basis_um() -> sp.csr_matrix:
+    """Shape targets in um, (T, 3 n): most move a small part of the head."""
+    return sp.csr_matrix(target_basis() * np.float32(UM_PER_DM))
 
 
 @cache

@@ -22,7 +22,11 @@ def make_accessories(
     Args:    head: (m, 3) um, camera frame.   rotation: (3, 3) takes the head's frame to the camera's.
     """
     frontal = float32(head @ rotation)
-    skull, surfaces = Skull(head_mesh, frontal), []
+    surfaces: list[Surface] = []
+    covered = style.headwear in RIM_ELEVATION or style.headwear in OPENING
+    if not covered and style.earrings == style.mask == style.glasses == "none":
+        return surfaces
+    skull = Skull(head_mesh, frontal)
     if style.headwear in RIM_ELEVATION:
         surfaces += make_hat(skull, style, rng)
     if style.earrings != "none" and style.headwear not in OPENING:

@@ -5,6 +5,7 @@ Garments are sheets over the map of the torso: polar angle from the chest's axis
 
 from __future__ import annotations
 
+from functools import cache
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
@@ -62,9 +63,15 @@ def make_clothes(
 
 def hidden_skin(head_mesh: HeadMesh, outfit: str) -> np.ndarray:
     """Which vertices (m,) of the torso lie under the clothes, so that they need not be drawn."""
+    return skin_below(head_mesh, 97 if outfit == "top" else 58)
+
+
+@cache
+def skin_below(head_mesh: HeadMesh, polar_deg: float) -> np.ndarray:
+    """Which vertices (m,) of the torso lie below a polar angle."""
     direction = unit(head_mesh.canonical - np.float32(TORSO_CENTRE_DM))
     polar = np.degrees(np.arccos(np.clip(direction[:, 1], -1, 1)))
-    return (head_mesh.neck < 0.3) & (head_mesh.canonical[:, 1] < 5.9) & (polar > (97 if outfit == "top" else 58))
+    return (head_mesh.neck < 0.3) & (head_mesh.canonical[:, 1] < 5.9) & (polar > polar_deg)
 
 
 def neck_base(azimuth: np.ndarray) -> np.ndarray:

@@ -52,14 +52,14 @@ def axis_frame() -> np.ndarray:
 
 def hidden_scalp(head_mesh: HeadMesh, style: WearStyle) -> np.ndarray:
     """Which vertices (m,) of the scalp the headwear hides, so that no hair need grow there."""
+    if style.headwear not in RIM_ELEVATION and style.headwear not in OPENING:
+        return np.zeros(len(head_mesh.canonical), bool)
     direction = unit(head_mesh.canonical - skull_centre(head_mesh, head_mesh.canonical))
     if style.headwear in OPENING:
         forward, up, left = axis_frame()
         turn = np.arctan2(direction @ left, direction @ up)
         angle = np.degrees(np.arccos(np.clip(direction @ forward, -1, 1)))
         return (angle > opening_deg(style.headwear, turn) + 1) & (head_mesh.canonical[:, 1] > 5.9)
-    if style.headwear not in RIM_ELEVATION:
-        return np.zeros(len(direction), bool)
     elevation = np.degrees(np.arcsin(direction[:, 1]))
     above = elevation - rim_elevation(style, np.degrees(np.arctan2(direction[:, 0], direction[:, 2])))
     return (above > 2) & (above < (HEADBAND_DEG - 2 if style.headwear == "headband" else 180))
