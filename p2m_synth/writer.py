@@ -16,10 +16,13 @@ import hashlib
 import io
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
@@ -189,6 +192,17 @@ def thread_pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@contextmanager
+def one_cv_thread() -> Iterator[None]:
+    """Let OpenCV, whose threads `thread_pools` does not know, work on one."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 _one_at_a_time = threading.Lock()
 
 
@@ -199,7 +213,7 @@ def write_one(job: Job) -> tuple[int, dict[str, object]]:
         raise InputError(job.folder.parent, "", problem, "choose a folder that all machines of the cluster share")
     # Several threads add up in another order than one: the last digits, and so the bytes, would differ. The limit
     # holds for the whole process, so that the threads of a Dask worker have to take turns.
-    with _one_at_a_time, thread_pools().limit(limits=1):
+    with _one_at_a_time, thread_pools().limit(limits=1), one_cv_thread():
         return job.index, write_on_one_thread(job)
 
 

@@ -17,7 +17,8 @@ from p2m_core.geometry.camera import model_to_image
 
 def box_of(points: Num[np.ndarray, "*batch n _"]) -> Num[np.ndarray, "*batch 4"]:
     """The axis-aligned box of points, (..., N, 2 or 3) -> (..., 4) x0 y0 x1 y1."""
-    return np.concatenate([points[..., :2].min(-2), points[..., :2].max(-2)], -1)
+    rows = np.ascontiguousarray(np.swapaxes(points[..., :2], -1, -2))  # numpy is slow along a short last axis
+    return np.concatenate([rows.min(-1), rows.max(-1)], -1)
 
 
 def face_size(points: Num[np.ndarray, "*batch n _"]) -> Float[np.ndarray, "*batch"]:

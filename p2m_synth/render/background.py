@@ -52,10 +52,12 @@ def rectangle(image: np.ndarray, x: float, y: float, w: float, h: float, color: 
 def wall(rng: np.random.Generator, size_px: int) -> np.ndarray:
     """A studio's or plain wall: nearly even, a gradient, the lamp's pool of light."""
     base = muted(rng, 0.02, 0.85)
-    y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j].astype(np.float32)
-    pool = np.exp(-((x - rng.uniform(0, 1)) ** 2 + (y - rng.uniform(0, 1)) ** 2) / rng.uniform(0.1, 1.0))
-    image = base * (rng.uniform(0.45, 1) + pool[..., None] * rng.uniform(0.1, 0.8))
-    return float32(image * (1 + rng.uniform(0.01, 0.06) * fractal_noise(rng, size_px, 4, channels=1)))
+    at = np.linspace(0, 1, size_px)
+    offset = at[None] - rng.uniform(0, 1, (2, 1))
+    across, down = np.exp(-(offset**2) / rng.uniform(0.1, 1.0))
+    bright = rng.uniform(0.45, 1) + np.outer(down, across) * rng.uniform(0.1, 0.8)
+    bright = float32(bright * (1 + rng.uniform(0.01, 0.06) * fractal_noise(rng, size_px, 4, channels=1)[..., 0]))
+    return cv2.merge([bright * channel for channel in base])
 
 
 def room(rng: np.random.Generator, size_px: int) -> np.ndarray:
@@ -212,6 +214,10 @@ def draw_background(
         matrix = cv2.getRotationMatrix2D((size_px / 2, size_px / 2), tilt, grow)
         image = cv2.warpAffine(image, matrix, (size_px, size_px), borderMode=cv2.BORDER_REFLECT)
     blur = np.exp(rng.uniform(np.log(sharpest), np.log(0.05))) * size_px
-    image = cv2.GaussianBlur(image, (0, 0), blur)
-    texture = 1 + rng.uniform(0.0, 0.05) * fractal_noise(rng, size_px, 20, 2, 1)
-    return np.clip(image * texture, 0, 4).astype(np.float32)
+    if blur > 4:  # half of the pixels hold what is left
+        half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(cv2.GaussianBlur(half, (0, 0), blur / 2), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    else:
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+    texture = 1 + float32(rng.uniform(0.0, 0.05)) * fractal_noise(rng, size_px, 20, 2, 1)
+    return np.clip(image * cv2.merge([texture] * 3), 0, 4)

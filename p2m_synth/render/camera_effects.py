@@ -10,7 +10,7 @@ from p2m_synth.scene.elements import float32
 LOOKS = {"plain": 0.72, "grey": 0.09, "faded": 0.05, "sepia": 0.02, "cold": 0.05, "warm": 0.07}
 
 
-LUMINANCE, THIRD = float32([0.2126, 0.7152, 0.0722]), np.full(3, 1 / 3, np.float32)
+LUMINANCE = float32([0.2126, 0.7152, 0.0722])
 
 
 def expose(image: np.ndarray, face: np.ndarray, tone: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -25,7 +25,7 @@ def expose(image: np.ndarray, face: np.ndarray, tone: np.ndarray, rng: np.random
     wanted = 0.26 * (float(tone @ LUMINANCE) / 0.35) ** 0.6
     gain = np.exp(0.8 * np.log(wanted / (subject + 0.01)) + 0.2 * np.log(0.2 / whole))
     stops = rng.normal(0.05, 0.3) + (rng.choice([-1.2, 1.0]) * rng.uniform(0.5, 1.2) if rng.random() < 0.1 else 0)
-    return image * np.float32(gain * 2**stops * rng.uniform(0.95, 1.05, 3))
+    return cv2.transform(image, np.diag(np.float32(gain * 2**stops * rng.uniform(0.95, 1.05, 3))))
 
 
 def tone_curve(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -34,10 +34,10 @@ def tone_curve(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     toe = rng.uniform(0.0, 0.05)
     image = image * (image + 0.02) / (image * (0.62 * image + 0.62) + 0.02 + toe)
     image = np.clip(image, 0, 1) ** np.float32(1 / 2.2)
-    grey = (image @ THIRD)[..., None]
-    image = grey + (image - grey) * float32(np.clip(rng.normal(1.0, 0.16), 0.4, 1.5))
+    saturation = np.clip(rng.normal(1.0, 0.16), 0.4, 1.5)
     middle, contrast = rng.uniform(0.4, 0.5), np.clip(rng.normal(1.04, 0.13), 0.65, 1.45)
-    return np.clip(middle + (image - middle) * np.float32(contrast), 0, 1)
+    mixed = contrast * ((1 - saturation) / 3 + saturation * np.eye(3))  # from the grey outwards, then from the middle
+    return np.clip(cv2.transform(image, float32(np.c_[mixed, np.full(3, middle * (1 - contrast))])), 0, 1)
 
 
 def lens(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -100,7 +100,7 @@ def record(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = image + (image - blurred) * np.float32(rng.uniform(0.2, 0.9))
     strength = rng.choice([0.002, 0.006, 0.013, 0.03], p=[0.4, 0.34, 0.18, 0.08]) * rng.uniform(0.6, 1.4)
     grain = rng.standard_normal(image.shape, np.float32)
-    grain = np.float32(0.6 * 3**0.5) * (grain @ THIRD)[..., None] + np.float32(0.5) * grain
+    grain = cv2.transform(grain, float32(0.6 * 3**0.5 / 3 + 0.5 * np.eye(3)))  # mostly of luminance
     if rng.random() < 0.3:
         grain = cv2.GaussianBlur(grain, (0, 0), 0.7) * np.float32(1.8)
     image = image + grain * np.float32(strength)

@@ -146,6 +146,7 @@ class ShadowMap:
 @numba.njit(cache=True, nogil=True, boundscheck=False)
 def _shade(color, gloss, soft, normal, sky_share, lit, direction, half, strength, sky, ground, out):
     for p in range(len(color)):
+        row = min(p, len(soft) - 1)
         nx, ny, nz = normal[p, 0], normal[p, 1], normal[p, 2]
         up = min(1.0, max(0.0, 0.5 + 0.5 * (0.85 * ny + 0.2 * nz)))
         away = min(1.0, max(0.0, 1 - nz))
@@ -156,7 +157,7 @@ def _shade(color, gloss, soft, normal, sky_share, lit, direction, half, strength
         sheen = (0.04 + 0.35 * min(gloss[p], 1.0)) * edge * share
         for c in range(3):
             # Scattered light fills the folds of the skin.
-            ambient = (ground[c] + (sky[c] - ground[c]) * up) * (deep + (shallow - deep) * soft[p, c])
+            ambient = (ground[c] + (sky[c] - ground[c]) * up) * (deep + (shallow - deep) * soft[row, c])
             out[p, c] = color[p, c] * ambient + sky[c] * sheen
         for k in range(len(direction)):
             cosine = nx * direction[k, 0] + ny * direction[k, 1] + nz * direction[k, 2]
@@ -173,7 +174,7 @@ def _shade(color, gloss, soft, normal, sky_share, lit, direction, half, strength
                 glare = (wide + 0.5 * gloss[p] * shine128 * shine32) * (0.5 + 3 * edge) * reach
             crept = np.sqrt(reach) - reach  # shadows on skin have red edges: light creeps in below the surface
             for c in range(3):
-                s = soft[p, c]
+                s = soft[row, c]
                 diffuse = max(0.0, (cosine + s) / ((1 + s) * (1 + s)))
                 out[p, c] += strength[k, c] * (glare + color[p, c] * diffuse * (reach + 1.5 * s * crept))
 
@@ -195,7 +196,8 @@ def shade_surface(
     Returns: (P, 3) linear RGB.
     """
     half = normalized(light.direction + float32([0, 0, 1]), 1e-6)
-    arrays = (color, gloss, np.broadcast_to(soft, color.shape), normal, sky_share, lit)
+    soft = np.broadcast_to(soft, (len(color) if np.ndim(soft) == 2 else 1, 3))
+    arrays = (color, gloss, soft, normal, sky_share, lit)
     arrays += (light.direction, half, light.color, light.sky, light.ground)
     out = np.empty(color.shape, np.float32)  # every entry is written
     _shade(*(np.ascontiguousarray(array, np.float32) for array in arrays), out)

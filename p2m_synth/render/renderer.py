@@ -192,14 +192,15 @@ def light_visibility(maps: dict[int, ShadowMap], lamps: int, points: np.ndarray)
 def sky_visibility(depth: np.ndarray) -> np.ndarray:
     """How open each sample lies (S, S), by comparing its depth with its surroundings': 1 open, 0 deep in a hole."""
     side = depth.shape[0]
-    known = np.where(np.isfinite(depth), depth, -1e6).astype(np.float32)
-    shown = np.isfinite(depth)
-    floor = float(known[shown].min()) if shown.any() else 0.0
-    small = cv2.resize(np.maximum(known, floor), (side // 4, side // 4), interpolation=cv2.INTER_AREA)
+    known = np.maximum(depth, depth.min(where=depth > -np.inf, initial=np.inf if (depth > -np.inf).any() else 0))
+    small = cv2.resize(known, (side // 4, side // 4), interpolation=cv2.INTER_AREA)
     out = np.ones_like(known)
     for sigma, reach in ((0.004, 0.03), (0.014, 0.07)):
         around = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma * side), (side, side), interpolation=cv2.INTER_LINEAR)
-        out *= 1 - 0.55 * np.clip((around - known) / np.float32(reach * side), 0, 1)
+        around -= known
+        around *= np.float32(-0.55 / (reach * side))
+        around += 1
+        out *= np.clip(around, np.float32(1 - 0.55), 1, out=around)
     return out
 
 
@@ -310,12 +311,12 @@ def paint_mesh(
     head_mesh, look = scene.head_mesh, scene.person.look
     shown = np.flatnonzero((triangle >= 0) & (strand < 0))
     triangle, bary, open_sky, pixels = triangle.ravel(), bary.reshape(-1, 3), open_sky.ravel(), image.reshape(-1, 3)
-    part = mesh.part[triangle[shown]]
+    part = mesh.part.take(triangle[shown])
     normals = float32(vertex_normals(mesh.vertices, mesh.triangles))
 
     def seen(chosen: np.ndarray) -> Samples:
         index = shown[chosen]
-        hit, weights = triangle[index], bary[index]
+        hit, weights = triangle[index], bary.take(index, 0)
         normal, place = (interpolate(of, mesh.triangles, hit, weights) for of in (normals, mesh.vertices))
         return Samples(index, hit, weights, normalized(normal, 1e-6), place, open_sky[index])
 
@@ -369,7 +370,7 @@ def eye_axes(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 def tilt(normal: np.ndarray, slope: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Normals (P, 3) of skin tilted by the relief's slope (P, 2) along azimuth and downwards."""
     sideways, down = rotation @ float32([1, 0, 0]), rotation @ float32([0, -1, 0])
-    return normalized(normal + slope[:, :1] * sideways + slope[:, 1:] * down, 1e-6)
+    return normalized(normal + slope @ np.stack([sideways, down]), 1e-6)
 
 
 def paint_hairs(image, scene: Scene, light: Light, maps, strand, along, first, open_sky) -> None:
@@ -439,7 +440,7 @@ def render(
     if companion:
         add_companion(backdrop, head_mesh, light, of_companion)
     # Surroundings of a colour give light of that colour.
-    tint = backdrop.reshape(-1, 3).mean(0)
+    tint = np.array(cv2.mean(backdrop)[:3])
     tint = np.float32(tint / max(tint.mean(), 1e-6)) ** np.float32(0.35)
     light = replace(light, sky=light.sky * tint, ground=light.ground * tint)
     scene, facts = build_scene(head_mesh, person, camera, next(steps), overrides=overrides)
@@ -479,7 +480,7 @@ def visibility(scene: Scene, depth, triangle, strand) -> tuple[np.ndarray, np.nd
     at = camera.to_samples(scene.head, supersample)
     own = depth_map(at, head_mesh.triangles[head_mesh.face], side, side) > -np.inf
     bare = sum(len(hair.points) for hair in scene.hairs[: scene.bare])
-    of_face = (triangle >= 0) & np.append(head_mesh.face, False)[np.minimum(triangle, len(head_mesh.face))]
+    of_face = (triangle >= 0) & np.append(head_mesh.face, False).take(triangle, mode="clip")
     clear = own & of_face & (strand < bare)
     for glass in (surface for surface in scene.surfaces if DARK_GLASS <= surface.alpha < 1):
         clear &= depth_map(camera.to_samples(glass.vertices, supersample), glass.triangles, side, side) == -np.inf

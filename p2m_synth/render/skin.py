@@ -41,8 +41,8 @@ def look_up(picture: np.ndarray, column: np.ndarray, row: np.ndarray, wrap: bool
     grid = np.zeros((2, rows * width), np.float32)
     grid[0, :count], grid[1, :count] = column, row
     if wrap:
-        grid[0] %= picture.shape[1] - 1
-        grid[1] %= picture.shape[0] - 1
+        for places, edge in zip(grid, picture.shape[1::-1]):
+            places -= (edge - 1) * np.floor(places / (edge - 1))
     at = grid.reshape(2, rows, width)
     found = cv2.remap(picture, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return found.reshape(rows * width, *picture.shape[2:])[:count]
@@ -56,6 +56,15 @@ def blend(color: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 # --- marks ----------------------------------------------------------------------------------------
 
 
+@cache
+def rounding(count: int) -> np.ndarray:
+    """Weights (13, N) of N points in those of a curve through them with round corners."""
+    t = np.linspace(0, count - 1, 13)
+    weights = np.maximum(1 - abs(t[:, None] - np.arange(count)), 0)
+    weights[1:-1] = (weights[:-2] + 2 * weights[1:-1] + weights[2:]) / 4
+    return weights
+
+
 class Pen:
     """Draws antialiased lines and dots, given in dm on the mean head, into a picture of the unrolled face."""
 
@@ -66,9 +75,7 @@ class Pen:
         """A hand-drawn curve through points (N, 3): it wavers, and fades at its ends."""
         if strength < 0.02:
             return
-        t = np.linspace(0, len(points) - 1, 13)
-        path = np.stack([np.interp(t, np.arange(len(points)), points[:, k]) for k in range(3)], 1)
-        path[1:-1] = (path[:-2] + 2 * path[1:-1] + path[2:]) / 4
+        path = rounding(len(points)) @ points
         path[:, :2] += np.cumsum(self.rng.normal(0, 0.0025, (len(path), 2)), 0)
         at = np.stack(to_marks_px(path), 1)
         low = np.clip(at.min(0).astype(int) - 6, 0, None)
@@ -240,7 +247,7 @@ def skin_detail(
     """
     angle, height, offset = azimuth_deg(points), points[:, 1], rng.uniform(0, 500, 2).astype(np.float32)
     grain = look_up(noise_layers(), angle * np.float32(2.8) + offset[0], height * 200 + offset[1], wrap=True)
-    found = look_up(marks, *to_marks_px(points))
+    found = look_up(marks, (angle + 120) * np.float32(PX_PER_DEG), (TOP_DM - height) * np.float32(PX_PER_DM))
     color, gloss, slope = values[:, :3].copy(), values[:, 3].copy(), np.empty((len(points), 2), np.float32)
     hair, beard = grayed(look.hair_color, look.hair.gray), grayed(look.natural_color, look.beard.gray)
     strengths = np.float32(look.roughness), np.float32(look.beard.stubble), np.float32(hair), np.float32(beard)

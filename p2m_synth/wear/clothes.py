@@ -6,6 +6,7 @@ Garments are sheets over the map of the torso: polar angle from the chest's axis
 from __future__ import annotations
 
 from functools import cache
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
