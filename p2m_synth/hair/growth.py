@@ -168,11 +168,11 @@ def hair_lengths(style: HairStyle, root: np.ndarray, position: np.ndarray, centr
 
 
 def choose_roots(
-    style: HairStyle, rng: np.random.Generator, hidden: np.ndarray | None = None
+    head_mesh: HeadMesh, style: HairStyle, rng: np.random.Generator, hidden: np.ndarray | None = None
 ) -> tuple[Roots, np.ndarray]:
     """Where a style's hair grows, and the height of each root above the hairline (N,), dm; none at `hidden` (m,)."""
     roots = scalp_roots()
-    height = hair_height(style, scalp_of_roots())
+    height = hair_height(style, scalp_of_roots(head_mesh))
     # A hair all alone below the others would look lost.
     growing = rng.uniform(0.15, 1, len(height)) < smooth_step(-0.03, 0.08, height)
     density = style.count / max(growing.sum(), 1)  # a hat leaves fewer hairs, not denser ones
@@ -220,7 +220,7 @@ def grow_hair(
     points = float32(head @ rotation / UM_PER_DM)
     scalp = head_mesh.scalp_idx
     centre = CENTRE_DM + (points[scalp] - head_mesh.canonical[scalp]).mean(0)
-    roots, height = choose_roots(style, rng, hidden)
+    roots, height = choose_roots(head_mesh, style, rng, hidden)
     if not len(height):
         return []
     root, normal = roots.on(points)

@@ -81,16 +81,15 @@ class Scalp:
 
 
 @cache
-def scalp_of_roots() -> Scalp:
+def scalp_of_roots(head_mesh: HeadMesh) -> Scalp:
     """At `scalp_roots`."""
     roots = scalp_roots()
-    return Scalp.of(roots.position, roots.value(load_head_mesh().hairline))
+    return Scalp.of(roots.position, roots.value(head_mesh.hairline))
 
 
 @cache
-def scalp_of_vertices() -> tuple[np.ndarray, Scalp]:
+def scalp_of_vertices(head_mesh: HeadMesh) -> tuple[np.ndarray, Scalp]:
     """Vertices near the hairline or above it (n,), and what is there."""
-    head_mesh = load_head_mesh()
     near = np.flatnonzero(head_mesh.hairline > -1)
     return near, Scalp.of(head_mesh.canonical[near], head_mesh.hairline[near])
 
@@ -120,6 +119,6 @@ def scalp_cover(head_mesh: HeadMesh, style: HairStyle) -> np.ndarray:
     """Opacity of hair-coloured paint below the strands, by vertex (m,) in [0, 1]."""
     full = style.stubble if style.name in ("bald", "buzz") else max(style.stubble, 0.96)
     cover = np.zeros(len(head_mesh.canonical), np.float32)
-    near, scalp = scalp_of_vertices()
+    near, scalp = scalp_of_vertices(head_mesh)
     cover[near] = full * smooth_step(-0.05, 0.14, hair_height(style, scalp, fine=False))
     return cover

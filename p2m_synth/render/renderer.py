@@ -141,7 +141,7 @@ class Mesh:
     part: np.ndarray
     gloss: np.ndarray
     soft: np.ndarray
-    closed: int
+    closed: int = 0
 
 
 def join_meshes(scene: Scene, surfaces: list[Surface]) -> Mesh:
