@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image
 
 from p2m_core.data.aflw2000 import MASK_SUFFIX
 from p2m_core.errors import InputError
-from p2m_core.files import atomic_path
+from p2m_core.files import write_bytes
 from p2m_core.morphable.formats import read_mat
 from p2m_synth.mat_files import write_mat
 
@@ -57,11 +57,10 @@ def write_sample(
     from_one = np.asarray(landmarks_px, np.float64) + [1, 1, 0]
     points21 = from_one[_AFLW21_FROM_68].mean(1)[:, :2]
     points21[_AFLW21_FROM_68[:, 0] < 0] = [_INVISIBLE, height + 1 - _INVISIBLE]  # as AFLW2000-3D has it
-    with atomic_path(folder / f"{name}.jpg") as temporary:
-        Image.fromarray(image_rgb).save(temporary, quality=jpeg_quality)
+    jpeg = cv2.imencode(".jpg", image_rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1]
+    write_bytes(folder / f"{name}.jpg", jpeg.tobytes())
     if mask is not None:
-        with atomic_path(folder / f"{name}{MASK_SUFFIX}") as temporary:
-            Image.fromarray(mask).save(temporary)
+        write_bytes(folder / f"{name}{MASK_SUFFIX}", cv2.imencode(".png", mask)[1].tobytes())
     mat_path = folder / f"{name}.mat"
     extra = {} if hidden is None else {"hidden_68": np.reshape(hidden, (1, 68)).astype(np.uint8)}
     if attributes is not None:

@@ -89,8 +89,9 @@ def sample_grid(grid: np.ndarray, row: np.ndarray, azimuth_deg: np.ndarray) -> n
 
 def skull_centre(head_mesh: HeadMesh, head: np.ndarray) -> np.ndarray:
     """The middle of a head (3,): between the ears, as high as the eyes; head (m, 3) in its own frame."""
-    ears = head_mesh.masks["ears"][:, None]
-    ears = (head * ears).sum(0) / ears.sum()
+    weight = head_mesh.masks["ears"]
+    at = np.flatnonzero(weight)
+    ears = weight[at] @ head[at] / weight[at].sum()
     eyes = head[head_mesh.face_idx[head_mesh.model.landmark_idx[36:48]]].mean(0)
     return np.array([eyes[0], eyes[1], ears[2]], np.float32)
 

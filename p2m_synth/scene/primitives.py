@@ -7,6 +7,7 @@ run to the right.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -17,13 +18,16 @@ from p2m_synth.scene.elements import Surface, float32
 MM = 1e3  # um
 
 
+@cache
 def sheet_triangles(rows: int, columns: int, closed: bool = False) -> np.ndarray:
     """Triangles (T, 3) over a grid of rows x columns vertices; `closed` joins the last column to the first."""
     index = np.arange(rows * columns).reshape(rows, columns)
     if closed:
         index = np.concatenate([index, index[:, :1]], 1)
     quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
-    return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    triangles.flags.writeable = False
+    return triangles
 
 
 def sheet(grid: np.ndarray, color: ArrayLike, closed: bool = False, **looks: float) -> Surface:
@@ -127,9 +131,12 @@ def smooth_path(points: np.ndarray, count: int) -> np.ndarray:
 
 def orient(surface: Surface, centre: np.ndarray | None) -> Surface:
     """A surface whose normals look away from `centre` (3,), or, without one, that encloses a positive volume."""
-    a, b, c = (surface.vertices[surface.triangles[:, k]].astype(np.float64) for k in range(3))
     origin = surface.vertices.mean(0) if centre is None else centre
-    if np.einsum("tk,tk->", a - origin, np.cross(b - a, c - a)) >= 0:
+    at = np.ascontiguousarray((surface.vertices - origin).T, np.float64)
+    a, b, c = (at[:, surface.triangles[:, k]] for k in range(3))
+    if (
+        a[0] * (b[1] * c[2] - b[2] * c[1]) + a[1] * (b[2] * c[0] - b[0] * c[2]) + a[2] * (b[0] * c[1] - b[1] * c[0])
+    ).sum() >= 0:
         return surface
     return replace(surface, triangles=np.ascontiguousarray(surface.triangles[:, ::-1]))
 
