@@ -36,11 +36,12 @@ def _draw(points, half_width, depth, strand, along, first_id):
             last = min(limit_u - 1.0, np.ceil(max(u0, u0 + long)) - 1)
             if first > last:
                 continue
-            slope = across / long
+            along_u, along_strand = 1 / long, 1 / steps
+            slope = across * along_u
             spread = root * np.sqrt(1 + slope * slope)
             for u in range(int(first), int(last) + 1):
-                t = (u - u0) / long
-                place = (k + t) / steps
+                t = (u - u0) * along_u
+                place = (k + t) * along_strand
                 z = np.float32(az + t * dz)
                 centre = v0 + slope * (u - u0)
                 # A tip that breaks into dots looks like noise.
