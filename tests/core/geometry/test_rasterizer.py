@@ -23,6 +23,32 @@ def square(x0, y0, x1, y1, z=0.0):
     return np.array([[x0, y0, z], [x0, y1, z], [x1, y1, z], [x1, y0, z]], np.float32)
 
 
+def test_a_depth_map_is_the_depth_of_rasterize():
+    rng = np.random.default_rng(4)
+    vertices, faces = rng.uniform(-4, 44, (60, 3)), rng.permutation(60).reshape(20, 3)
+    assert np.array_equal(
+        rasterizer.depth_map(vertices, faces, 37, 41), rasterizer.rasterize(vertices, faces, 37, 41)[2]
+    )
+
+
+@pytest.mark.parametrize("upwards", [False, True])
+def test_a_closed_surface_loses_nothing_but_its_back(upwards):
+    """A cube, turned, before a larger sheet that is seen from behind and does not count as closed."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+    quads = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    sheet = np.array([[-3, -3, -4], [-3, 3, -4], [3, 3, -4.0]])  # clockwise
+    vertices = np.concatenate([corners @ turn.T, sheet]) * [9, 9 if upwards else -9, 9] + [20, 20, 0]
+    cube = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    assert np.einsum("tk,tk->", corners[cube[:, 0]], np.cross(*(corners[cube[:, k]] for k in (1, 2)))) > 0
+    faces = np.concatenate([cube, [[8, 9, 10]]])
+    draw = rasterizer.depth_map if upwards else lambda *given: rasterizer.rasterize(*given)[2]
+    whole, without_backs, all_closed = (draw(vertices, faces, 41, 41, closed) for closed in (0, 12, 13))
+    assert np.array_equal(whole, without_backs)
+    assert (all_closed == -np.inf).sum() > (whole == -np.inf).sum()  # the sheet's back is gone
+
+
 def test_rasterize_equals_the_loop():
     rng = np.random.default_rng(3)
     vertices = rng.uniform(-4, 24, (18, 3)).astype(np.float32)

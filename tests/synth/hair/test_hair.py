@@ -18,6 +18,7 @@ from p2m_synth.hair.strands import (
     TORSO_SHAPE,
     bulk_normals,
     draw_strands,
+    places_on,
     shade_strands,
     tangents,
 )
@@ -372,6 +373,25 @@ def test_bad_and_distant_strands_draw_nothing():
     drawn = buffers(20, 20)
     draw_strands(points, np.full(3, 2.0), *drawn)
     assert (drawn[1] == -1).all()
+
+
+def test_places_lie_on_the_strands():
+    rng = np.random.default_rng(2)
+    points, strand, along = rng.standard_normal((5, 8, 3)), rng.integers(0, 5, 60), rng.uniform(0, 1, 60)
+    along[:2] = 0, 1
+    expected = [[np.interp(t * 7, np.arange(8), points[k, :, c]) for c in range(3)] for k, t in zip(strand, along)]
+    assert np.allclose(places_on(points, strand, along), expected, atol=1e-5)
+
+
+def test_a_shadow_maps_hairs_are_as_deep_as_a_pictures():
+    rng = np.random.default_rng(3)
+    points, half = rng.uniform(0, 40, (30, 6, 3)), rng.uniform(0.2, 2, 30)
+    depth, strand, along = buffers(40, 40)
+    alone = depth.copy()
+    draw_strands(points, half, depth, strand, along)
+    draw_strands(points, half, alone)
+    assert (strand >= 0).any()
+    assert np.array_equal(depth, alone)
 
 
 def test_tangents_point_to_the_tip():

@@ -92,6 +92,26 @@ def test_eyes_are_drawn_where_their_landmarks_are(monkeypatch, head_mesh, nothin
     assert inside.mean() > 0.9
 
 
+def test_pixels_inside_a_surface_are_shaded_on_a_diagonal_and_edges_whole():
+    triangle, strand = np.zeros((8, 8), np.int32), np.full((8, 8), -1, np.int32)
+    depth = np.zeros((8, 8), np.float32)
+    triangle[1, 2], triangle[4, 5] = -1, 1  # background within a px, and another part
+    strand[2, 3], depth[6, 0] = 7, 50  # a hair, and a step in depth
+    triangle[6, 6:8] = 2  # another triangle of the same part
+    shaded, even = renderer.thin_out(triangle, strand, depth, np.int8([0, 1, 0]), 2)
+    assert np.argwhere(~even).tolist() == [[0, 1], [1, 1], [2, 2], [3, 0]]
+    left_out = np.kron(even, [[0, 1], [1, 0]]).astype(bool)
+    assert np.array_equal(shaded, np.where(left_out, -1, triangle))
+    image = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
+    spread = image.copy()
+    renderer._spread(spread, even, 2)
+    assert np.array_equal(spread[~left_out], image[~left_out])
+    assert np.array_equal(spread[::2, 1::2][even], image[::2, ::2][even])
+    assert np.array_equal(spread[1::2, ::2][even], image[1::2, 1::2][even])
+    shaded, _ = renderer.thin_out(triangle, strand, depth, np.int8([0, 1, 0]), 1)
+    assert np.array_equal(shaded, triangle)  # a single sample is its px's diagonal
+
+
 def test_the_drawn_skin_is_the_face_models_surface(monkeypatch, head_mesh, nothing_in_front):
     """The face model's own depth picture and the drawn skin cover the same pixels."""
     camera, model = facing(head_mesh, (5, 20, 0)), head_mesh.model.face_model()
