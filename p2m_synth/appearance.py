@@ -128,6 +128,6 @@ def draw_appearance(rng: np.random.Generator, identity: Identity) -> Appearance:
         iris_deg=rng.uniform(24.5, 27.0),
         pupil_deg=rng.uniform(7, 13),
         red_eyes=rng.uniform(0, 1) * (rng.random() < 0.4),
-        teeth=float32([0.74, 0.69, 0.58] * rng.uniform(0.8, 1.05, 3) * rng.uniform(0.75, 1.05)),
+        teeth=float32([0.82, 0.78, 0.68] * rng.uniform(0.85, 1.05, 3) * rng.uniform(0.75, 1.1)),
         wear=draw_wear_style(rng, woman, age),
     )

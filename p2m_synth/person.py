@@ -10,7 +10,7 @@ from p2m_synth.appearance import Appearance, draw_appearance
 from p2m_synth.hair.facial_hair import beard_styles
 from p2m_synth.hair.style import cut_style
 from p2m_synth.head.asset import load_asset
-from p2m_synth.head.expression import draw_expression
+from p2m_synth.head.expression import AT_CAMERA, EYES_TURN, GRINS, SMILES, bare_teeth, draw_expression, look_at
 from p2m_synth.head.head_model import HeadModel
 from p2m_synth.head.identity import Identity, draw_identity
 
@@ -59,16 +59,27 @@ class Person:
         """Where the eyes look, (2,) rad to the subject's left and up."""
         left = self.units["eyeLookOutLeft"] - self.units["eyeLookInLeft"]
         up = self.units["eyeLookUpLeft"] - self.units["eyeLookDownLeft"]
-        return np.array([0.42 * left, 0.35 * up])
+        return np.array([left, up]) * EYES_TURN
 
 
 def draw_person(
-    rng: np.random.Generator, model: HeadModel, overrides: Overrides | None = None, even: bool = False
+    rng: np.random.Generator,
+    model: HeadModel,
+    overrides: Overrides | None = None,
+    even: bool = False,
+    to_camera: np.ndarray | None = None,
 ) -> Person:
-    """A random person with a random expression; `even` as in `draw_expression`."""
+    """A random person with a random expression.
+
+    even: as in `draw_expression`.   to_camera: direction (3,) of the camera in the head's frame; most look there.
+    """
     overrides = overrides or Overrides()
     identity = draw_identity(rng)
     preset, strengths = draw_expression(rng, even=even)
+    if preset in SMILES and rng.random() < GRINS:
+        strengths = bare_teeth(rng, strengths)
+    if rng.random() < AT_CAMERA and to_camera is not None:
+        strengths = look_at(strengths, to_camera)
     look = draw_appearance(rng, identity)
     [own] = rng.spawn(1)  # overrides have a generator of their own, so that all other draws stay the same
     if overrides.preset is not None:

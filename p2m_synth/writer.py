@@ -126,12 +126,12 @@ def draw_sample(recipe: Recipe, index: int, overrides: Overrides | None = None) 
     """The draws of sample `index`, the same whatever came before."""
     rng, model = np.random.default_rng([recipe.seed, index]), load_head_mesh().model
     even = recipe.even > 0 and bool(rng.spawn(1)[0].random() < recipe.even)
-    person = draw_person(rng, model, overrides, even)
     angles = draw_angles(rng, recipe.yaw, even)
     if overrides and overrides.yaw_deg is not None:
         angles[1] = np.radians(overrides.yaw_deg)
     if overrides and overrides.pitch_deg is not None:
         angles[0] = np.radians(overrides.pitch_deg)
+    person = draw_person(rng, model, overrides, even, to_camera=rotation_from_angles(angles)[2])
     near = recipe.perspective == 1 or (recipe.perspective > 0 and bool(rng.spawn(1)[0].random() < recipe.perspective))
     distance_um = float(np.exp(rng.uniform(*np.log(DISTANCE_UM)))) if near else None
     face = model.face_map @ person.vertices

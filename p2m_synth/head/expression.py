@@ -31,6 +31,8 @@ PRESETS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 }  # fmt: skip
 EVEN_JAW = 0.7  # largest opening of the jaw where it is drawn evenly
 MIXED, MOVED_BROWS, BLINKS, SHIFTED_MOUTHS = 0.25, 0.6, 0.05, 0.5  # how often each happens on top of a preset
+SMILES, GRINS = ("smile", "laugh"), 0.6  # share of smiles that bare the teeth while the jaw stays nearly closed
+AT_CAMERA, EYES_TURN = 0.6, (0.42, 0.35)  # share of people who look there; how far eyes turn sideways and up, rad
 
 
 def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: bool = False) -> tuple[str, np.ndarray]:
@@ -74,6 +76,32 @@ def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: b
     if even:
         strength[units["jawOpen"]] = rng.uniform(0, EVEN_JAW)
     return preset, np.clip(strength, 0, 1)
+
+
+def bare_teeth(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
+    """A smile's strengths (52,) with the lips drawn from the teeth, as in most portraits that smile; those of the lower lip reach 1.6.
+
+    `draw_expression` leaves it out: the face model's components are those of its draws, and span this to 0.4% of the
+    face size at the mouth.
+    """
+    names, strength = load_asset()["unit_names"].tolist(), strength.copy()
+    strength[names.index("jawOpen")] = rng.uniform(0, 0.2)
+    for unit, low, high in (("mouthSmile", 0.3, 0.8), ("mouthUpperUp", 0.2, 0.8), ("mouthLowerDown", 0.4, 1.6)):
+        value = rng.uniform(low, high)
+        for side in ("Left", "Right"):
+            strength[names.index(unit + side)] = value * (1 + rng.normal(0, 0.1))
+    return strength
+
+
+def look_at(strength: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Strengths (52,) with the eyes turned towards a direction (3,) of the head's frame, as far as they go."""
+    names, strength = load_asset()["unit_names"].tolist(), strength.copy()
+    left = np.arctan2(direction[0], direction[2]) / EYES_TURN[0]
+    up = np.arcsin(direction[1]) / EYES_TURN[1]
+    for side, outwards in (("Left", left), ("Right", -left)):
+        for unit, value in (("Out", outwards), ("In", -outwards), ("Up", up), ("Down", -up)):
+            strength[names.index(f"eyeLook{unit}{side}")] = np.clip(value, 0, 1)
+    return strength
 
 
 def unit_basis() -> np.ndarray:

@@ -33,6 +33,7 @@ SUPERSAMPLE = 2
 COMPANION_SHARE = 0.05  # pictures with a second person, or a poster of one, in the background
 LEVEL_SAMPLES = 1.5  # a surface whose depth differs by less from sample to sample has no edge there
 SKIN_SOFT = float32([0.42, 0.17, 0.10])  # how far red, green and blue light wrap round skin
+TEETH_SOFT, MOUTH_SOFT = float32([0.55, 0.5, 0.45]), float32([0.1, 0.05, 0.05])  # light goes through enamel
 HIDDEN_MM = 8.0  # a landmark is hidden if something lies so far before it
 TEETH_UM = (0, -3500, 500)  # the asset's upper teeth end above its upper lip, and would never show
 NORMAL_SLACK_UM = 2200  # shadows are asked for so far before a surface, which would shade itself otherwise
@@ -338,7 +339,9 @@ def paint_mesh(
     at = seen(part > PARTS.index("right_eye"))
     places = interpolate(head_mesh.canonical, head_mesh.triangles, at.hit, at.weights)
     color, gloss, openness = skin.mouth_color(mesh.part[at.hit], places, look.teeth)
-    shade(at, color, gloss, float32([0.1, 0.05, 0.05]), at.normal, at.sky * openness)
+    teeth = np.isin(mesh.part[at.hit], [PARTS.index("upper_teeth"), PARTS.index("lower_teeth")])
+    soft = np.where(teeth[:, None], TEETH_SOFT, MOUTH_SOFT)
+    shade(at, color, gloss, soft, at.normal, at.sky * openness)
     # Eyes
     at = seen((part == PARTS.index("left_eye")) | (part == PARTS.index("right_eye")))
     centre, axis = eye_axes(scene)

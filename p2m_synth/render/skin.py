@@ -304,7 +304,7 @@ def mouth_color(part: np.ndarray, points: np.ndarray, teeth: np.ndarray) -> tupl
         height = sign * (place[:, 1] - TEETH_EDGE_DM[name])
         arc = np.arctan2(place[:, 0], place[:, 2] - ARCH_CENTRE_Z_DM)
         gaps = smooth_step(0.9, 1.0, np.abs(np.cos(np.pi * arc * TEETH_PER_RAD)))
-        enamel = teeth * (1 - 0.35 * gaps)[:, None] * (1 - 0.3 * smooth_step(0.35, 0.9, np.abs(arc)))[:, None]
+        enamel = teeth * (1 - 0.25 * gaps)[:, None] * (1 - 0.3 * smooth_step(0.35, 0.9, np.abs(arc)))[:, None]
         color[at] = blend(enamel, float32([0.42, 0.13, 0.12]), smooth_step(0.075, 0.095, height))
-        gloss[at], openness[at] = 0.5, 0.6
+        gloss[at], openness[at] = 0.5, 0.9
     return color, gloss, openness
