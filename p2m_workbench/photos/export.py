@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -43,8 +43,10 @@ from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.eyeballs import clay_places, eye_textures, eyeballs
 from p2m_workbench.photos.frame import PHOTO, Frame, frame_of, save_camera
 from p2m_workbench.photos.moving_glb import ARRAY_BUFFER, ELEMENT_BUFFER, Motion, Part, save_moving_glb, smooth_normals
+from p2m_workbench.photos.result_files import SUFFIXES, Results, without_blanks
 from p2m_workbench.photos.rig import Rig, can_move, rig
 from p2m_workbench.photos.strengths import save_strengths
+from p2m_workbench.photos.table import POSE_FIELDS
 from p2m_workbench.photos.texture import face_colors, face_texture
 
 _log = logging.getLogger(__name__)
@@ -87,7 +89,7 @@ def save_mesh(
     bad = np.flatnonzero(~np.isfinite(vertices).all(1))
     if bad.size:
         raise InputError(path, f"vertex {bad[0]}", f"{bad.size} vertices are not finite", "do not export this mesh")
-    name = _material_name(path.stem)
+    name = without_blanks(path.stem)
     visual = None
     if photo is not None and suffix == ".ply":
         vertex_colors = face_colors(photo, mesh)
@@ -127,11 +129,6 @@ def _name_targets(outline: dict[str, Any]) -> None:
 
 
 GLB_OPTIONS: dict[str, Any] = {"include_normals": True, "tree_postprocessor": _name_targets}  # of trimesh
-
-
-def _material_name(stem: str) -> str:
-    """The name of the files beside an .obj: many readers end a name at a blank."""
-    return "_".join(stem.split())
 
 
 def at_level(mesh: FaceMesh, level: int) -> FaceMesh:
@@ -226,8 +223,6 @@ def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name:
 
 
 # --- landmarks and pose ---------------------------------------------------------------------------
-
-POSE_FIELDS = ("pitch_deg", "yaw_deg", "roll_deg", "x_px", "y_px", "z_px", "px_per_unit")
 
 
 def save_landmarks(path: str | Path, mesh: FaceMesh) -> Path:
@@ -403,76 +398,57 @@ def _save_html(path: Path, face: _Face) -> None:
     write_html(path, face.of, Expressions(moving.names, moving.strength, moving.ways, *texture, parts))
 
 
-# By the names of predict.save: what is added to the face's name, and what writes the file. `csv`, one table for all
-# faces, is written by `batch.predict_files`.
-SAVERS: dict[str, tuple[str, Callable[[Path, _Face], object]]] = {
-    "obj": (".obj", _save_textured),
-    "ply": (".ply", _save_textured),
-    "glb": (".glb", _save_textured),
-    "levels": ("-level.obj", _save_levels),
-    "rig": ("-rig.glb", _save_rig),
-    "camera": ("-camera.json", lambda path, face: save_camera(path, face.frame, *face.of.photo.shape[:2])),
-    "json": (".json", lambda path, face: save_landmarks(path, face.of.mesh)),
-    "pts": (".pts", lambda path, face: save_landmarks(path, face.of.mesh)),
-    "overlay": ("-overlay.png", lambda path, face: save_picture(path, draw_overlay(scaled(face.of, OVERLAY_PX)))),
-    "crop": ("-crop.png", lambda path, face: save_picture(path, fit(face.of.mesh.crop, 2 * len(face.of.mesh.crop))[0])),
-    "depth": ("-depth.png", lambda path, face: save_picture(path, depth_map(face.of))),
-    "normals": ("-normals.png", lambda path, face: save_picture(path, normal_map(face.of))),
-    "turntable": ("-turntable.gif", lambda path, face: save_gif(path, turntable(face.of))),
-    "turning-levels": ("-levels.gif", lambda path, face: save_gif(path, level_turntable(face.of))),
-    "html": (".html", _save_html),
+# What writes the file of a kind, by the names of predict.save, all but `csv`.
+SAVERS: dict[str, Callable[[Path, _Face], object]] = {
+    "obj": _save_textured,
+    "ply": _save_textured,
+    "glb": _save_textured,
+    "levels": _save_levels,
+    "rig": _save_rig,
+    "camera": lambda path, face: save_camera(path, face.frame, *face.of.photo.shape[:2]),
+    "json": lambda path, face: save_landmarks(path, face.of.mesh),
+    "pts": lambda path, face: save_landmarks(path, face.of.mesh),
+    "overlay": lambda path, face: save_picture(path, draw_overlay(scaled(face.of, OVERLAY_PX))),
+    "crop": lambda path, face: save_picture(path, fit(face.of.mesh.crop, 2 * len(face.of.mesh.crop))[0]),
+    "depth": lambda path, face: save_picture(path, depth_map(face.of)),
+    "normals": lambda path, face: save_picture(path, normal_map(face.of)),
+    "turntable": lambda path, face: save_gif(path, turntable(face.of)),
+    "turning-levels": lambda path, face: save_gif(path, level_turntable(face.of)),
+    "html": _save_html,
 }
-
-
-def files_of(name: str, kinds: Sequence[str], levels: int) -> list[str]:
-    """Names of the files that `save_prediction` may write for a face, relative to its folder."""
-    beside = PurePath(name).with_name(_material_name(PurePath(name).name)).as_posix()
-    files = [f"{name}{SAVERS[kind][0]}" for kind in kinds if kind in SAVERS and kind != "levels"]
-    if "obj" in kinds:
-        files += [f"{beside}.mtl", f"{beside}-texture.png"]
-    if "rig" in kinds:
-        files += [f"{name}-rig.json", f"{name}-rig.csv"]
-    if "levels" in kinds:
-        for k in range(levels):
-            files += [f"{name}-level{k + 1}.obj", f"{beside}-level{k + 1}.mtl"]
-    return files
 
 
 def save_prediction(
     folder: Path,
     prediction: FacePrediction,
     kinds: Sequence[str],
-    keep: Collection[Path] = (),
+    results: Results | None = None,
     frame: Literal["photo", "head_mm"] = "photo",
-) -> None:
+) -> list[str]:
     """Write the files of one face into a folder, all of them or none.
 
-    Args:    kinds: keys of SAVERS; others are left out.   keep: files that none of them may replace.
-             frame: of the meshes, see `frame_of`.
-    Raises:  InputError if one would replace such a file, or cannot be written.
+    Args:    kinds: keys of SAVERS; others are left out.   results: of the folder, which says what may be replaced; None
+             replaces what is there.   frame: of the meshes, see `frame_of`.
+    Returns: the kinds that were written: a mesh on another template than our own face model's has no rig.
+    Raises:  InputError if a file may not be replaced, or cannot be written.
     """
-    name = PurePath(prediction.name)
+    name, saved, written = PurePath(prediction.name), list[str](), list[Path]()
     face = _Face(prediction, frame_of(prediction.mesh, frame), "rig" in kinds)
-    folder = make_folder(folder / name.parent)
+    place = make_folder(folder / name.parent)
     with (
-        explain_unwritable(folder / name.name),
-        tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=folder) as temporary,
+        explain_unwritable(place / name.name),
+        tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=place) as temporary,
     ):
-        for kind in kinds:
-            if kind in SAVERS:
-                suffix, save = SAVERS[kind]
-                save(Path(temporary) / f"{name.name}{suffix}", face)
-        written = sorted(Path(temporary).iterdir())
+        for kind in (kind for kind in kinds if kind in SAVERS):
+            SAVERS[kind](Path(temporary) / f"{name.name}{SUFFIXES[kind]}", face)
+            before, written = len(written), sorted(Path(temporary).iterdir())
+            if len(written) > before:
+                saved.append(kind)
+        if results is not None:
+            results.claim([(name.parent / path.name).as_posix() for path in written])
         for path in written:
-            refuse_to_replace(folder / path.name, keep)
-        for path in written:
-            os.replace(path, folder / path.name)
-
-
-def refuse_to_replace(path: Path, keep: Collection[Path]) -> None:
-    """Raise InputError if a file that is to be written is one of those to keep."""
-    if path.exists() and path.resolve() in keep:
-        raise InputError(path, "", "is a photo, and would be replaced by a result", "choose another --out")
+            os.replace(path, place / path.name)
+    return saved
 
 
 def depth_and_normals(

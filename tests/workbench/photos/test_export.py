@@ -16,6 +16,7 @@ from p2m_core.geometry.template_files import load_template
 from p2m_workbench.drawing.mesh_images import draw_overlay
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos import export
+from p2m_workbench.photos.result_files import SUFFIXES, files_of
 
 
 @pytest.fixture(scope="module")
@@ -201,14 +202,14 @@ def test_all_kinds_of_files_whole_or_none(tmp_path, prediction):
     mesh = replace(prediction.mesh, pose=np.arange(7.0), crop=np.zeros((64, 64, 3), np.uint8), doubt=0.02)
     whole = replace(prediction, name="face", mesh=mesh)
     kinds = [kind for kind in SAVED if kind not in ("turntable", "turning-levels")]
-    assert set(export.SAVERS) | {"csv"} == set(SAVED)
+    assert set(export.SAVERS) | {"csv"} == set(SUFFIXES) | {"csv"} == set(SAVED)
     export.save_prediction(tmp_path / "out", whole, kinds)
     names = {path.name.removeprefix("face") for path in (tmp_path / "out").iterdir()}
     assert names == {
         ".obj", ".mtl", "-texture.png", ".ply", ".glb", ".json", ".pts", "-overlay.png", "-crop.png", "-depth.png",
         "-normals.png", ".html", "-camera.json", *(f"-level{k}.obj" for k in (1, 2, 3, 4)),
     }  # fmt: skip
-    assert {f"face{name}" for name in names} <= set(export.files_of("face", kinds, len(mesh.levels)))
+    assert {f"face{name}" for name in names} <= set(files_of("face", kinds, len(mesh.levels)))
     for k, level in enumerate(mesh.levels):
         read = trimesh.load(tmp_path / f"out/face-level{k + 1}.obj", process=False, maintain_order=True)
         np.testing.assert_allclose(read.vertices, to_world(level), atol=1e-3)
