@@ -25,7 +25,7 @@ from p2m_core.geometry.rasterizer import window
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import INK, clay_colors, fit
 from p2m_workbench.photos.clips import Frame
-from p2m_workbench.photos.export import save_rig
+from p2m_workbench.photos.mesh_files import save_rig
 from p2m_workbench.photos.moving_glb import Motion
 from p2m_workbench.photos.result_files import Results
 from p2m_workbench.photos.rig import Rig, can_move, own_units
