@@ -112,7 +112,7 @@ def photos_in(folder: Path) -> list[Path]:
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
         _log.warning("%s: not read here: %s%s (name films and linked folders themselves)", folder, names, more)
     if results:
-        _log.info("%s: %d results of p2m predict are left out", folder, len(results))
+        _log.info("%s: results of earlier calls left out: %d", folder, len(results))
     return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(MASK_SUFFIX)]
 
 

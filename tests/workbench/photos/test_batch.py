@@ -200,7 +200,7 @@ def test_a_folder_of_photos_and_results_is_predicted_again(tmp_path, settings, m
             with caplog.at_level("INFO"):
                 result = predict_files(tmp_path / "in", out, settings=kinds)
             assert [item.name for item in result.predictions] == ["me", "deep/you"]
-            assert ([f"{tmp_path / 'in'}: {count} results of p2m predict are left out"] if count else []) == [
+            assert ([f"{tmp_path / 'in'}: results of earlier calls left out: {count}"] if count else []) == [
                 line for line in caplog.messages if "left out" in line
             ]
     assert [photo.name for photo in find_photos(tmp_path / "in/deep")] == ["you"]
