@@ -231,7 +231,13 @@ def save_prediction(
         tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=place) as temporary,
     ):
         for kind in (kind for kind in kinds if kind in SAVERS):
-            SAVERS[kind](Path(temporary) / f"{name.name}{SUFFIXES[kind]}", face)
+            try:
+                SAVERS[kind](Path(temporary) / f"{name.name}{SUFFIXES[kind]}", face)
+            except InputError as error:
+                if Path(error.path).parent != Path(temporary):
+                    raise
+                # It is told of the file's own place.
+                raise InputError(place / Path(error.path).name, error.field, error.problem, error.remedy) from error
             before, written = len(written), sorted(Path(temporary).iterdir())
             if len(written) > before:
                 saved.append(kind)
