@@ -15,7 +15,7 @@ class InputError(ValueError):
     def __init__(self, path: str | Path, field: str, problem: str, remedy: str):
         self.path, self.field, self.problem, self.remedy = str(path), field, problem, remedy
         where = f"{path}: {field}" if field else str(path)
-        super().__init__(f"{where}: {problem} ({remedy})")
+        super().__init__(" ".join(f"{where}: {problem} ({remedy})".splitlines()))  # names may hold line breaks
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:  # for errors of worker processes
         return type(self), (self.path, self.field, self.problem, self.remedy)

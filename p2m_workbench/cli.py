@@ -42,9 +42,9 @@ def preprocess(args: argparse.Namespace) -> Any:
     named = "data.store" in args.values or any(text.startswith("data.store=") for text in args.set)
     if "data.raw" in args.values and not named:
         # Samples of another folder must not go into the store that the config names.
-        folder = Path(json.loads(args.values["data.raw"])).resolve()
+        folder = Path(json.loads(args.values["data.raw"][1])).resolve()
         name = folder.stem if folder.suffix.lower() == ".zip" else folder.name
-        args.values["data.store"] = json.dumps(f"data/processed/{name}")
+        args.values["data.store"] = "FOLDER", json.dumps(f"data/processed/{name}")
     return preprocess(_config(args)).summary()
 
 
@@ -106,28 +106,28 @@ def evaluate(args: argparse.Namespace) -> Any:
 def predict(args: argparse.Namespace) -> Any:
     """turn photos and films into meshes, textured and with pictures, landmarks and an HTML view"""
     from p2m_core.config.settings import SAVED
-    from p2m_workbench.photos.batch import predict_files, timing_table
+    from p2m_workbench.photos.batch import predict_files, summary, timing_table
     from p2m_workbench.photos.read import SAMPLE_PHOTO
 
     if args.box and len(args.photos) > 1:
         raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
-    if args.save or args.all:
-        args.values["predict.save"] = json.dumps(list(SAVED) if args.all else args.save.split(","))
+    if args.save is not None:
+        args.values["predict.save"] = "--save", json.dumps([kind.strip() for kind in args.save.split(",")])
+    if args.all:
+        args.values["predict.save"] = "--all", json.dumps(SAVED)
     if args.frame:
-        args.values["predict.frame"] = args.frame
+        args.values["predict.frame"] = "--frame", args.frame
     if args.video:
-        args.values["predict.video"] = "true"
+        args.values["predict.video"] = "--video", "true"
     settings, boxes = _config(args).predict, [_box(text) for text in args.box] or None
     photos = [path if str(path) == SAMPLE_PHOTO else path.absolute() for path in args.photos]
     result = predict_files(photos, args.out, boxes, settings, args.device, keep=False)
     faces = [row["name"] for row in result.rows if not row["problem"]]
-    kinds = ", ".join(settings.save)
+    if 0 < len(faces) <= 20 and result.kinds - {"csv"}:
+        print(*(f"{Path(args.out) / name}.*" for name in faces), sep="\n")
     if result.clips:
         print(*result.clips, sep="\n")
-    if faces or result.problems or not result.clips:
-        print(f"{result.photos} photo(s), {len(faces)} mesh(es), {len(result.problems)} failed; {args.out}: {kinds}")
-    if faces and len(faces) <= 20:
-        print(*(f"{Path(args.out) / name}.*" for name in faces), sep="\n")
+    print(summary(result, args.out))
     if args.timing:
         print(timing_table(result, settings.workers))
     return 1 if result.problems else None
@@ -156,8 +156,8 @@ def sweep(args: argparse.Namespace) -> Any:
             field, equals, values = text.partition("=")
             if not equals or not values:
                 raise InputError("--grid", text, "is not of the form a.b=v1,v2", "for example train.lr=1e-4,3e-4")
-            grid[field.strip()] = parse_value(field, f"[{values}]")
-        args.values = args.values | {"sweep.grid": json.dumps(grid)}
+            grid[field.strip()] = parse_value(field, f"[{values}]", "--grid")
+        args.values = args.values | {"sweep.grid": ("--grid", json.dumps(grid))}
     result = sweep(_config(args), _parameters(args))
     print(result)
     return 1 if result.failed else None
@@ -228,7 +228,7 @@ COMMANDS = (synth, preprocess, train, control, evaluate, predict, run, sweep, di
 
 def _config(args: argparse.Namespace) -> Config:
     """The config with --set and then the options laid over it."""
-    return load_config(args.config, [*args.set, *(f"{field}={value}" for field, value in args.values.items())])
+    return load_config(args.config, args.set, args.values)
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError("--parameter", text, "is not of the form name=value", "for example -p detach=true")
-        parameters[name.strip()] = parse_value(name, value)
+        parameters[name.strip()] = parse_value(name, value, "--parameter")
     return parameters
 
 

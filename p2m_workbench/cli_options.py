@@ -183,7 +183,7 @@ def _add_setting(sub: argparse.ArgumentParser, option: Option) -> None:
 
 
 class _Setting(argparse.Action):
-    """Collects the options that stand for settings, as {field: YAML}."""
+    """Collects the options that stand for settings, as {field: (the option as it is typed, YAML)}."""
 
     def __init__(self, *args: Any, option: Option, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -202,8 +202,9 @@ class _Setting(argparse.Action):
         as_yaml = values if words is None or values == "null" else json.dumps(values)
         field, again = self.option.field, self.option.again
         if again and (again == field or field in namespace.values):
-            field, as_yaml = again, json.dumps([*json.loads(namespace.values.get(again, "[]")), values])
-        namespace.values = namespace.values | {field: as_yaml}
+            _, before = namespace.values.get(again, ("", "[]"))
+            field, as_yaml = again, json.dumps([*json.loads(before), values])
+        namespace.values = namespace.values | {field: (option_string or self.metavar, as_yaml)}
 
 
 # ------------------------------------------------------------------------------------------------ what is no setting

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import yaml
@@ -25,6 +26,7 @@ from p2m_core.errors import InputError
 from p2m_core.files import write_text
 
 BASED_ON_MAX = 2
+SET = "--set"
 RENAMED = {
     "train.bf16": "train.precision",
     "model.surface": "model.correspondence_map",
@@ -33,12 +35,17 @@ RENAMED = {
 }
 
 
-def load_config(source: str | Path | None = None, overrides: str | Sequence[str] = ()) -> Config:
+def load_config(
+    source: str | Path | None = None,
+    overrides: str | Sequence[str] = (),
+    options: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> Config:
     """Settings of a named or given file, with `overrides` on top.
 
     Args:    source: "face-lite" (configs/face-lite.yaml), the path of a YAML file, or None for the defaults.
              overrides: "train.lr=1e-4" and the like; the right side is read as YAML.
-    Raises:  InputError naming file and field (or "--set"), with the near name where one is unknown.
+             options: {"train.lr": ("--lr", "1e-4")}, on top of these: errors name the option.
+    Raises:  InputError naming file and field (or "--set", or the option), with the near name where one is unknown.
 
     >>> config = load_config("face-lite", ["train.lr=3e-4"])
     >>> config.name, config.model.backbone, config.train.lr
@@ -58,7 +65,9 @@ def load_config(source: str | Path | None = None, overrides: str | Sequence[str]
         if "name" not in chain[-1][1]:
             values["name"] = path.stem
     for override in [overrides] if isinstance(overrides, str) else overrides:
-        merge(values, parse_override(override), "--set", origin)
+        merge(values, parse_override(override), SET, origin)
+    for field, (option, text) in options.items():
+        merge(values, nested(field, parse_value("", text, option)), option, origin)
     return _checked(values, origin, str(source or "defaults"))
 
 
@@ -129,7 +138,7 @@ def parse_override(text: str) -> dict[str, Any]:
     field, equals, value_text = text.partition("=")
     field = field.strip()
     if not equals or not all(field.split(".")):
-        raise InputError("--set", text, "is not of the form a.b=value", "for example --set train.lr=1e-4")
+        raise InputError(SET, text, "is not of the form a.b=value", "for example --set train.lr=1e-4")
     return nested(field, parse_value(field, value_text))
 
 
@@ -174,22 +183,27 @@ def explain(error: ValidationError, root: type[BaseModel], origin: dict[str, str
     field = next((field for field in fields if field in origin), fields[0])
     parts = field.split(".")
     above = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-    file = next((origin[name] for name in above if name in origin), source)
+    set_as = next((name for name in above if name in origin), "")
+    file = origin.get(set_as, source)
+    # An option stands for one setting, which need not be named as well.
+    where = "" if file.startswith("--") and file != SET and "." in set_as else field
     more = f"; {len(others)} more such" if others else ""
     if isinstance(refused, InputError):
-        return InputError(file, field, refused.problem + more, refused.remedy)
+        return InputError(file, where, refused.problem + more, refused.remedy)
     if first["type"] == "extra_forbidden":
         near = RENAMED.get(field) or _near_field(root, parts)
         remedy = f"did you mean {near}?" if near else f"known here: {', '.join(_names(_section(root, parts[:-1])))}"
         return InputError(file, field, f"no such setting{more}", remedy)
     given = json.dumps(first["input"], ensure_ascii=False, default=str)
     problem = f"{first['msg'][0].lower()}{first['msg'][1:]}, not {given if len(given) < 60 else given[:57] + '...'}"
+    while parts[-1].isdecimal():  # an entry of a list
+        parts.pop()
     section = _section(root, parts[:-1])
     info = section.model_fields.get(parts[-1]) if section else None
     remedy = "docs/settings.md lists all settings"
     if info is not None and not isinstance(info.default, BaseModel):
         remedy = f"the default is {json.dumps(info.default)}"
-    return InputError(file, field, problem + more, remedy)
+    return InputError(file, where, problem + more, remedy)
 
 
 def _section(root: type[BaseModel], parts: Sequence[str]) -> type[BaseModel] | None:
@@ -275,12 +289,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def parse_value(field: str, text: str) -> Any:
-    """The value that a text from the command line means, read as YAML: 1e-4, [1, 2], null, true, a word."""
+def parse_value(field: str, text: str, source: str = SET) -> Any:
+    """The value that a text from the command line means, read as YAML: 1e-4, [1, 2], null, true, a word.
+
+    Raises: InputError, of this source and field.
+    """
     try:
         return yaml.load(text, Loader=Loader) if text.strip() else ""
     except yaml.YAMLError as error:
-        raise InputError("--set", field, " ".join(str(error).split()), "quote the value") from None
+        raise InputError(source, field, " ".join(str(error).split()), "quote the value") from None
 
 
 def dump_yaml(values: dict[str, Any]) -> str:

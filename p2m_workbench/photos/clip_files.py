@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import zipfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -25,8 +25,9 @@ from p2m_core.geometry.rasterizer import window
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_workbench.drawing.mesh_images import INK, clay_colors, fit
 from p2m_workbench.photos.clips import Frame
-from p2m_workbench.photos.export import refuse_to_replace, save_rig
+from p2m_workbench.photos.mesh_files import save_rig
 from p2m_workbench.photos.moving_glb import Motion
+from p2m_workbench.photos.result_files import Results
 from p2m_workbench.photos.rig import Rig, can_move, own_units
 from p2m_workbench.photos.rig import fit as fit_units
 from p2m_workbench.photos.strengths import LIVE_LINK, SIDES
@@ -39,11 +40,6 @@ LEAST_FRAMES = 5  # of a face that gets a moving .glb
 BETTER = 1.1  # a frame whose view of a face is so much better gives its texture
 HEAD = ("HeadYaw", "HeadPitch", "HeadRoll")  # radians: turns about y, x and z, y up and z to the viewer
 EYES = tuple(f"{side}Eye{angle}" for side in SIDES for angle in ("Yaw", "Pitch", "Roll"))
-
-
-def clip_files_of(name: str, kinds: Sequence[str]) -> list[str]:
-    """Names of the files that are written for a film, without those of its faces: NAME-faceK."""
-    return [f"{name}.npz", *([f"{name}-overlay.webm"] if "overlay" in kinds else [])]
 
 
 class ClipFiles:
@@ -64,6 +60,7 @@ class ClipFiles:
         self.overlay: cv2.VideoWriter | None = None
         self.moving: dict[int, _MovingFace] = {}
         self.topology: dict[str, np.ndarray] = {}
+        self.saved = {"npz"}  # kinds of files
         self.size = (0, 0)
 
     def path(self, suffix: str) -> Path:
@@ -113,6 +110,7 @@ class ClipFiles:
                 self.overlay = cv2.VideoWriter(
                     str(self.path("-overlay.webm")), cv2.VideoWriter_fourcc(*CODEC), self.fps, self.size
                 )
+            self.saved.add("overlay")
             if not self.overlay.isOpened():
                 remedy = "take opencv-python-headless's own wheel, or leave overlay out of --save"
                 raise InputError(self.name, "predict.save", "this OpenCV writes no .webm for the overlay", remedy)
@@ -122,11 +120,13 @@ class ClipFiles:
         face = self.moving.pop(identity)
         if len(face.time_s) >= LEAST_FRAMES:
             face.save_glb(self.path(f"-face{identity}.glb"))
+            self.saved |= {"glb", "rig"} & {*self.kinds}
             if "rig" in self.kinds:
                 face.save_units(self.path(f"-face{identity}-units.csv"), self.fps)
 
-    def finish(self, keep: Collection[Path] = ()) -> list[Path]:
-        """Move the files to their places.   Args: keep: files that none of them may replace.   Returns: the files."""
+    def finish(self, results: Results | None = None) -> list[str]:
+        """Move the files to their places.   Args: results: as for `save_prediction`.   Returns: the files' places in
+        the folder."""
         for identity in list(self.moving):
             self._save_moving(identity)
         if self.overlay is not None:
@@ -135,11 +135,12 @@ class ClipFiles:
             self.meshes.save(self.path(".npz"), self.topology)
             folder = make_folder(self.folder / self.name.parent)
             written = sorted(path for path in self.scratch.iterdir() if path.suffix != _Rows.SUFFIX)
-            for path in written:
-                refuse_to_replace(folder / path.name, keep)
+            places = [(self.name.parent / path.name).as_posix() for path in written]
+            if results is not None:
+                results.claim(places)
             for path in written:
                 os.replace(path, folder / path.name)
-        return [folder / path.name for path in written]
+        return places
 
 
 def letterboxed(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "_ _ 3"]:

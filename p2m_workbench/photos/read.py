@@ -6,25 +6,26 @@ import io
 import logging
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from p2m_core.config.paths import resolve
 from p2m_core.data.aflw2000 import MASK_SUFFIX
 from p2m_core.data.shapenet import on_white
 from p2m_core.errors import InputError
+from p2m_workbench.photos.result_files import Records
 
 SAMPLE_PHOTO = "grace_hopper"
 HEIC_SUFFIXES = (".heic", ".heif")
+READ_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".avif", ".jp2", ".tif", ".tiff")
 # HEIC is looked for, so that it is refused by name instead of left out in silence.
-IMAGE_SUFFIXES = (
-    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".gif", ".avif", ".jp2", ".tif", ".tiff", *HEIC_SUFFIXES,
-)  # fmt: skip
+IMAGE_SUFFIXES = (*READ_SUFFIXES, *HEIC_SUFFIXES)
 CLIP_SUFFIXES = (
     ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp", ".mts", ".m2ts",
 )  # fmt: skip
@@ -65,8 +66,8 @@ class Photo:
 def find_photos(names: str | Path | Sequence[str | Path]) -> list[Photo]:
     """Files, and the pictures in folders and the folders in them, by name; each once, each with a name of its own.
 
-    Masks of synthetic faces are left out, and so are films in folders and raw pictures, which are logged. A film that
-    is named itself is among the photos, see `Photo.is_clip`.
+    Masks of synthetic faces are left out, and so are results of earlier calls (`Records`), films in folders and raw
+    pictures, which are logged. A film, or a result, that is named itself is among the photos, see `Photo.is_clip`.
 
     Args:    names: relative to the project; "grace_hopper" is `sample_photo`.
     Raises:  InputError for one that is missing, or a folder without pictures.
@@ -77,27 +78,41 @@ def find_photos(names: str | Path | Sequence[str | Path]) -> list[Photo]:
         if path.is_dir():
             inside = photos_in(path)
             if not inside:
-                raise InputError(path, "", "holds no picture", f"expected {', '.join(IMAGE_SUFFIXES)}")
+                raise InputError(path, "", "holds no picture", f"expected {', '.join(READ_SUFFIXES)}")
             for photo in inside:
                 places.setdefault(photo, photo.relative_to(path).with_suffix("").as_posix())
         elif path.exists():
             places.setdefault(path, path.stem)
         else:
-            raise InputError(path, "", "there is no such file", "name photos or folders of photos")
+            address = {"http:", "https:"} & {*path.parts}
+            remedy = "download it: photos are read from files" if address else "name photos or folders of photos"
+            raise InputError(path, "", "there is no such file", remedy)
     return [Photo(path, name) for path, name in zip(places, distinct(places), strict=True)]
 
 
 def photos_in(folder: Path) -> list[Path]:
-    """The pictures in a folder and the folders in it, in the order of `by_number`, without hidden ones and masks."""
-    files = [
+    """The pictures in a folder and the folders in it, in the order of `by_number`, without hidden ones, masks and
+    results.   Raises InputError if it cannot be read."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(folder, "", "cannot be read", "see that you may read it")
+    inside = [
         path
         for path in sorted(folder.rglob("*"), key=lambda path: (path.parent, by_number(path.name)))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    left_out = [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in LEFT_OUT]
+    records = Records()
+    named = [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES + LEFT_OUT and not path.is_dir()]
+    results = {path for path in named if path in records}
+    files = [path for path in named if path not in results]
+    left_out = [path for path in files if path.suffix.lower() in LEFT_OUT]
+    # Links may lead to where one is.
+    left_out += [x for x in inside if x.is_dir() and (x.is_symlink() or not os.access(x, os.R_OK | os.X_OK))]
     if left_out:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in left_out[:5])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        _log.warning("%s: not read here: %s%s (name films themselves)", folder, ", ".join(left_out[:5]), more)
+        _log.warning("%s: not read here: %s%s (name films and linked folders themselves)", folder, names, more)
+    if results:
+        _log.info("%s: results of earlier calls left out: %d", folder, len(results))
     return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.endswith(MASK_SUFFIX)]
 
 
@@ -148,12 +163,16 @@ def read_photo(path: str | Path, of_object: bool = False) -> np.ndarray:
     as stored.)
 
     Returns: (H, W, 3) uint8 RGB.
-    Raises:  InputError if it is missing, empty, HEIC, truncated or no image.
+    Raises:  InputError if it is missing, unreadable, empty, HEIC, truncated or no image.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "", "is missing", "check the name")
-    return decode_photo(path.read_bytes(), path, of_object)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(path, "", f"cannot be read: {error.strerror}", "see that you may read it") from error
+    return decode_photo(content, path, of_object)
 
 
 def decode_photo(content: bytes, name: str | Path, of_object: bool = False) -> np.ndarray:
@@ -165,15 +184,28 @@ def decode_photo(content: bytes, name: str | Path, of_object: bool = False) -> n
         raise InputError(name, "", "is HEIC, which is not read here", remedy)
     try:
         # Pillow refuses files that end too early, which OpenCV fills with grey.
-        with Image.open(io.BytesIO(content)) as image:
-            return to_rgb8(ImageOps.exif_transpose(image), of_object)
+        # What it warns of, such as a damaged tag, leaves the picture as it is.
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return to_rgb8(_upright(image), of_object)
     except Image.DecompressionBombError:
         raise InputError(name, "", "has too many pixels", "scale it down to 100 million") from None
     except Exception as error:  # decoders raise whatever they stumble over
         problem = " ".join(str(error).replace(str(io.BytesIO), "file").split())
-        if "cannot identify image file" in problem:
+        if isinstance(error, UnidentifiedImageError):
+            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                kinds = f"photos end in {', '.join(READ_SUFFIXES)}, films in {', '.join(CLIP_SUFFIXES)}"
+                raise InputError(name, "", "is no picture", kinds) from None
             problem = "no known picture format"
         raise InputError(name, "", f"is damaged or no image: {problem}", "take the original file again") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF tag says, or as it is where the tags cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged tags raise whatever is stumbled over
+        return image
 
 
 def to_rgb8(image: Image.Image, of_object: bool = False) -> np.ndarray:

@@ -49,7 +49,10 @@ def calls(monkeypatch):
     stand_in("p2m_workbench.measuring.evaluate", "evaluate")
     rows = [{"name": "a", "problem": ""}, {"photo": "b.jpg", "problem": "b.jpg: is empty"}]
     predictions = types.SimpleNamespace(rows=rows, photos=2, problems=["b.jpg: is empty"], clips=["c.mp4: 9 frames"])
-    table = types.SimpleNamespace(timing_table=lambda result, workers: f"{workers} worked")
+    predictions.kinds = {"glb", "csv"}
+    table = types.SimpleNamespace(
+        timing_table=lambda result, workers: f"{workers} worked", summary=lambda result, out: f"all of it; {out}"
+    )
     stand_in("p2m_workbench.photos.batch", "predict_files", predictions, **vars(table))
     return seen
 
@@ -199,8 +202,7 @@ def test_predict_options_are_settings(calls, capsys):
     assert settings.save == ("glb", "csv")
     assert (settings.passes, settings.workers, settings.video, settings.min_face) == (1, 2, False, 30)
     shown = capsys.readouterr().out
-    assert "2 photo(s), 1 mesh(es), 1 failed" in shown
-    assert "c.mp4: 9 frames" in shown
+    assert "meshes/a.*\nc.mp4: 9 frames\nall of it; meshes\n" in shown
     assert "2 worked" in shown
     cli.main(["predict", "frames", "--all", "--video", "--frame", "head_mm"])
     settings = calls["predict_files"][3]
@@ -212,19 +214,27 @@ def test_predict_options_are_settings(calls, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["synth", "--count", "0"], "synth.count: "),
-        (["synth", "--count", "many"], "synth.count: "),
+        (["synth", "--count", "0"], "p2m: --count: input should be greater than or equal to 1, not 0 (the default is "),
+        (["synth", "--count", "many"], 'p2m: --count: input should be a valid integer, not "many"'),
+        (["synth", "--count", "[3"], "p2m: --count: while parsing"),
+        (["synth", "x", "--set", "synth.count=0", "--seed", "3"], "p2m: --set: synth.count: "),
         (["train", "--set", "train.epoch=1"], "did you mean train.epochs?"),
         (["train", "-c", "face-lit"], "did you mean face-lite?"),
         (["evaluate", "-c", "/nowhere/x.yaml"], "/nowhere/x.yaml: no such config"),
         (["predict", "a.jpg", "--box", "1,2,3"], "--box: 1,2,3: is not four numbers"),
         (["predict", "a.jpg", "--box", "3,2,1,4"], "--box: 3,2,1,4: has no area"),
         (["predict", "a.jpg", "b.jpg", "--box", "1,2,3,4"], "given with several photos"),
-        (["predict", "a.jpg", "--save", "glb,stl"], "predict.save.1: "),
+        (["predict", "a.jpg", "--save", "glb,stl"], "p2m: --save: input should be 'obj', 'ply', "),
+        (["predict", "a.jpg", "--save", ""], "p2m: --save: input should be 'obj', "),
+        (["predict", "a.jpg", "--passes", "9"], "p2m: --passes: input should be less than or equal to 4, not 9"),
+        (["predict", "a.jpg", "--video", "--workers", "2"], "p2m: --workers: is above 1 for a video"),
+        (["train", "--lr", "fast"], "p2m: --lr: "),
+        (["evaluate", "--protocol", "x"], "p2m: --protocol: "),
         (["run", "-p", "epochs"], "not of the form name=value"),
         (["sweep", "--grid", "train.lr"], "--grid: train.lr: is not of the form a.b=v1,v2"),
         (["sweep", "--grid", "train.lr=1,x"], "train.lr: input should be a valid number"),
-        (["sweep", "--seeds", "0"], "sweep.seeds: "),
+        (["sweep", "--grid", "train.lr={"], "p2m: --grid: train.lr: while parsing"),
+        (["sweep", "--seeds", "0"], "p2m: --seeds: "),
         (["sweep"], "nothing varies"),
         (["evaluate", "--run", "x", "--data", "y"], "--run: x: has settings of its own"),
         (["diff", "no-such-run", "another"], "no-such-run: is no run"),

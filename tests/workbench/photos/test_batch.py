@@ -1,6 +1,7 @@
 """Photos as people bring them: nothing is lost, nothing is mixed up, and one bad photo costs no other."""
 
 import csv
+import io
 import json
 import shutil
 
@@ -12,8 +13,8 @@ from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_synth.writer import SynthConfig, write_dataset
 from p2m_workbench import cli
-from p2m_workbench.photos.batch import predict_files
-from p2m_workbench.photos.read import read_photo, sample_photo
+from p2m_workbench.photos.batch import Predictions, predict_files, summary
+from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
 
 HOPPER_BOX = np.array([168.0, 168, 358, 332])
 
@@ -24,7 +25,7 @@ def settings(tiny_run):
 
 
 def table(folder):
-    return list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+    return list(csv.DictReader(io.StringIO((folder / "predictions.csv").read_text())))
 
 
 def test_results_beside_photos_leave_them_as_they_are(tmp_path, settings):
@@ -34,10 +35,10 @@ def test_results_beside_photos_leave_them_as_they_are(tmp_path, settings):
     assert not result.problems
     assert (tmp_path / "me.png").read_bytes() == before
     assert read_photo(tmp_path / "me-overlay.png").shape == result.predictions[0].photo.shape
-    # Now the overlay is a photo of the folder, and would be replaced.
+    # Named as a photo, the overlay would be replaced.
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match=r"me-overlay\.png: would be replaced by a result of me\.png \(choose another"):
-        predict_files(tmp_path, tmp_path, settings=settings)
+    with pytest.raises(InputError, match=r"me-overlay\.png: would be replaced by a result of me\.png \(leave it out, "):
+        predict_files([tmp_path / "me.png", tmp_path / "me-overlay.png"], tmp_path, settings=settings)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
@@ -159,7 +160,141 @@ def test_faces_smaller_than_wanted_are_none(tmp_path):
     small, large = (PredictConfig(save=("csv",), flip=False, passes=1, min_face=size) for size in (100, 300))
     assert not predict_files("grace_hopper", tmp_path / "small", settings=small).problems
     [problem] = predict_files("grace_hopper", tmp_path / "large", settings=large).problems
-    assert "no face found" in problem
+    assert "no face found of 300 px or more (ask for smaller ones with a smaller --min-face, or give its box" in problem
+
+
+def test_files_that_no_call_wrote_are_not_replaced(tmp_path, settings):
+    """All of them are told before the first photo, and a further face's when it is found."""
+    hopper = read_photo(sample_photo())
+    Image.fromarray(np.concatenate([hopper, hopper], 1)).save(tmp_path / "me.png")
+    for name in ("me.obj", "me.mtl"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "me-crop.png").symlink_to("nowhere")
+    told = (
+        r"me\.obj, me-crop\.png, me\.mtl would be replaced, and no earlier call wrote them \(move what is to stay, or"
+    )
+    with pytest.raises(InputError, match=told):
+        predict_files(tmp_path / "me.png", tmp_path, HOPPER_BOX, settings)
+    assert {path.name for path in tmp_path.iterdir()} == {"me.png", "me.obj", "me.mtl", "me-crop.png"}
+    for name in ("me.obj", "me.mtl", "me-crop.png"):
+        (tmp_path / name).rename(tmp_path / name.replace("me", "me-2"))
+    for _ in range(2):  # a call may replace what one before it has written
+        result = predict_files(tmp_path / "me.png", tmp_path, settings=settings)
+        assert [prediction.name for prediction in result.predictions] == ["me"]
+        [problem] = result.problems
+        assert "me-2-crop.png, me-2.mtl, me-2.obj would be replaced" in problem
+    assert (tmp_path / "me-2.obj").read_text() == "mine"
+
+
+@pytest.mark.parametrize("save", [("obj", "crop", "overlay", "csv"), ("obj", "crop", "overlay")])
+def test_a_folder_of_photos_and_results_is_predicted_again(tmp_path, settings, monkeypatch, caplog, save):
+    """In the same folder, in one of its own below, in a folder above, by a relative name: with and without a table."""
+    kinds = settings.model_copy(update={"save": save})
+    (tmp_path / "in/deep").mkdir(parents=True)
+    for name in ("in/me.jpg", "in/deep/you.jpg"):
+        shutil.copy(sample_photo(), tmp_path / name)
+    monkeypatch.chdir(tmp_path / "in")
+    for out in (".", "meshes"):
+        for count in (0 if out == "." else 6, 6 if out == "." else 12):
+            caplog.clear()
+            with caplog.at_level("INFO"):
+                result = predict_files(tmp_path / "in", out, settings=kinds)
+            assert [item.name for item in result.predictions] == ["me", "deep/you"]
+            assert ([f"{tmp_path / 'in'}: results of earlier calls left out: {count}"] if count else []) == [
+                line for line in caplog.messages if "left out" in line
+            ]
+    assert [photo.name for photo in find_photos(tmp_path / "in/deep")] == ["you"]
+    assert [photo.name for photo in find_photos(tmp_path / "in/../in")] == ["me", "deep/you"]
+    assert [photo.name for photo in find_photos(tmp_path / "in/me-crop.png")] == ["me-crop"]  # named by itself
+
+
+def test_an_interrupted_call_can_be_given_again(tmp_path, settings, monkeypatch):
+    """Though it has written no table, its results are known."""
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(sample_photo(), tmp_path / name)
+    original = read_photo
+
+    def interrupted(path, **options):
+        if path.name == "b.jpg":
+            raise KeyboardInterrupt
+        return original(path, **options)
+
+    monkeypatch.setattr("p2m_workbench.photos.batch.read_photo", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(tmp_path, tmp_path, settings=settings)
+    assert (tmp_path / "a.obj").is_file()
+    assert not (tmp_path / "predictions.csv").exists()
+    monkeypatch.undo()
+    assert len(predict_files(tmp_path, tmp_path, settings=settings).predictions) == 2
+
+
+@pytest.mark.parametrize("save", [("json", "csv"), ("json",)])
+def test_where_nothing_is_predicted_nothing_is_left(tmp_path, settings, capsys, save):
+    """But a table that is there already notes the problem."""
+    bad, kinds = tmp_path / "bad.jpg", settings.model_copy(update={"save": save})
+    bad.write_text("no picture")
+    assert predict_files(bad, tmp_path / "new/er", settings=kinds).problems
+    arguments = ["predict", str(bad), "--out", str(tmp_path / "new"), "--save", ",".join(save)]
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().out == "1 photo, 0 meshes, 1 failed; nothing written\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.jpg"]
+    predict_files("grace_hopper", tmp_path / "new", HOPPER_BOX, kinds)
+    assert cli.main(arguments) == 1
+    assert capsys.readouterr().out.endswith(
+        f"failed; {tmp_path / 'new'}: csv\n" if "csv" in save else "nothing written\n"
+    )
+    if "csv" in save:
+        assert [(row["photo"], bool(row["problem"])) for row in table(tmp_path / "new")] == [
+            ("grace_hopper.jpg", False), ("bad.jpg", True),
+        ]  # fmt: skip
+
+
+def test_the_summary_names_what_was_written(tmp_path, settings):
+    """A rig wants our own template, which these weights are not on."""
+    result = predict_files(
+        "grace_hopper", tmp_path, settings=settings.model_copy(update={"save": ("crop", "rig", "json")})
+    )
+    assert summary(result, "there") == "1 photo, 1 mesh, 0 failed; there: json, crop"
+    counted = Predictions(rows=[{"problem": ""}] * 3, photos=2, films=1, frames=40, kinds={"npz", "csv", "obj"})
+    assert summary(counted, "there") == "2 photos, 3 meshes, 1 film, 40 frames, 0 failed; there: npz, obj, csv"
+    films = Predictions(films=2, frames=1, problems=["a.mp4: is empty"], kinds={"npz"})
+    assert summary(films, "there") == "2 films, 1 frame, 1 failed; there: npz"
+
+
+def test_what_helps_where_no_face_is_found(tmp_path, settings):
+    Image.new("RGB", (120, 90), "gray").save(tmp_path / "grey.png")
+    Image.new("RGB", (1, 90), "gray").save(tmp_path / "small.png")
+    [alone] = predict_files(tmp_path / "grey.png", tmp_path, settings=settings).problems
+    assert alone.endswith("grey.png: no face found (give its box with --box x0,y0,x1,y1)")
+    first, second = predict_files(tmp_path, tmp_path, settings=settings).problems
+    assert first.endswith("(predict it alone, and give its box with --box x0,y0,x1,y1)")
+    assert second.endswith("no face found in 1 x 90 px (take a larger picture: faces of 65 px or more are found)")
+    beside = np.array([120.0, 10, 150, 40])
+    [problem] = predict_files(tmp_path / "grey.png", tmp_path, beside, settings).problems
+    assert problem.startswith("--box: 120,10,150,40: lies outside the picture, which has 120 x 90 px")
+    doubted, flag = PredictConfig(save=("csv",), passes=1), np.array([10.0, 10, 90, 100])
+    [warning] = predict_files("grace_hopper", tmp_path, flag, doubted).warnings
+    assert warning.endswith("(look at the crop, or give another box)")
+
+
+def test_a_name_with_a_line_break_is_told_in_one_line(tmp_path, settings):
+    (tmp_path / "a\nb.jpg").write_text("no picture")
+    [problem] = predict_files(tmp_path, tmp_path / "out", settings=settings).problems
+    assert "\n" not in problem
+    shutil.copy(sample_photo(), tmp_path / "a\nb.jpg")
+    for _ in range(2):
+        assert not predict_files(tmp_path, tmp_path, HOPPER_BOX, settings).problems
+    assert table(tmp_path)[0]["name"] == "a\nb"
+
+
+def test_a_folder_that_takes_no_files_is_told(tmp_path, settings, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("p2m_workbench.photos.batch.tempfile.TemporaryDirectory", refused)
+    with pytest.raises(InputError, match=r"out: cannot be written: Permission denied \(choose another place"):
+        predict_files("grace_hopper", tmp_path / "out", settings=settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_tables_of_before_there_were_films_are_kept(tmp_path, settings):

@@ -30,6 +30,7 @@ from p2m_workbench.photos.clip_files import (
 from p2m_workbench.photos.clips import Clip, Follower, Frame, Look
 from p2m_workbench.photos.predict import open_weights, predict
 from p2m_workbench.photos.read import find_photos, read_photo, sample_photo
+from p2m_workbench.photos.result_files import RECORD_FILE
 from p2m_workbench.photos.rig import own_units
 from p2m_workbench.photos.tracking import LOST_S, size_of
 
@@ -93,7 +94,9 @@ def test_a_film_has_its_files(film):
     result, out = film
     assert not result.problems
     names = ["me-face1-units.csv", "me-face1.glb", "me-overlay.webm", "me.npz", "predictions.csv"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    assert sorted(path.name for path in out.iterdir()) == [RECORD_FILE, *names]
+    assert (result.photos, result.films, result.frames) == (0, 1, 10)
+    assert result.kinds == {"npz", "overlay", "glb", "rig", "csv"}
     assert result.clips == [f"me.mp4: 10 frames, 1 face(s); {', '.join(names[:-1])}"]
     rows = table(out)
     assert [(row["name"], row["photo"], row["frame"], row["identity"]) for row in rows] == [
@@ -349,7 +352,7 @@ def test_films_that_are_none(tmp_path, portrait):
         assert text in problem
     assert {row["photo"] for row in table(tmp_path / "out") if row["problem"]} == set(names[:-1])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "good-overlay.webm", "good.npz", "predictions.csv",
+        RECORD_FILE, "good-overlay.webm", "good.npz", "predictions.csv",
     ]  # fmt: skip
 
 
@@ -360,8 +363,8 @@ def test_a_film_that_ends_early_is_told(tmp_path, portrait):
     content[middle:] = bytes(len(content) - middle)  # a download that stopped
     path.write_bytes(content)
     result = predict_files(path, tmp_path / "out", settings=KINDS)
-    assert 0 < result.photos < 12
-    assert f"ends after {result.photos} of the 12 frames" in result.warnings[0]
+    assert 0 < result.frames < 12
+    assert f"ends after {result.frames} of the 12 frames" in result.warnings[0]
 
 
 def test_nothing_is_written_over(tmp_path, portrait):
@@ -372,13 +375,28 @@ def test_nothing_is_written_over(tmp_path, portrait):
     Image.fromarray(portrait).save(tmp_path / "me-face1.png")
     with pytest.raises(InputError, match=r"me-face1\.png: is called as a face of me\.mp4"):
         predict_files([path, tmp_path / "me-face1.png"], tmp_path / "out", settings=KINDS)
+    (tmp_path / "me-face1.glb").write_text("mine")
+    with pytest.raises(
+        InputError, match=r"me-overlay\.webm, me-face1\.glb would be replaced, and no earlier call wrote"
+    ):
+        predict_files(path, tmp_path, settings=PredictConfig(save=("overlay", "glb")))
+    assert (tmp_path / "me-face1.glb").read_text() == "mine"
+
+
+def test_a_films_results_are_no_films_to_be_read(tmp_path, caplog, portrait):
+    path = write(tmp_path / "me.mp4", [frame_of(portrait, (60, 20), size=(300, 240))] * 2)
+    Image.fromarray(portrait).save(tmp_path / "you.png")
+    for _ in range(2):
+        assert not predict_files(path, tmp_path, settings=KINDS).problems
+    assert [photo.path.name for photo in find_photos(tmp_path)] == ["you.png"]
+    assert "not read here: me.mp4 (name films" in caplog.text
 
 
 def test_films_in_folders_are_left_out_and_told(tmp_path, caplog, portrait):
     write(tmp_path / "me.MP4", [portrait])
     Image.fromarray(portrait).save(tmp_path / "me.png")
     assert [photo.path.name for photo in find_photos(tmp_path)] == ["me.png"]
-    assert "not read here: me.MP4 (name films themselves)" in caplog.text
+    assert "not read here: me.MP4 (name films and linked folders themselves)" in caplog.text
     both = find_photos([tmp_path / "me.png", tmp_path / "me.MP4"])
     assert [(photo.name, photo.is_clip) for photo in both] == [("me-png", False), ("me-mp4", True)]
 
@@ -386,7 +404,10 @@ def test_films_in_folders_are_left_out_and_told(tmp_path, caplog, portrait):
 def test_the_command(tmp_path, portrait, capsys):
     path = write(tmp_path / "me.mp4", [frame_of(portrait, (60, 20), size=(300, 240))] * 2)
     assert cli.main(["predict", str(path), "--out", str(tmp_path / "out"), "--save", "csv"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["me.mp4: 2 frames, 1 face(s); me.npz"]
+    assert capsys.readouterr().out.splitlines() == [
+        "me.mp4: 2 frames, 1 face(s); me.npz",
+        f"1 film, 2 frames, 0 failed; {tmp_path / 'out'}: npz, csv",
+    ]
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path, with_eyes):

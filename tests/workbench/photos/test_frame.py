@@ -10,7 +10,7 @@ import trimesh
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import to_world
 from p2m_core.inference import pose_of
-from p2m_workbench.photos import export
+from p2m_workbench.photos import export, mesh_files
 from p2m_workbench.photos.frame import PHOTO, frame_of
 
 
@@ -60,7 +60,7 @@ def read_obj(path):
 def test_in_mm_a_head_is_upright_and_of_the_mean_heads_size(posed, tmp_path):
     """The prediction is the mean face, turned: what is written is that face itself."""
     prediction, template = posed
-    path = export.save_mesh(tmp_path / "x.obj", prediction.mesh, frame=frame_of(prediction.mesh, "head_mm"))
+    path = mesh_files.save_mesh(tmp_path / "x.obj", prediction.mesh, frame=frame_of(prediction.mesh, "head_mm"))
     expected = (template.vertices - template.vertices.mean(0)) / 1000
     np.testing.assert_allclose(read_obj(path), expected, atol=0.01)
     assert 150 < np.ptp(expected[:, 1]) < 250

@@ -10,7 +10,7 @@ import pytest
 from example_predictions import made_up
 
 from p2m_core.geometry.camera import rotation_from_angles
-from p2m_workbench.photos import export
+from p2m_workbench.photos import export, mesh_files
 from p2m_workbench.photos.frame import PHOTO
 from p2m_workbench.photos.moving_glb import Motion
 from p2m_workbench.photos.rig import rig
@@ -51,8 +51,8 @@ def film(shown):
 
 def test_eyeballs_of_a_film_lie_in_its_frame(tmp_path, with_eyes):
     mesh, moving, photo, frame, motion = film(with_eyes)
-    export.save_rig(tmp_path / "film.glb", mesh, moving, photo, frame, motion)
-    export.save_rig(tmp_path / "photo.glb", mesh, rig(mesh), photo)
+    mesh_files.save_rig(tmp_path / "film.glb", mesh, moving, photo, frame, motion)
+    mesh_files.save_rig(tmp_path / "photo.glb", mesh, rig(mesh), photo)
     turn = rotation_from_angles(np.radians([0, 30, 0]))
     for place in (1, 2):  # the eyes are the second and third primitive
         in_film, in_photo = (places(tmp_path / name, place) for name in ("film.glb", "photo.glb"))
@@ -81,14 +81,14 @@ def places(path, primitive):
 def test_the_validator_says_nothing(validate, tmp_path, with_eyes):
     bare = made_up(rings=3, levels=2)
     colors = np.random.default_rng(0).integers(0, 256, (len(bare.mesh.vertices_px), 3))
-    export.save_mesh(tmp_path / "plain.glb", bare.mesh)
-    export.save_mesh(tmp_path / "level.glb", bare.mesh, 0)
-    export.save_mesh(tmp_path / "colored.glb", bare.mesh, vertex_colors=colors)
-    export.save_mesh(tmp_path / "photo.glb", bare.mesh, photo=bare.photo)
-    export.save_mesh(tmp_path / "groups.glb", with_eyes.mesh)
-    export.save_mesh(tmp_path / "groups-level.glb", with_eyes.mesh, 1)
+    mesh_files.save_mesh(tmp_path / "plain.glb", bare.mesh)
+    mesh_files.save_mesh(tmp_path / "level.glb", bare.mesh, 0)
+    mesh_files.save_mesh(tmp_path / "colored.glb", bare.mesh, vertex_colors=colors)
+    mesh_files.save_mesh(tmp_path / "photo.glb", bare.mesh, photo=bare.photo)
+    mesh_files.save_mesh(tmp_path / "groups.glb", with_eyes.mesh)
+    mesh_files.save_mesh(tmp_path / "groups-level.glb", with_eyes.mesh, 1)
     export.save_prediction(tmp_path, replace(with_eyes, name="face"), ["glb", "rig"])
-    export.save_rig(tmp_path / "motion.glb", *film(with_eyes))
+    mesh_files.save_rig(tmp_path / "motion.glb", *film(with_eyes))
     paths = sorted(tmp_path.glob("*.glb"))
     assert len(paths) == 9
     for path, report in zip(paths, validate(*paths), strict=True):
@@ -99,7 +99,7 @@ def test_the_validator_says_nothing(validate, tmp_path, with_eyes):
 
 def test_the_validator_finds_what_is_wrong(validate, tmp_path):
     bare = made_up(rings=3, levels=1)
-    path = export.save_mesh(tmp_path / "x.glb", bare.mesh)
+    path = mesh_files.save_mesh(tmp_path / "x.glb", bare.mesh)
     content = path.read_bytes().replace(b'"POSITION"', b'"POSITIOM"')
     path.write_bytes(content)
     [report] = validate(path)

@@ -33,6 +33,7 @@ from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.detect import BlazeFace, Faces, box_iou
 from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, WINDOWS, is_unlikely, predict, search_face, windows
 from p2m_workbench.photos.read import read_photo, sample_photo
+from p2m_workbench.photos.result_files import RECORD_FILE
 
 HOPPER_BOX = (168, 168, 358, 332)  # brows to chin, jaw to jaw, by eye
 SUFFIXES = (".obj", ".mtl", "-texture.png", ".ply", ".glb", "-overlay.png", "-crop.png", ".html", ".json")
@@ -391,7 +392,7 @@ def test_what_one_takes_away(tiny_run, tmp_path, hopper):
     assert result.problems == []
     [prediction] = result.predictions
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"grace_hopper" + suffix for suffix in SUFFIXES} | {"predictions.csv"}
+    assert names == {"grace_hopper" + suffix for suffix in SUFFIXES} | {"predictions.csv", RECORD_FILE}
     assert prediction.name == "grace_hopper"
     np.testing.assert_array_equal(prediction.photo, hopper)
     mesh = prediction.mesh
@@ -447,17 +448,17 @@ def test_a_folder_of_everything(folder, tmp_path, capsys):
     names = ("hopper", "large", "two", "two-2")
     assert {path.name for path in out.iterdir()} == {
         f"{n}{s}" for n in names for s in (".glb", ".json", "-overlay.png")
-    } | {"predictions.csv"}
+    } | {"predictions.csv", RECORD_FILE}
     lines = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert [line["name"] for line in lines if line["name"]] == list(names)
     told = {line["photo"]: line["problem"] for line in lines if line["problem"]}
     for name, words in {
         "half.jpeg": "is damaged", "empty.jpg": "is empty", "text.jpg": "no known picture format",
-        "phone.HEIC": "is HEIC", "grey.png": "no face found (give its box with --box",
+        "phone.HEIC": "is HEIC", "grey.png": "no face found (predict it alone, and give its box with --box",
     }.items():  # fmt: skip
         assert words in told.pop(name)
     assert not told
-    assert "8 photo(s), 4 mesh(es), 5 failed" in shown.out
+    assert f"8 photos, 4 meshes, 5 failed; {out}: glb, json, overlay, csv\n" in shown.out
     assert "photos/s" in shown.out
     # The same face in a photo seven times as large: seven times the mesh.
     small, large = (np.array(json.loads((out / f"{n}.json").read_text())["landmarks_px"]) for n in ("hopper", "large"))
@@ -499,8 +500,8 @@ def test_a_video_looks_for_faces_where_they_were(hopper, tmp_path, monkeypatch):
         Image.fromarray(frame).save(tmp_path / f"f{k}.png")
     result = predict_files([tmp_path], tmp_path / "out", settings=PredictConfig(video=True, save=()))
     assert len(looked) == 4
-    assert [(row.get("name"), row.get("identity")) for row in result.rows] == [
-        ("f0", 1), ("f1", 1), ("f2", 1), (None, None),
+    assert [tuple(map(row.get, ("name", "identity", "frame", "time_s"))) for row in result.rows] == [
+        ("f0", 1, 0, 0.0), ("f1", 1, 1, 0.04), ("f2", 1, 2, 0.08), (None, None, 3, 0.12),
     ]  # fmt: skip
     places = [item.mesh.landmarks_px[:, 0].mean() for item in result.predictions]
     np.testing.assert_allclose(np.diff(places), 6, atol=2)
@@ -515,7 +516,8 @@ def test_further_faces_are_numbered(face, tiny_run, tmp_path):
     settings = PredictConfig(weights=str(tiny_run), save=("obj", "glb"))
     result = predict_files([tmp_path / "two.png"], tmp_path / "out", np.stack([box, box + 5]), settings)
     assert [prediction.name for prediction in result.predictions] == ["two", "two-2"]
-    assert len(list((tmp_path / "out").iterdir())) == 2 * 4
+    assert len(list((tmp_path / "out").iterdir())) == 2 * 4 + 1
+    assert (tmp_path / "out" / RECORD_FILE).is_file()
 
 
 def test_boxes_go_with_one_photo(tmp_path):

@@ -1,6 +1,7 @@
 """Photos of people as they come."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -119,6 +120,57 @@ def test_every_mode_comes_as_rgb(tmp_path, mode):
     np.testing.assert_allclose(read, expected, atol=1)
 
 
+def test_what_a_folder_holds_and_is_not_read_is_told(tmp_path, caplog, monkeypatch):
+    """A link that leads nowhere is a photo that is missing; linked folders, which may lead back, are left out."""
+    make(tmp_path, "photos/a.jpg", "other/b.jpg", "photos/locked/c.jpg")
+    (tmp_path / "photos/lost.jpg").symlink_to("nowhere.jpg")
+    (tmp_path / "photos/loop").symlink_to("..")
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "locked" and may(path, mode))
+    assert [photo.label for photo in find_photos(tmp_path / "photos")] == ["a.jpg", "lost.jpg", "locked/c.jpg"]
+    assert "photos: not read here: locked, loop (name films and linked folders themselves)" in caplog.text
+    with pytest.raises(InputError, match=r"lost\.jpg: is missing"):
+        read_photo(tmp_path / "photos/lost.jpg")
+    with pytest.raises(InputError, match=r"locked: cannot be read \(see that you may read it"):
+        find_photos(tmp_path / "photos/locked")
+
+
+def test_a_photo_that_may_not_be_read(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    make(tmp_path, "a.jpg")
+    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    with pytest.raises(InputError, match=r"a\.jpg: cannot be read: Permission denied \(see that you may read it"):
+        read_photo(tmp_path / "a.jpg")
+
+
+def test_an_address_is_no_file():
+    with pytest.raises(InputError, match=r"there is no such file \(download it: photos are read from files\)"):
+        find_photos("https://example.org/me.jpg")
+
+
+@pytest.mark.parametrize(
+    "exif", [b"\xff" * 30, b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x06abcdef"]
+)
+def test_a_damaged_tag_costs_no_picture(tmp_path, exif):
+    Image.fromarray(PIXELS).save(tmp_path / "x.png")
+    Image.fromarray(PIXELS).save(tmp_path / "tagged.png", exif=b"Exif\0\0" + exif)
+    np.testing.assert_array_equal(read_photo(tmp_path / "tagged.png"), PIXELS)
+
+
+def test_large_pictures_are_read_without_a_word_and_larger_ones_refused():
+    """Pillow warns above 89 million px. A picture of one bit is small enough to be made here."""
+    for size, told in (((10_000, 9_000), None), ((16_000, 12_000), r"has too many pixels \(scale it down")):
+        stream = io.BytesIO()
+        Image.new("1", size).save(stream, "PNG")
+        if told is None:
+            assert decode_photo(stream.getvalue(), "x.png").shape == (9_000, 10_000, 3)
+        else:
+            with pytest.raises(InputError, match=told):
+                decode_photo(stream.getvalue(), "x.png")
+
+
 def test_what_is_no_photo_is_one_clear_line(tmp_path):
     stream = io.BytesIO()
     Image.fromarray(PIXELS).save(stream, "JPEG")
@@ -134,5 +186,10 @@ def test_what_is_no_photo_is_one_clear_line(tmp_path):
             decode_photo(content, "x.jpg")
         assert "\n" not in str(caught.value)
         assert "0x" not in str(caught.value)
+    with pytest.raises(
+        InputError, match=r"notes\.txt: is no picture \(photos end in \.jpg, .*\.tiff, films in \.mp4, "
+    ):
+        decode_photo(b"hello", "notes.txt")
+    assert decode_photo(whole, "photo.of_mine").shape == PIXELS.shape  # whatever it is called
     with pytest.raises(InputError, match="is missing"):
         read_photo(tmp_path / "absent.jpg")

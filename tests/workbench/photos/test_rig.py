@@ -10,7 +10,7 @@ from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.morphable.registration import face_template
 from p2m_synth.head.expression import draw_expression
 from p2m_synth.head.identity import draw_identity
-from p2m_workbench.photos import export
+from p2m_workbench.photos import export, mesh_files
 from p2m_workbench.photos.rig import can_move, own_units, rig
 
 # Units that move the skin by a centimetre or so. The gaze turns no lid by much, tongue and blinks hide behind lips.
@@ -106,7 +106,7 @@ def test_the_file_holds_neutral_targets_and_the_photos_expression(people, with_e
 
 
 def test_a_mesh_on_another_template_has_no_rig(with_eyes, tmp_path, caplog):
-    mesh = export.at_level(with_eyes.mesh, 2)
+    mesh = mesh_files.at_level(with_eyes.mesh, 2)
     assert not can_move(mesh)
     export.save_prediction(tmp_path, replace(with_eyes, mesh=mesh), ["rig"])
     assert "no rig, since its weights are on another template" in caplog.text

@@ -9,6 +9,7 @@ from PIL import Image
 
 from p2m_core.config.settings import PredictConfig
 from p2m_workbench.photos.read import sample_photo
+from p2m_workbench.photos.result_files import RECORD_FILE
 from p2m_workbench.viewing.photo_upload import PhotoUpload
 
 SETTINGS = PredictConfig(save=("glb", "json"), flip=False, passes=1)
@@ -25,7 +26,7 @@ def test_an_uploaded_photo_is_predicted(widget, tmp_path):
     widget.upload.value = ({**sent, "last_modified": datetime.now(UTC)},)
     assert widget.upload.value == ()  # the same file can come again
     assert [item.name for item in widget.predictions] == ["hopper"]
-    assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json", RECORD_FILE}
     assert (tmp_path / "photos/hopper.jpg").read_bytes() == content
     assert bytes(widget.picture.value).startswith(b"\x89PNG")
     assert "hopper: written; pitch " in widget.message.value
