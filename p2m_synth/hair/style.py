@@ -74,7 +74,7 @@ class HairStyle:
 # Each cut: its name for tables, and values or (low, high) ranges of the style's fields.
 LONG = {"name": "long", "count": 3600, "end": (4.7, 6.1), "ragged": 0.07, "layers": (0, 0.25), "lift": 0.25,
         "comb": (1.0, 0.3, -0.5), "side_comb": (0.2, -1.0, -0.1), "hold": 6.0, "gravity": 9.0, "volume": (0.1, 0.2),
-        "opening": (58, 88), "clump": (0.35, 0.6), "part": (-0.3, 0.3), "width_um": 1150.0,
+        "opening": (46, 88), "clump": (0.35, 0.6), "part": (-0.3, 0.3), "width_um": 1150.0,
         "shift": (-0.05, 0.05)}  # fmt: skip
 SHORT = {"name": "short", "volume": (0.04, 0.10), "sideburn": (0, 0.22), "shift": (-0.05, 0.08), "lock": 2,
          "clump": (0.3, 0.6)}  # fmt: skip
