@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from p2m_core.data import aflw2000
 from p2m_core.errors import InputError
-from p2m_core.geometry.camera import model_to_image
+from p2m_core.geometry.camera import model_to_image, rotation_from_angles
 from p2m_core.geometry.crop import box_of
 from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_core.morphable.formats import load_face_model
@@ -164,6 +164,42 @@ def test_expressions_are_drawn_within_range():
     names = head.load_asset()["unit_names"].tolist()
     out_left, out_right = (strength[:, names.index(f"eyeLookOut{side}")] for side in ("Left", "Right"))
     assert (out_left * out_right == 0).all()
+
+
+def test_smiles_bare_the_teeth_while_the_jaw_is_nearly_closed():
+    rng, model = np.random.default_rng(3), head_model.load_head_model()
+    names = head.load_asset()["unit_names"].tolist()
+    jaw, smiles = names.index("jawOpen"), []
+    for _ in range(60):
+        strength = expression.bare_teeth(rng, expression.draw_expression(rng, "smile")[1])
+        assert strength[jaw] <= 0.2
+        closed = strength * [not name.startswith("mouth") for name in names]
+        smiles.append([strength, closed])
+    motion = np.array([[model.expression_of(values) for values in pair] for pair in smiles]) @ model.expression_basis.T
+    heads = model.mean + motion.reshape(60, 2, -1, 3)
+    marks = np.einsum("ln,kpnc->kplc", model.face_map[model.landmark_idx].toarray(), heads)
+    opening = np.linalg.norm(marks[:, :, 62] - marks[:, :, 66], axis=2) / np.linalg.norm(
+        marks[:, :, 36] - marks[:, :, 45], axis=2
+    )
+    assert (opening[:, 0] > opening[:, 1] + 0.01).all()
+    assert 0.1 < np.median(opening[:, 0]) < 0.16  # AFLW2000-3D's wider quarter is above 0.127
+
+
+def test_most_people_look_at_the_camera_as_far_as_eyes_turn():
+    straight = expression.look_at(np.ones(52), np.array([0.0, 0, 1]))
+    names = head.load_asset()["unit_names"].tolist()
+    assert [straight[k] for k, name in enumerate(names) if name.startswith("eyeLook")] == [0] * 8
+    assert straight.sum() == 44  # nothing else changes
+    recipe, looks = writer.Recipe(64, 4), []
+    for index in range(60):
+        draw = writer.draw_sample(recipe, index)
+        left, up = draw.person.gaze
+        eyes = np.array([np.sin(left) * np.cos(up), np.sin(up), np.cos(left) * np.cos(up)])
+        turned = rotation_from_angles(draw.pose_para[:3]) @ eyes  # towards the viewer is (0, 0, 1)
+        if max(abs(np.degrees(draw.pose_para[:2]))) < 18:
+            looks.append(np.degrees(np.arccos(min(turned[2], 1))))
+    assert len(looks) > 15
+    assert 0.4 < np.mean(np.array(looks) < 1) < 0.85
 
 
 def test_evenly_drawn_expressions_open_the_mouth_by_any_width():
