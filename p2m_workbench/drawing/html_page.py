@@ -6,8 +6,10 @@ import base64
 import html
 import importlib.util
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -176,18 +178,18 @@ def require_finite(path: str | Path, prediction: FacePrediction) -> None:
         raise InputError(path, prediction.name, "has coordinates that are not finite", "do not export this mesh")
 
 
+@cache
 def three_js() -> str:
-    """The text of three.js from the pythreejs wheel, so that nothing is fetched, now or later."""
+    """The script html/three.js: three.js from the pythreejs wheel with its licence, so that nothing is fetched, now or
+    later."""
     package = importlib.util.find_spec("pythreejs")  # found, not imported: it would pull in the widgets
     if package is None or not package.submodule_search_locations:
         raise InputError("pythreejs", "", "is not installed", "pip install pythreejs")
     script = Path(package.submodule_search_locations[0]) / "static" / "three.js"
     if not script.is_file():
         raise InputError(script, "", "is missing from the installed pythreejs", "pip install pythreejs==2.4.2")
-    text = script.read_text(encoding="utf-8")
-    if "</script" in text.lower():
-        raise InputError(script, "", "cannot be put into a page", "pip install pythreejs==2.4.2")
-    return text
+    packed = base64.b64encode(zlib.compress(script.read_bytes(), 9)).decode("ascii")
+    return _part("three.js").replace("{{packed}}", packed)
 
 
 def script_json(content: object) -> str:
@@ -195,9 +197,21 @@ def script_json(content: object) -> str:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
+def _part(name: str) -> str:
+    return resources.files("p2m_workbench.drawing").joinpath("html", name).read_text(encoding="utf-8")
+
+
+def filled(name: str, title: str, about: dict, **more: str) -> str:
+    """The page html/NAME.html with its script, three.js, what the script is told, and more texts by their places."""
+    page = _part(f"{name}.html")
+    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js()}
+    for place, text in (parts | {"js": _part(f"{name}.js")} | more).items():
+        page = page.replace("{{" + place + "}}", text)
+    return page
+
+
 def _page(title: str, about: dict) -> str:
     """The viewer with what it shows."""
-    folder = resources.files("p2m_workbench.drawing").joinpath("html")
     clays = {"clay": matcap.clay(), "white": matcap.clay((255, 255, 255))}
     spheres = clays | {"paper": matcap.paper(), "normals": matcap.directions()}
     about = {
@@ -207,12 +221,7 @@ def _page(title: str, about: dict) -> str:
         "spheres": {name: data_uri(sphere, "JPEG", quality=95) for name, sphere in spheres.items()},
         **about,
     }
-    page = folder.joinpath("viewer.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js()}
-    parts |= {name: folder.joinpath(f"viewer.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text)
-    return page
+    return filled("viewer", title, about, css=_part("viewer.css"))
 
 
 def html_page(

@@ -6,11 +6,9 @@ neither Python nor network.
 
 from __future__ import annotations
 
-import html
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -18,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from p2m_core.face_mesh import to_world
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.curves import Curves
-from p2m_workbench.drawing.html_page import base64_of, photo_uri, script_json, three_js
+from p2m_workbench.drawing.html_page import base64_of, filled, photo_uri
 from p2m_workbench.drawing.mesh_images import ERROR_RAMP, data_uri
 
 GRID = 2**12 - 1  # steps of a coordinate over the largest side of a track: 0.1 px at 400 px
@@ -56,8 +54,6 @@ def moving_meshes_page(
     Args: frames: what to say of each, N lines.   curves: drawn below, with a line at `places`, the x of each frame.
           errors_to: the error at the end of the colour scale, % of the face size.
     """
-    folder = resources.files("p2m_workbench.drawing").joinpath("html")
-    page, script = (folder.joinpath(f"moving_meshes.{kind}").read_text(encoding="utf-8") for kind in ("html", "js"))
     topologies: dict[bytes, int] = {}  # tracks of one network share theirs
     contents = [
         _content(track) | {"topology": topologies.setdefault(track.faces.tobytes(), len(topologies))}
@@ -78,11 +74,7 @@ def moving_meshes_page(
         "places": [float(x) for x in places],
     }
     drawing = b"" if curves is None else curves.svg[curves.svg.index(b"<svg") :]
-    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js(), "js": script}
-    parts["curves"] = drawing.decode()
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text)
-    return page
+    return filled("moving_meshes", title, about, curves=drawing.decode())
 
 
 def _content(track: Track) -> dict:

@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from IPython.display import HTML
+import numpy as np
+from IPython.display import HTML, Image
+from PIL import Image as PictureFile
 
 from p2m_core.config.paths import shown
 from p2m_workbench.drawing.html_page import html_page
-from p2m_workbench.drawing.mesh_images import data_uri, static_picture
+from p2m_workbench.drawing.mesh_images import data_uri, encode_picture, static_picture
 from p2m_workbench.drawing.moving_meshes import Track, moving_meshes_page
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.time_machine import PAGE, time_machine_page
@@ -41,6 +43,14 @@ CLOSE = """
   setTimeout(look, 600, 40);
 })();
 """
+
+
+def kept_picture(path: str | Path) -> Image:
+    """A PNG as a notebook keeps it: as JPEG where that is far smaller, which it is of photos and not of drawings."""
+    content = Path(path).read_bytes()
+    with PictureFile.open(path) as picture:
+        small = encode_picture(np.asarray(picture.convert("RGB")), "JPEG", quality=88, subsampling=0)
+    return Image(small, format="jpeg") if 2 * len(small) < len(content) else Image(content, format="png")
 
 
 def kept_view(predictions: Sequence[FacePrediction]) -> HTML:

@@ -28,7 +28,7 @@ from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
-MOST_PHOTO_PX = 4096  # longer side of a photo as it is sent: what any WebGL takes
+MOST_PHOTO_PX = 2048  # longer side of a photo as it is sent, and kept in an executed notebook
 TURN_S = 9.0  # seconds a round on the turntable
 SURFACES = ("clay", "photo", "normals", "error")
 STYLES = ("solid", "edges", "wire", "points")
@@ -110,7 +110,7 @@ class _Level:
         here, there = ({"position": x, "normal": vertex_normals(x, self.faces)} for x in (self.world, start))
         self._shared = {name: _attribute(array) for name, array in here.items()}
         self._morphs = {name: (_attribute(array),) for name, array in there.items()}
-        self._index = _attribute(self.faces.ravel(), np.uint32)
+        self._index = _attribute(self.faces.ravel(), np.uint16 if len(self.world) <= 2**16 else np.uint32)
         self.photo_uv = self.on_photo(self.world, self.prediction.photo)
         self.solid = self._geometry(_attribute(self.photo_uv))
         self._ramp_uv: np.ndarray | None = None
@@ -211,7 +211,7 @@ class _Parts:
 
 def _material(sphere: np.ndarray, **options) -> three.MeshMatcapMaterial:
     return three.MeshMatcapMaterial(
-        matcap=_texture(data_uri(sphere)), transparent=True, morphTargets=True, morphNormals=True,
+        matcap=_texture(data_uri(sphere, "JPEG", quality=95)), transparent=True, morphTargets=True, morphNormals=True,
         **_BEHIND_LINES, **options,
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 "use strict";
 // `about` is what the page is told: frames, tracks, colours, and where in the drawing of the curves each frame is.
 (async () => {
+await three;
 const $ = id => document.getElementById(id);
 const canvas = $("view"), count = about.frames.length;
 
@@ -37,19 +38,7 @@ function texture(uri) {
   loading++;
   return loader.load(uri, made => { made.minFilter = THREE.LinearFilter; made.generateMipmaps = false; loading--; draw(); });
 }
-const RAMP_PX = 256, IN_A_ROW = 4, HIGHEST_PX = 360;
-const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
-function rampTexture(ramp) {
-  const data = new Uint8Array(3 * RAMP_PX);
-  for (let k = 0; k < RAMP_PX; k++) {
-    const place = k / (RAMP_PX - 1) * (ramp.length - 1), low = Math.min(Math.floor(place), ramp.length - 2);
-    for (let i = 0; i < 3; i++) data[3 * k + i] = ramp[low][i] + (place - low) * (ramp[low + 1][i] - ramp[low][i]);
-  }
-  const made = new THREE.DataTexture(data, RAMP_PX, 1, THREE.RGBFormat);
-  made.minFilter = made.magFilter = THREE.LinearFilter;
-  made.needsUpdate = true;
-  return made;
-}
+const IN_A_ROW = 4, HIGHEST_PX = 360;
 const clay = texture(about.spheres.clay), paper = texture(about.spheres.paper), ramp = rampTexture(about.ramp);
 const surface = options => new THREE.MeshMatcapMaterial(Object.assign({side: THREE.DoubleSide, transparent: true,
   polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 2}, options));

@@ -1,7 +1,7 @@
 "use strict";
 // `about` is what the page is told: topologies, samples (each with its content and thumbnail, or the file that brings both), colours.
 var take;  // called by the files of a gallery
-(() => {
+(async () => {
 const $ = id => document.getElementById(id);
 const canvas = $("view");
 
@@ -51,8 +51,6 @@ function addWays(position, ways, amounts) {
   });
 }
 
-const RAMP_PX = 256;
-const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
 const ramped = count => new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2);
 
 function decode(sample) {
@@ -152,9 +150,10 @@ function mean(values, counted) {
 // --- scene -----------------------------------------------------------------------------------------
 let renderer;
 try {
+  await three;
   renderer = new THREE.WebGLRenderer({canvas, antialias: true, alpha: true, preserveDrawingBuffer: true});
 } catch (problem) {
-  $("error").textContent = "This browser offers no WebGL, which the 3D view needs.";
+  $("error").textContent = "The 3D view needs WebGL and a browser of 2023 or later.";
   $("error").style.display = "grid";
   throw problem;
 }
@@ -172,17 +171,6 @@ function texture(uri) {
     loading--;
     draw();
   });
-}
-function rampTexture(ramp) {
-  const data = new Uint8Array(3 * RAMP_PX);
-  for (let k = 0; k < RAMP_PX; k++) {
-    const place = k / (RAMP_PX - 1) * (ramp.length - 1), low = Math.min(Math.floor(place), ramp.length - 2);
-    for (let i = 0; i < 3; i++) data[3 * k + i] = ramp[low][i] + (place - low) * (ramp[low + 1][i] - ramp[low][i]);
-  }
-  const made = new THREE.DataTexture(data, RAMP_PX, 1, THREE.RGBFormat);
-  made.minFilter = made.magFilter = THREE.LinearFilter;
-  made.needsUpdate = true;
-  return made;
 }
 const behind = {polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 2};
 const spheres = {};

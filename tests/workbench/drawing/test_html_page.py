@@ -105,7 +105,7 @@ def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["view.html"]
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)""", text)
     assert "default-src 'none'" in text
-    assert not re.search(r"\{\{(title|three|about|css|js)\}\}", text)
+    assert not re.search(r"\{\{(title|three|about|packed|css|js)\}\}", text)
     assert "Permission is hereby granted" in text  # what three.js asks for
     # The name can neither end the script nor open a tag.
     assert len(re.findall(r"</script", text)) == 3
@@ -131,6 +131,7 @@ def test_many_vertices_get_wide_indices():
 
 
 def test_a_missing_three_js_is_one_clear_line(tmp_path, monkeypatch, prediction):
+    html_page.three_js.cache_clear()
     monkeypatch.setattr(html_page.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pythreejs: is not installed"):
         html_page.write_html(tmp_path / "view.html", prediction)
