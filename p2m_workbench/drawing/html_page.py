@@ -22,7 +22,7 @@ from p2m_core.face_mesh import to_world
 from p2m_core.files import write_bytes, write_text
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.mesh_images import CLAY_RAMP, ERROR_RAMP, clay_shares, data_uri, encode_picture, error_scale
-from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.face_prediction import FacePrediction, unpooled
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
 PHOTO_PX, GALLERY_PHOTO_PX = 640, 512  # longer side of a photo in a page of its own, and in a gallery
@@ -70,6 +70,16 @@ def base64_of(array: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
 
 
+def deflated(values: np.ndarray) -> dict:
+    """Numbers in N frames (N, ...), rounded, modulo 2**16, for `unpacked` of page.js: the differences of each frame to
+    the one before, first all low bytes, then all high ones, which are nearly all alike."""
+    grid = np.round(values).astype(np.int64).reshape(len(values), -1)
+    differences = np.diff(grid, axis=0, prepend=0).astype("<u2")
+    planes = differences.reshape(-1, 1).view("u1").T
+    packed = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
+    return {"frames": len(grid), "packed": packed}
+
+
 def _packed_ways(ways: np.ndarray, size: float) -> list[dict]:
     """The ways (V, 3) of units, each as a bit a vertex, which ones it moves, and 8 bits a coordinate of those."""
     packed = []
@@ -113,8 +123,8 @@ def photo_uri(photo: np.ndarray, side_px: int = PHOTO_PX) -> str:
     return data_uri(np.asarray(picture), "JPEG", quality=88)
 
 
-def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
-    """The face on its photo as a square JPEG."""
+def around_face(prediction: FacePrediction, side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """The square of a photo around its face (S, S, 3), and the affine map (2, 3) from the photo's px to its own."""
     points = prediction.mesh.vertices_px[:, :2]
     low, high = points.min(0), points.max(0)
     scale = side_px / (1.15 * max(float((high - low).max()), 1e-6))
@@ -123,21 +133,26 @@ def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
     picture = cv2.warpAffine(
         prediction.photo, matrix, (side_px, side_px), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
     )
-    return encode_picture(picture, "JPEG", quality=84)
+    return picture, matrix
+
+
+def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
+    """The face on its photo as a square JPEG."""
+    return encode_picture(around_face(prediction, side_px)[0], "JPEG", quality=84)
 
 
 def _topology(prediction: FacePrediction) -> list[dict]:
-    """The faces of every level, little-endian in base64."""
+    """The faces of every level."""
     levels = []
     for vertices, faces in zip(prediction.mesh.levels, prediction.mesh.level_faces, strict=True):
         wide = len(vertices) > 2**16
-        index = base64_of(faces, "<u4" if wide else "<u2")
+        index = base64_of(faces, "<u4") if wide else deflated(faces[None])
         levels.append({"vertices": len(vertices), "faces": len(faces), "index": index, "wide": wide})
     return levels
 
 
 def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
-    """A prediction for viewer.js, without its faces; y up, 16 bits a coordinate in base64."""
+    """A prediction for viewer.js, without its faces; y up, 16 bits a coordinate, deflated."""
     mesh = prediction.mesh
     points = {"template": mesh.template_px, "landmarks": mesh.landmarks_px, "truth": prediction.truth_px}
     points = {name: to_world(array) for name, array in points.items() if array is not None}
@@ -145,8 +160,17 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
     everything = np.concatenate([*levels, *points.values()])
     low, step = everything.min(0), max(float(np.ptp(everything, axis=0).max()), 1e-6) / GRID
 
-    def stored(array: np.ndarray) -> str:
-        return base64_of(np.round((array - low) / step), "<u2")
+    def grid(array: np.ndarray) -> np.ndarray:
+        return np.round((array - low) / step)
+
+    def stored(array: np.ndarray, base: np.ndarray | float = 0.0) -> dict:
+        """What its grid is over another, rounded half up as viewer.js does."""
+        return deflated((grid(array) - np.floor(base + 0.5))[None])
+
+    grids = [grid(level) for level in levels]
+    finer = zip(grids, grids[1:], mesh.level_faces[1:], strict=False)
+    bases = [0.0, *(unpooled(coarse, np.zeros_like(fine), faces) for coarse, fine, faces in finer)]
+    base_of = {"truth": grids[-1]}
 
     height, width = prediction.photo.shape[:2]
     seen = matcap.seen_from_the_front(mesh, height, width)
@@ -158,8 +182,8 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
         "seen": data_uri(np.repeat(seen[..., None], 3, -1), "JPEG", quality=90),
         "low": [float(x) for x in low],
         "step": step,
-        "levels": [stored(level) for level in levels],
-        **{name: stored(array) for name, array in points.items()},
+        "levels": [stored(level, base) for level, base in zip(levels, bases, strict=True)],
+        **{name: stored(array, base_of.get(name, 0.0)) for name, array in points.items()},
     }
     if mesh.groups is not None:
         shares = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
@@ -180,7 +204,7 @@ def require_finite(path: str | Path, prediction: FacePrediction) -> None:
 
 @cache
 def three_js() -> str:
-    """The script html/three.js: three.js from the pythreejs wheel with its licence, so that nothing is fetched, now or
+    """The script html/page.js: three.js from the pythreejs wheel with its licence, so that nothing is fetched, now or
     later."""
     package = importlib.util.find_spec("pythreejs")  # found, not imported: it would pull in the widgets
     if package is None or not package.submodule_search_locations:
@@ -189,7 +213,7 @@ def three_js() -> str:
     if not script.is_file():
         raise InputError(script, "", "is missing from the installed pythreejs", "pip install pythreejs==2.4.2")
     packed = base64.b64encode(zlib.compress(script.read_bytes(), 9)).decode("ascii")
-    return _part("three.js").replace("{{packed}}", packed)
+    return _part("page.js").replace("{{packed}}", packed)
 
 
 def script_json(content: object) -> str:

@@ -13,7 +13,7 @@ from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_core.files import write_bytes
 from p2m_core.geometry.crop import apply_affine
-from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
+from p2m_workbench.drawing.mesh_images import encode_photo, fit, static_picture
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.detect import BlazeFace
@@ -51,9 +51,9 @@ class PhotoUpload(widgets.VBox):
         )  # fmt: skip
         self.go = widgets.Button(description="Predict", icon="play", button_style="primary")
         self.message, self.view = widgets.HTML(), widgets.VBox()
-        self.photo = widgets.Image(format="png", layout={"max_width": f"{PHOTO_PX}px"})
+        self.photo = widgets.Image(format="jpeg", layout={"max_width": f"{PHOTO_PX}px"})
         # Hidden while it is empty: a picture of nothing is a broken icon.
-        self.picture = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
+        self.picture = widgets.Image(format="jpeg", layout={"max_width": "100%", "display": "none"})
         self.picture.add_class("p2m-result")
         controls = widgets.VBox([self.choice, self.by_hand, self.across, self.down, self.go])
         self.box_editor = widgets.HBox([self.photo, controls], layout={"display": "none", "flex_flow": "row wrap"})
@@ -99,7 +99,7 @@ class PhotoUpload(widgets.VBox):
         self._report(*result.problems, *result.warnings, *written, f"{result.seconds['all']:.2f} s")
         if self.predictions:
             rows = [static_picture(item, 240) for item in self.predictions]
-            self.picture.value, self.picture.layout.display = encode_picture(np.concatenate(rows)), None
+            self.picture.value, self.picture.layout.display = encode_photo(np.concatenate(rows)), None
             self.view.children = (inspect(self.predictions),)
 
     def box(self) -> np.ndarray:
@@ -137,7 +137,7 @@ class PhotoUpload(widgets.VBox):
             corners = np.append(box.reshape(2, 2), [[0], [0]], 1)
             low, high = np.round(apply_affine(matrix, corners)[:, :2]).astype(int).tolist()
             cv2.rectangle(photo, low, high, color, 3)
-        self.photo.value = encode_picture(photo)
+        self.photo.value = encode_photo(photo)
 
     def _report(self, *lines: str) -> None:
         self.message.value = "<br>".join(html.escape(line) for line in lines)

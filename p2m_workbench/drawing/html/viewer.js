@@ -6,13 +6,10 @@ const $ = id => document.getElementById(id);
 const canvas = $("view");
 
 // --- data ------------------------------------------------------------------------------------------
-function bytes(text) {
-  const raw = atob(text), out = new Uint8Array(raw.length);
-  for (let k = 0; k < raw.length; k++) out[k] = raw.charCodeAt(k);
-  return out.buffer;
-}
-const topologies = about.topologies.map(levels => levels.map(level => Object.assign({}, level, {
-  index: level.wide ? new Uint32Array(bytes(level.index)) : new Uint16Array(bytes(level.index))})));
+const topologies = await Promise.all(about.topologies.map(levels => Promise.all(levels.map(async level => {
+  const index = level.wide ? new Uint32Array(bytes(level.index).buffer) : (await unpacked(level.index))[0];
+  return Object.assign({}, level, {index});
+}))));
 
 // A level at the vertices of the next one: each new vertex in the mean of its old neighbours.
 function unpooled(coarse, count, index) {
@@ -37,7 +34,7 @@ function unpooled(coarse, count, index) {
 function unpackedWays(ways, count) {
   return ways.map(way => {
     if (!way.moved) return null;
-    const bits = new Uint8Array(bytes(way.moved)), by = new Int8Array(bytes(way.by)), moved = [];
+    const bits = new Uint8Array(bytes(way.moved)), by = new Int8Array(bytes(way.by).buffer), moved = [];
     for (let v = 0; v < count; v++) if (bits[v >> 3] >> (v & 7) & 1) moved.push(v);
     return {moved, by, step: way.step};
   });
@@ -53,16 +50,21 @@ function addWays(position, ways, amounts) {
 
 const ramped = count => new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2);
 
-function decode(sample) {
-  const content = sample.content, topology = topologies[sample.topology];
-  const points = text => Float32Array.from(new Uint16Array(bytes(text)), (q, k) => content.low[k % 3] + content.step * q);
-  const ends = content.levels.map(points);
+// Grids are stored by what they differ from: a level from the one before at its vertices, the truth from the last level.
+async function decode(sample) {
+  const content = sample.content, topology = topologies[sample.topology], grids = [];
+  const more = async (stored, base) => Uint16Array.from((await unpacked(stored))[0], (by, k) => by + Math.floor((base[k] || 0) + 0.5));
+  for (const [k, stored] of content.levels.entries())
+    grids.push(await more(stored, k ? unpooled(grids[k - 1], topology[k].vertices, topology[k].index) : []));
+  const placed = grid => Float32Array.from(grid, (q, k) => content.low[k % 3] + content.step * q);
+  const points = async (stored, base) => placed(await more(stored, base || []));
+  const ends = grids.map(placed), template = content.template && await points(content.template);
   const clay = content.clay ? new Uint8Array(bytes(content.clay)) : null;  // of meshes with eyes and a mouth
   const made = {name: content.name, painted: Boolean(clay), counted: content.counted && new Uint8Array(bytes(content.counted)), width: content.width, height: content.height, topology, ends,
-    landmarks: points(content.landmarks), truth: content.truth ? points(content.truth) : null,
+    landmarks: await points(content.landmarks), truth: content.truth ? await points(content.truth, grids[grids.length - 1]) : null,
     maximum: content.errorMaximum, first: content.template ? 0 : 1, last: ends.length};
   made.starts = ends.map((end, k) => k ? unpooled(ends[k - 1], end.length / 3, topology[k].index)
-    : content.template ? points(content.template) : end);
+    : template || end);
   made.levels = topology.map((level, k) => {
     const geometry = new THREE.BufferGeometry(), count = level.vertices;
     geometry.setIndex(new THREE.BufferAttribute(level.index, 1));
@@ -117,12 +119,12 @@ function decodeMoving(told, level, clay) {
     level[name].setIndex(new THREE.BufferAttribute(new Uint32Array(kept), 1));
     for (const part in level.geometry.attributes) level[name].addAttribute(part, level.geometry.attributes[part]);
   }
-  level.openSkin.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(bytes(told.uv)), 2));
+  level.openSkin.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(bytes(told.uv).buffer), 2));
   const eyes = told.eyes.map(eye => {
-    const neutral = new Float32Array(bytes(eye.neutral)), geometry = new THREE.BufferGeometry();
-    geometry.setIndex(new THREE.BufferAttribute(new Uint16Array(bytes(eye.index)), 1));
+    const neutral = new Float32Array(bytes(eye.neutral).buffer), geometry = new THREE.BufferGeometry();
+    geometry.setIndex(new THREE.BufferAttribute(new Uint16Array(bytes(eye.index).buffer), 1));
     geometry.addAttribute("position", new THREE.BufferAttribute(neutral.slice(), 3));
-    const inPicture = new THREE.BufferAttribute(new Float32Array(bytes(eye.uv)), 2), onClay = ramped(neutral.length / 3);
+    const inPicture = new THREE.BufferAttribute(new Float32Array(bytes(eye.uv).buffer), 2), onClay = ramped(neutral.length / 3);
     new Uint8Array(bytes(eye.clay)).forEach((place, v) => { onClay.array[2 * v] = onRamp(place / 255); });
     return {neutral, geometry, inPicture, onClay, picture: texture(eye.picture), ways: unpackedWays(eye.ways, neutral.length / 3)};
   });
@@ -233,9 +235,9 @@ function fetchSample(number) {
   const sample = samples[number];
   if (sample.made) return Promise.resolve(sample.made);
   if (!waiting.has(number)) waiting.set(number, new Promise((resolve, reject) => {
-    const finish = content => {
+    const finish = async content => {
       sample.content = content;
-      sample.made = decode(sample);
+      sample.made = await decode(sample);
       sample.made.texture = texture(content.photo);
       sample.made.mask = texture(content.seen);
       sample.content = null;

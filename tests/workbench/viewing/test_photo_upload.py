@@ -27,7 +27,7 @@ def test_an_uploaded_photo_is_predicted(widget, tmp_path):
     assert [item.name for item in widget.predictions] == ["hopper"]
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json"}
     assert (tmp_path / "photos/hopper.jpg").read_bytes() == content
-    assert bytes(widget.picture.value).startswith(b"\x89PNG")
+    assert bytes(widget.picture.value).startswith(b"\xff\xd8")
     assert "hopper: written; pitch " in widget.message.value
     assert re.search(r"yaw -?\d+°, roll -?\d+°, box \d+, \d+ to \d+, \d+ px, doubt 0\.\d{3}", widget.message.value)
     assert len(widget.view.children) == 1
