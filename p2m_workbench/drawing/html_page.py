@@ -187,10 +187,10 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
     }
     if mesh.groups is not None:
         shares = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
-        content["clay"] = base64_of(np.round(shares * 255), "u1")
+        content["clay"] = deflated(shares[None] * 255)
     if prediction.truth_px is not None:
         content["errorMaximum"] = error_scale(prediction.error_percent())
-        content["counted"] = base64_of(prediction.counted, "u1")
+        content["counted"] = deflated(prediction.counted[None])
     return content
 
 

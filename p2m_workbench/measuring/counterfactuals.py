@@ -138,9 +138,11 @@ def faces_over(
     return predict_people(people, open_network(weights), points, flip)
 
 
-def error_over_figure(errors: Float[np.ndarray, "n"], quantity: str, at: Value | None = None) -> Figure:
+def error_over_figure(
+    errors: Float[np.ndarray, "n"], quantity: str, at: Value | None = None, width_in: float = 5.6
+) -> Figure:
     """The curve of the errors of `faces_over` at a quantity's own values; `at` marks the present one."""
-    about, figure = QUANTITIES[quantity], Figure(figsize=(5.6, 2.9), layout="constrained")
+    about, figure = QUANTITIES[quantity], Figure(figsize=(width_in, 2.9), layout="constrained")
     axes = figure.subplots()
     if about.is_number:
         axes.plot(about.values, errors, "o-", color=COLOR, markersize=4)

@@ -37,7 +37,7 @@ from p2m_workbench.viewing.controls import labelled
 from p2m_workbench.viewing.kept_view import framed
 
 PICTURE_PX, MAXIMUM_PERCENT = 224, 6.0  # one scale of errors, so that colours tell more as a slider moves
-KEPT_PX = 820  # height of the page that stays
+KEPT_PX, CURVE_IN = 860, 10.5  # of the page that stays: its height, and the width of its curve
 START = {"yaw": 0, "pitch": 0, "light": 30, "mouth": 0.0, "glasses": "none", "beard": "none", "occluder": "none"}
 
 
@@ -153,7 +153,7 @@ def kept_faces(quantity: str, over: Sequence[tuple[FacePrediction, float]]) -> H
     track = Track("prediction", np.stack([one.photo for one in predictions]), vertices, faces, captions, truth)
     frames = [f"{about.label}: {value}" for value in about.values]
     places = about.values if about.is_number else range(len(about.values))
-    curve, title = drawn(error_over_figure(errors, quantity)), f"One face over: {about.label}"
+    curve, title = drawn(error_over_figure(errors, quantity, width_in=CURVE_IN)), f"One face over: {about.label}"
     page = moving_meshes_page(title, [track], frames, curve, list(map(float, places)), MAXIMUM_PERCENT)
     return framed(page, KEPT_PX, "The slider, or a click on the curve, moves through it")
 

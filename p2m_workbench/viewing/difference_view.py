@@ -34,7 +34,7 @@ from p2m_workbench.viewing.inspector import DRAG_S, TRUTH, truth_of
 from p2m_workbench.viewing.kept_view import below_widget, evenly
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
-KEPT_PX = 500  # height of the page that stays
+KEPT_PX, STAGE = 500, (42, 49, 60)  # of the page that stays: height, and what the mean face stands before
 MEAN_FACE_PX = 400  # side of the empty picture that the mean face stands in
 
 
@@ -206,7 +206,9 @@ def kept_differences(view: DifferenceView) -> HTML:
 
     everywhere = [f"{mean.mean:+.2f} points; grey: not beyond chance"] * count
     still, alike = (np.repeat(array[None], count, 0) for array in (in_square(face, face), shares(mean)))
-    tracks = [Track(view.titles[0], around_face(face, PHOTO_PX)[0], still, faces, everywhere, shares=alike)]
+    tracks = [
+        Track(view.titles[0], np.full((PHOTO_PX, PHOTO_PX, 3), STAGE, np.uint8), still, faces, everywhere, shares=alike)
+    ]
     photos = np.stack([around_face(shapes[view.names[0]], PHOTO_PX)[0] for shapes, _ in samples])
     colors = np.stack([shares(difference) for _, difference in samples])
     for k, name in enumerate(view.names):

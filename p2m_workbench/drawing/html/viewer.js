@@ -59,8 +59,8 @@ async function decode(sample) {
   const placed = grid => Float32Array.from(grid, (q, k) => content.low[k % 3] + content.step * q);
   const points = async (stored, base) => placed(await more(stored, base || []));
   const ends = grids.map(placed), template = content.template && await points(content.template);
-  const clay = content.clay ? new Uint8Array(bytes(content.clay)) : null;  // of meshes with eyes and a mouth
-  const made = {name: content.name, painted: Boolean(clay), counted: content.counted && new Uint8Array(bytes(content.counted)), width: content.width, height: content.height, topology, ends,
+  const clay = content.clay ? (await unpacked(content.clay))[0] : null;  // of meshes with eyes and a mouth
+  const made = {name: content.name, painted: Boolean(clay), counted: content.counted && (await unpacked(content.counted))[0], width: content.width, height: content.height, topology, ends,
     landmarks: await points(content.landmarks), truth: content.truth ? await points(content.truth, grids[grids.length - 1]) : null,
     maximum: content.errorMaximum, first: content.template ? 0 : 1, last: ends.length};
   made.starts = ends.map((end, k) => k ? unpooled(ends[k - 1], end.length / 3, topology[k].index)

@@ -71,7 +71,7 @@ def test_html_holds_the_prediction(prediction):
 
 def test_html_tells_eyes_and_mouth(with_eyes, prediction):
     told, mesh = about(html_page.html_page(with_eyes)), with_eyes.mesh
-    shares = array(told["samples"][0]["content"]["clay"], "u1") / 255
+    [shares] = unpacked(told["samples"][0]["content"]["clay"]) / 255
     expected = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
     assert len(np.unique(expected)) == len(told["clayRamp"])
     np.testing.assert_allclose(shares, expected, atol=0.5 / 255)
