@@ -1,8 +1,9 @@
-"""Photo upload in a notebook: photos from the browser, a box by hand where no face is found, and their meshes."""
+"""Photos in a notebook from the browser or its camera, a box by hand where no face is found, and their meshes."""
 
 from __future__ import annotations
 
 import html
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -21,16 +22,17 @@ from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, ope
 from p2m_workbench.photos.read import decode_photo
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.inspector import inspect
+from p2m_workbench.viewing.webcam import Webcam
 
 FOUND, GIVEN = (64, 224, 180), (255, 176, 32)  # RGB of found boxes, and of the one given by hand
 PHOTO_PX = 420  # longer side of the photo as shown
 
 
 class PhotoUpload(widgets.VBox):
-    """An upload button; the photo with its boxes; two range sliders that give a box; the predicted meshes.
+    """Buttons to upload photos and to take one; the photo with its boxes; two range sliders that give a box; meshes.
 
-    Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, choice (of the photo), by_hand, across, down,
-    go, message, picture; `predictions` are those of the photo on show.
+    Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, webcam, choice (of the photo), by_hand, across,
+    down, go, message, picture; `predictions` are those of the photo on show.
     """
 
     def __init__(self, folder: str | Path, settings: PredictConfig, device: str | None = None):
@@ -42,6 +44,7 @@ class PhotoUpload(widgets.VBox):
             accept="image/*", multiple=True, description="Upload photos", layout={"width": "auto"}
         )
         self.upload.add_class("p2m-upload")
+        self.webcam = Webcam(lambda content: self.add(self._free_name(), content))
         self.choice = widgets.Dropdown(description="Photo", layout={"width": "300px", "display": "none"})
         self.by_hand = checkbox("Give the box by hand: brows, jaw and chin")
         self.across, self.down = (
@@ -62,7 +65,7 @@ class PhotoUpload(widgets.VBox):
         for control in (self.by_hand, self.across, self.down):
             control.observe(self._show, "value")
         self.go.on_click(lambda _: self.predict())
-        super().__init__([self.upload, self.message, self.box_editor, self.picture, self.view])
+        super().__init__([self.upload, self.webcam, self.message, self.box_editor, self.picture, self.view])
         self.add_class("p2m-photo-upload")
 
     def add(self, name: str, content: bytes) -> None:
@@ -106,6 +109,11 @@ class PhotoUpload(widgets.VBox):
         """The box of the sliders, (4,) x0 y0 x1 y1."""
         (x0, x1), (y0, y1) = self.across.value, self.down.value
         return np.array([x0, y0, x1, y1])
+
+    def _free_name(self) -> str:
+        """The name of the next photo by the camera."""
+        names = (f"webcam-{number}.jpg" for number in count(1))
+        return next(name for name in names if not (self.folder / "photos" / name).exists())
 
     def _uploaded(self, _: object) -> None:
         for item in self.upload.value:
