@@ -22,7 +22,8 @@ from p2m_workbench.training.time_machine import PAGE, time_machine_page
 
 HEIGHT_PX, PHOTO_PX = 620, 400
 TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 880, 270, 110  # heights
-MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
+MOST = 8  # predictions that a notebook keeps, 0.2 MB each; evenly from all
+MOST_FILM_BYTES = 1_000_000  # of a film that a notebook keeps
 # Open, but closed while the widget above is alive; one that came back without its kernel does nothing, and goes. Where
 # a notebook is not trusted, no script runs and no frame shows: the picture is left, which the frame otherwise replaces.
 # The frame's page is loaded once there is room for it: it would frame the face in a view of no size.
