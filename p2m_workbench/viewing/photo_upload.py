@@ -41,7 +41,10 @@ class PhotoUpload(widgets.VBox):
         self.predictions: list[FacePrediction] = []
         self._boxes = np.zeros((0, 4))
         self.upload = widgets.FileUpload(
-            accept="image/*", multiple=True, description="Upload photos", layout={"width": "auto"}
+            accept="image/*",
+            multiple=True,
+            description="Upload photos",
+            layout={"width": "auto", "align_self": "flex-start"},
         )
         self.upload.add_class("p2m-upload")
         self.webcam = Webcam(lambda content: self.add(self._free_name(), content))

@@ -196,8 +196,8 @@ def of_code(home):
 
     def write(name: str, code: str) -> Path:
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        path = home / f"notebooks/{name}.ipynb"
-        nbformat.write(nbformat.v4.new_notebook([nbformat.v4.new_code_cell(code.strip())], metadata=kernel), path)
+        path, cells = home / f"notebooks/{name}.ipynb", [nbformat.v4.new_code_cell(code.strip())]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
         return path
 
     return write

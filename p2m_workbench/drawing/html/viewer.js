@@ -98,7 +98,7 @@ async function decode(sample) {
   made.size = Math.max(made.extent.x, made.extent.y, made.extent.z);
   made.floor = Math.min(...[...ends, ...made.starts].map(array => array.reduce((low, z, k) => k % 3 === 2 && z < low ? z : low, Infinity)));
   if (made.truth) {
-    const flat = new THREE.Box3().setFromArray(made.truth).getSize(new THREE.Vector3());
+    const flat = new THREE.Box3().setFromArray(made.truth.filter((_, k) => made.counted[Math.floor(k / 3)])).getSize(new THREE.Vector3());
     made.faceSize = Math.sqrt(flat.x * flat.y);
   }
   return made;
@@ -131,11 +131,10 @@ function decodeMoving(told, level, clay) {
   return {names: told.names, inPhoto: told.strength, strength: told.strength.slice(), offset, eyes,
     picture: texture(told.picture), ways: unpackedWays(told.ways, count)};
 }
-// Distance of each vertex to its true place, without the mean depth of both, in percent of the face size.
-function errorsOf(position, truth, faceSize) {
+// Distance of each vertex to its true place, without the mean depth of those that count, in percent of the face size.
+function errorsOf(position, truth, counted, faceSize) {
   const count = position.length / 3, out = new Float32Array(count);
-  let depth = 0;
-  for (let v = 0; v < count; v++) depth += (position[3 * v + 2] - truth[3 * v + 2]) / count;
+  const depth = mean(Float32Array.from({length: count}, (_, v) => position[3 * v + 2] - truth[3 * v + 2]), counted);
   for (let v = 0; v < count; v++) {
     const x = position[3 * v] - truth[3 * v], y = position[3 * v + 1] - truth[3 * v + 1];
     out[v] = 100 * Math.hypot(x, y, position[3 * v + 2] - truth[3 * v + 2] - depth) / faceSize;
@@ -161,6 +160,7 @@ try {
 }
 renderer.setPixelRatio(Math.min(window.devicePixelRatio || 1, 2));
 renderer.autoClear = false;
+renderer.setClearColor(0x000000, 0);
 
 let loading = 0;  // pictures on their way
 function texture(uri) {
@@ -477,7 +477,7 @@ function pose(level, k) {
     level.errors = null;
   }
   if (shown.truth && !level.errors) {
-    level.errors = errorsOf(level.geometry.attributes.position.array, shown.truth, shown.faceSize);
+    level.errors = errorsOf(level.geometry.attributes.position.array, shown.truth, shown.counted, shown.faceSize);
     level.errors.forEach((error, v) => {
       level.uvs.ramp.array[2 * v] = onRamp(error / shown.maximum);
     });
