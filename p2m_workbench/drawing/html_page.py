@@ -280,7 +280,7 @@ def write_html(path: str | Path, prediction: FacePrediction, expressions: Expres
 
     Orbit, zoom and pan; a slider from the template through the levels; clay, photo, normals and error colours; solid,
     edges, wireframe and points; landmarks; the ground truth in its place, over the mesh or beside it; vertex,
-    error and position at a click. About 1 MB for 7000 vertices, 2 MB with a slider a unit of its expressions.
+    error and position at a click. About 0.5 MB for 8000 vertices, 1.5 MB with a slider a unit of its expressions.
 
     The photo is scaled down to a longer side of PHOTO_PX.
 
@@ -296,7 +296,7 @@ def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction]) -> 
     """A page of many predictions, the best first, that fetches each from a file beside it when it is looked at.
 
     FOLDER/index.html            the viewer with all thumbnails
-    FOLDER/samples/NNNN.js .jpg  a prediction, some 250 kB at 7000 vertices, and its thumbnail
+    FOLDER/samples/NNNN.js .jpg  a prediction, some 150 kB at 8000 vertices, and its thumbnail
 
     Args:    predictions: at least one.
     Returns: the path of index.html, which opens from a disk as well as from a server.

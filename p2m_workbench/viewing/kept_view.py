@@ -90,7 +90,10 @@ def below_widget(page: str, height_px: int, picture: str = "") -> HTML:
 def kept_time_machine(folder: Path) -> HTML:
     """The time machine of a run's folder: meshes and curves through its training; empty without previews."""
     page = time_machine_page(folder)
-    return HTML("") if page is None else framed(page, TIME_MACHINE_PX, f"In a page of its own: {shown(folder / PAGE)}")
+    if page is None:
+        return HTML("")
+    views = page.count('"vertices":{"frames"') + page.count('"points":{"frames"')  # four in a row
+    return framed(page, TIME_MACHINE_PX + ROW_PX * ((views - 1) // 4), f"In a page of its own: {shown(folder / PAGE)}")
 
 
 def kept_points(title: str, predictions: Sequence[FacePrediction]) -> HTML:
