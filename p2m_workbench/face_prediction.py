@@ -90,8 +90,8 @@ class FacePrediction:
     def error_percent(self, level: int = -1) -> Float[np.ndarray, "_"]:
         """Distance of each vertex of a level to its true place, (V_k,), in percent of the face size.
 
-        Both are taken without their mean depth, and the face size is sqrt(w h) of the true vertices'
-        box: the convention of nme-dense-3d.   Raises ValueError if there is no ground truth.
+        Both are taken without the mean depth of the vertices that count, and the face size is sqrt(w h) of those true
+        vertices' box: the convention of nme-dense-3d.   Raises ValueError if there is no ground truth.
         """
         return self._error_percent(self.mesh.levels[level])
 
@@ -119,8 +119,8 @@ class FacePrediction:
     def _error_percent(self, predicted: np.ndarray) -> np.ndarray:
         if self.truth_px is None:
             raise ValueError(f"{self.name}: no ground truth to compare with")
-        truth = self.truth_px[: len(predicted)]
+        truth, counted = self.truth_px[: len(predicted)], self.counted
         offset = predicted - truth
-        offset = offset - [0, 0, offset[:, 2].mean()]
-        size = np.sqrt(np.prod(np.ptp(self.truth_px[:, :2], axis=0)))
+        offset = offset - [0, 0, offset[counted[: len(predicted)], 2].mean()]
+        size = np.sqrt(np.prod(np.ptp(self.truth_px[counted, :2], axis=0)))
         return np.linalg.norm(offset, axis=1) / size * 100

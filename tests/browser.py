@@ -43,6 +43,11 @@ CHROMIUM_FLAGS = (
     "--no-first-run",
     "--no-pings",
 )
+CAMERA_FLAGS = (
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    "--use-file-for-fake-video-capture={}",
+)
 LAB_SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     # Cells outside the window have to be in the page, or nobody can wait for them.
@@ -60,13 +65,17 @@ def require_browser() -> str:
 
 
 @contextmanager
-def open_page(width: int = 1280, height: int = 860, offline: bool = False) -> Iterator:
-    """A playwright page in a fresh Chromium; `page.problems` collects console errors and uncaught exceptions."""
+def open_page(width: int = 1280, height: int = 860, offline: bool = False, camera: Path | None = None) -> Iterator:
+    """A playwright page in a fresh Chromium; `page.problems` collects console errors and uncaught exceptions.
+
+    camera: a JPEG that the browser's camera sees; None for no camera.
+    """
     path = require_browser()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        flags = [*CHROMIUM_FLAGS, *(f.format(camera) for f in CAMERA_FLAGS if camera)]
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
         try:
             context = browser.new_context(viewport={"width": width, "height": height})
             context.set_offline(offline)
@@ -129,12 +138,14 @@ class Lab:
         parameters: Mapping[str, str],
         height: int = 1000,
         meanwhile: Callable[[Any], None] = lambda page: None,
+        camera: Path | None = None,
     ) -> Iterator:
         """A page in which all cells of a copy of a notebook have run, in a kernel of its own that ends afterwards.
 
         Args:    path: below `root`.   environment: variables that a first cell sets in the kernel.
                  parameters: text of the parameters cell, and what to put in its place.
                  height: of the window, px.   meanwhile: called with the page while the cells run.
+                 camera: as for `open_page`.
         Raises:  AssertionError with a cell's error.
         """
         notebook = nbformat.read(path, as_version=4)
@@ -146,7 +157,7 @@ class Lab:
         notebook.cells.insert(0, nbformat.v4.new_code_cell(f"import os\n\nos.environ.update({dict(environment)!r})"))
         copy = path.with_name(f"lab-{path.name}")
         nbformat.write(notebook, copy)
-        with open_page(1400, height) as page:
+        with open_page(1400, height, camera=camera) as page:
             try:
                 # Clicks before the kernel is there would be dropped.
                 page.goto(f"{self.url}/lab/workspaces/test/tree/{copy.relative_to(self.root).as_posix()}?reset")

@@ -97,10 +97,15 @@ def curves(
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if not groups:
         axes[0].text(0.5, 0.5, "no metrics yet", ha="center", va="center", transform=axes[0].transAxes, color="#667")
+    return drawn(figure)
+
+
+def drawn(figure: Figure) -> Curves:
+    """A figure as SVG, with where each of its panels is."""
     stream = BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "p2m"}):  # or equal drawings would differ in their ids
         figure.savefig(stream, format="svg", metadata={"Date": None})
-    places = [(axis.get_position(), axis.get_xlim()) for axis in axes]
+    places = [(axis.get_position(), axis.get_xlim()) for axis in figure.axes]
     return Curves(stream.getvalue(), [(p.x0, p.x1, 1 - p.y1, 1 - p.y0, *xlim) for p, xlim in places])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from p2m_core.config.settings import AugmentConfig
 from p2m_core.data.aflw2000 import find_samples, read_image, read_sample
@@ -79,6 +80,7 @@ def distributions(store: FaceStore) -> Figure:
         span = (0, max(values.max(), 1.0)) if "residual" in name else None
         axes.hist(values, bins=30, range=span, color="#2b6cb0")
         axes.set_xlabel(name)
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_ylabel("samples" if axes is figure.axes[0] else "")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{len(store)} samples, ground truth from: {store.manifest['face_model']}", fontsize=10)

@@ -6,8 +6,10 @@ import base64
 import html
 import importlib.util
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from p2m_core.face_mesh import to_world
 from p2m_core.files import write_bytes, write_text
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.mesh_images import CLAY_RAMP, ERROR_RAMP, clay_shares, data_uri, encode_picture, error_scale
-from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.face_prediction import FacePrediction, unpooled
 
 PROTOCOL = "nme-dense-3d@template"  # of which a vertex's error is its share
 PHOTO_PX, GALLERY_PHOTO_PX = 640, 512  # longer side of a photo in a page of its own, and in a gallery
@@ -68,6 +70,16 @@ def base64_of(array: np.ndarray, dtype: str) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype).tobytes()).decode("ascii")
 
 
+def deflated(values: np.ndarray) -> dict:
+    """Numbers in N frames (N, ...), rounded, modulo 2**16, for `unpacked` of page.js: the differences of each frame to
+    the one before, first all low bytes, then all high ones, which are nearly all alike."""
+    grid = np.round(values).astype(np.int64).reshape(len(values), -1)
+    differences = np.diff(grid, axis=0, prepend=0).astype("<u2")
+    planes = differences.reshape(-1, 1).view("u1").T
+    packed = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
+    return {"frames": len(grid), "packed": packed}
+
+
 def _packed_ways(ways: np.ndarray, size: float) -> list[dict]:
     """The ways (V, 3) of units, each as a bit a vertex, which ones it moves, and 8 bits a coordinate of those."""
     packed = []
@@ -111,8 +123,8 @@ def photo_uri(photo: np.ndarray, side_px: int = PHOTO_PX) -> str:
     return data_uri(np.asarray(picture), "JPEG", quality=88)
 
 
-def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
-    """The face on its photo as a square JPEG."""
+def around_face(prediction: FacePrediction, side_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """The square of a photo around its face (S, S, 3), and the affine map (2, 3) from the photo's px to its own."""
     points = prediction.mesh.vertices_px[:, :2]
     low, high = points.min(0), points.max(0)
     scale = side_px / (1.15 * max(float((high - low).max()), 1e-6))
@@ -121,21 +133,26 @@ def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
     picture = cv2.warpAffine(
         prediction.photo, matrix, (side_px, side_px), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
     )
-    return encode_picture(picture, "JPEG", quality=84)
+    return picture, matrix
+
+
+def thumbnail(prediction: FacePrediction, side_px: int = THUMBNAIL_PX) -> bytes:
+    """The face on its photo as a square JPEG."""
+    return encode_picture(around_face(prediction, side_px)[0], "JPEG", quality=84)
 
 
 def _topology(prediction: FacePrediction) -> list[dict]:
-    """The faces of every level, little-endian in base64."""
+    """The faces of every level."""
     levels = []
     for vertices, faces in zip(prediction.mesh.levels, prediction.mesh.level_faces, strict=True):
         wide = len(vertices) > 2**16
-        index = base64_of(faces, "<u4" if wide else "<u2")
+        index = base64_of(faces, "<u4") if wide else deflated(faces[None])
         levels.append({"vertices": len(vertices), "faces": len(faces), "index": index, "wide": wide})
     return levels
 
 
 def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
-    """A prediction for viewer.js, without its faces; y up, 16 bits a coordinate in base64."""
+    """A prediction for viewer.js, without its faces; y up, 16 bits a coordinate, deflated."""
     mesh = prediction.mesh
     points = {"template": mesh.template_px, "landmarks": mesh.landmarks_px, "truth": prediction.truth_px}
     points = {name: to_world(array) for name, array in points.items() if array is not None}
@@ -143,8 +160,17 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
     everything = np.concatenate([*levels, *points.values()])
     low, step = everything.min(0), max(float(np.ptp(everything, axis=0).max()), 1e-6) / GRID
 
-    def stored(array: np.ndarray) -> str:
-        return base64_of(np.round((array - low) / step), "<u2")
+    def grid(array: np.ndarray) -> np.ndarray:
+        return np.round((array - low) / step)
+
+    def stored(array: np.ndarray, base: np.ndarray | float = 0.0) -> dict:
+        """What its grid is over another, rounded half up as viewer.js does."""
+        return deflated((grid(array) - np.floor(base + 0.5))[None])
+
+    grids = [grid(level) for level in levels]
+    finer = zip(grids, grids[1:], mesh.level_faces[1:], strict=False)
+    bases = [0.0, *(unpooled(coarse, np.zeros_like(fine), faces) for coarse, fine, faces in finer)]
+    base_of = {"truth": grids[-1]}
 
     height, width = prediction.photo.shape[:2]
     seen = matcap.seen_from_the_front(mesh, height, width)
@@ -156,15 +182,15 @@ def _content(prediction: FacePrediction, photo_px: int = PHOTO_PX) -> dict:
         "seen": data_uri(np.repeat(seen[..., None], 3, -1), "JPEG", quality=90),
         "low": [float(x) for x in low],
         "step": step,
-        "levels": [stored(level) for level in levels],
-        **{name: stored(array) for name, array in points.items()},
+        "levels": [stored(level, base) for level, base in zip(levels, bases, strict=True)],
+        **{name: stored(array, base_of.get(name, 0.0)) for name, array in points.items()},
     }
     if mesh.groups is not None:
         shares = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
-        content["clay"] = base64_of(np.round(shares * 255), "u1")
+        content["clay"] = deflated(shares[None] * 255)
     if prediction.truth_px is not None:
         content["errorMaximum"] = error_scale(prediction.error_percent())
-        content["counted"] = base64_of(prediction.counted, "u1")
+        content["counted"] = deflated(prediction.counted[None])
     return content
 
 
@@ -176,18 +202,18 @@ def require_finite(path: str | Path, prediction: FacePrediction) -> None:
         raise InputError(path, prediction.name, "has coordinates that are not finite", "do not export this mesh")
 
 
+@cache
 def three_js() -> str:
-    """The text of three.js from the pythreejs wheel, so that nothing is fetched, now or later."""
+    """The script html/page.js: three.js from the pythreejs wheel with its licence, so that nothing is fetched, now or
+    later."""
     package = importlib.util.find_spec("pythreejs")  # found, not imported: it would pull in the widgets
     if package is None or not package.submodule_search_locations:
         raise InputError("pythreejs", "", "is not installed", "pip install pythreejs")
     script = Path(package.submodule_search_locations[0]) / "static" / "three.js"
     if not script.is_file():
         raise InputError(script, "", "is missing from the installed pythreejs", "pip install pythreejs==2.4.2")
-    text = script.read_text(encoding="utf-8")
-    if "</script" in text.lower():
-        raise InputError(script, "", "cannot be put into a page", "pip install pythreejs==2.4.2")
-    return text
+    packed = base64.b64encode(zlib.compress(script.read_bytes(), 9)).decode("ascii")
+    return _part("page.js").replace("{{packed}}", packed)
 
 
 def script_json(content: object) -> str:
@@ -195,9 +221,21 @@ def script_json(content: object) -> str:
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
+def _part(name: str) -> str:
+    return resources.files("p2m_workbench.drawing").joinpath("html", name).read_text(encoding="utf-8")
+
+
+def filled(name: str, title: str, about: dict, **more: str) -> str:
+    """The page html/NAME.html with its script, three.js, what the script is told, and more texts by their places."""
+    page = _part(f"{name}.html")
+    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js()}
+    for place, text in (parts | {"js": _part(f"{name}.js")} | more).items():
+        page = page.replace("{{" + place + "}}", text)
+    return page
+
+
 def _page(title: str, about: dict) -> str:
     """The viewer with what it shows."""
-    folder = resources.files("p2m_workbench.drawing").joinpath("html")
     clays = {"clay": matcap.clay(), "white": matcap.clay((255, 255, 255))}
     spheres = clays | {"paper": matcap.paper(), "normals": matcap.directions()}
     about = {
@@ -207,12 +245,7 @@ def _page(title: str, about: dict) -> str:
         "spheres": {name: data_uri(sphere, "JPEG", quality=95) for name, sphere in spheres.items()},
         **about,
     }
-    page = folder.joinpath("viewer.html").read_text(encoding="utf-8")
-    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js()}
-    parts |= {name: folder.joinpath(f"viewer.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text)
-    return page
+    return filled("viewer", title, about, css=_part("viewer.css"))
 
 
 def html_page(
@@ -247,7 +280,7 @@ def write_html(path: str | Path, prediction: FacePrediction, expressions: Expres
 
     Orbit, zoom and pan; a slider from the template through the levels; clay, photo, normals and error colours; solid,
     edges, wireframe and points; landmarks; the ground truth in its place, over the mesh or beside it; vertex,
-    error and position at a click. About 1 MB for 7000 vertices, 2 MB with a slider a unit of its expressions.
+    error and position at a click. About 0.5 MB for 8000 vertices, 1.5 MB with a slider a unit of its expressions.
 
     The photo is scaled down to a longer side of PHOTO_PX.
 
@@ -263,7 +296,7 @@ def write_gallery(folder: str | Path, predictions: Iterable[FacePrediction]) -> 
     """A page of many predictions, the best first, that fetches each from a file beside it when it is looked at.
 
     FOLDER/index.html            the viewer with all thumbnails
-    FOLDER/samples/NNNN.js .jpg  a prediction, some 250 kB at 7000 vertices, and its thumbnail
+    FOLDER/samples/NNNN.js .jpg  a prediction, some 150 kB at 8000 vertices, and its thumbnail
 
     Args:    predictions: at least one.
     Returns: the path of index.html, which opens from a disk as well as from a server.

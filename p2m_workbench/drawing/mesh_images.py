@@ -217,6 +217,11 @@ def encode_picture(picture: np.ndarray, format: str = "PNG", **options: int) -> 
     return stream.getvalue()
 
 
+def encode_photo(picture: np.ndarray) -> bytes:
+    """The bytes of a picture (H, W, 3) of a photo as JPEG: a tenth of a PNG, in a notebook that keeps it."""
+    return encode_picture(picture, "JPEG", quality=88, subsampling=0)
+
+
 def data_uri(picture: np.ndarray, format: str = "PNG", **options: int) -> str:
     """A picture (H, W, 3 or 4) as PNG or JPEG in a data URI, for a page."""
     return f"data:image/{format.lower()};base64,{b64encode(encode_picture(picture, format, **options)).decode()}"

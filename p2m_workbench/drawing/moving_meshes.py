@@ -1,16 +1,13 @@
 """A page of some meshes in a row that turn together, and that a slider moves through their frames, with curves below.
 
-It is the time machine of a training (a frame is a step), and, with one frame, meshes beside their true points. It needs
-neither Python nor network.
+It is the time machine of a training (a frame is a step), one face through the steps of one quantity, two weights on one
+sample after another, and, with one frame, meshes beside their true points. It needs neither Python nor network.
 """
 
 from __future__ import annotations
 
-import html
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -18,29 +15,49 @@ from jaxtyping import Float, Int, UInt8
 from p2m_core.face_mesh import to_world
 from p2m_workbench.drawing import matcap
 from p2m_workbench.drawing.curves import Curves
-from p2m_workbench.drawing.html_page import base64_of, photo_uri, script_json, three_js
-from p2m_workbench.drawing.mesh_images import ERROR_RAMP, data_uri
+from p2m_workbench.drawing.html_page import deflated, filled, photo_uri
+from p2m_workbench.drawing.mesh_images import ERROR_RAMP, NO_DIFFERENCE, data_uri
 
 GRID = 2**12 - 1  # steps of a coordinate over the largest side of a track: 0.1 px at 400 px
 PHOTO_PX = 256
+
+
+SHARES = 254  # steps of a place on the colour ramp; 255 is the colour beside it
 
 
 @dataclass(frozen=True)
 class Track:
     """A mesh through all frames, over its photo; px of the photo, z to the viewer.
 
-    photo     (H, W, 3) uint8 RGB                    faces     (F, 3)
+    photo     (H, W, 3) uint8 RGB, or (N, H, W, 3)   faces     (F, 3)
     vertices  (N, V, 3), a row per frame             caption   a line below each frame, N of them
-    truth     (V, 3) true vertices, or None          points    (P, 3) points of the true surface, or None
+    truth     (V, 3) true vertices, or (N, V, 3), or None
+    points    (P, 3) points of the true surface, or None
+    shares    (N, V) each vertex' place on the ramp of `Colors`, 0 to 1, nan for the colour beside it; or None, where
+              the page computes errors from `truth`
     """
 
     name: str
-    photo: UInt8[np.ndarray, "h w 3"]
+    photo: UInt8[np.ndarray, "*n h w 3"]
     vertices: Float[np.ndarray, "n v 3"]
     faces: Int[np.ndarray, "f 3"]
     captions: Sequence[str]
-    truth: Float[np.ndarray, "v 3"] | None = None
+    truth: Float[np.ndarray, "*n v 3"] | None = None
     points: Float[np.ndarray, "p 3"] | None = None
+    shares: Float[np.ndarray, "n v"] | None = None
+
+
+@dataclass(frozen=True)
+class Colors:
+    """What colours of the meshes tell: the title of their switch, what stands at the ends of their ramp, the ramp, the
+    colour beside it, and whether they are on at first."""
+
+    title: str
+    least: str
+    most: str
+    ramp: Sequence[tuple[int, int, int]] = ERROR_RAMP
+    beside: tuple[int, int, int] = NO_DIFFERENCE
+    on: bool = False
 
 
 def moving_meshes_page(
@@ -50,26 +67,30 @@ def moving_meshes_page(
     curves: Curves | None = None,
     places: Sequence[float] = (),
     errors_to: float = 5.0,
+    colors: Colors | None = None,
+    by_name: bool = False,
 ) -> str:
     """The page as HTML.
 
     Args: frames: what to say of each, N lines.   curves: drawn below, with a line at `places`, the x of each frame.
-          errors_to: the error at the end of the colour scale, % of the face size.
+          errors_to: the error at the end of the colour scale, % of the face size.   colors: None for those of errors.
+          by_name: whether a menu chooses the frame, from the first on; else they are a motion, shown at its end.
     """
-    folder = resources.files("p2m_workbench.drawing").joinpath("html")
-    page, script = (folder.joinpath(f"moving_meshes.{kind}").read_text(encoding="utf-8") for kind in ("html", "js"))
     topologies: dict[bytes, int] = {}  # tracks of one network share theirs
+    photos: dict[str, int] = {}  # nor is one stored twice
     contents = [
-        _content(track) | {"topology": topologies.setdefault(track.faces.tobytes(), len(topologies))}
+        _content(track, photos) | {"topology": topologies.setdefault(track.faces.tobytes(), len(topologies))}
         for track in tracks
     ]
     shared = {content["topology"]: track.faces for content, track in zip(contents, tracks, strict=True)}
     about = {
         "frames": list(frames),
         "tracks": contents,
-        "topologies": [base64_of(shared[k], "<u4") for k in range(len(shared))],
-        "ramp": ERROR_RAMP,
+        "topologies": [deflated(shared[k][None]) for k in range(len(shared))],
+        "photos": list(photos),
         "errorsTo": errors_to,
+        "colors": asdict(colors or Colors("Error colours", "0", f"≥ {errors_to:g} % of the face size")),
+        "byName": by_name,
         "spheres": {
             name: data_uri(sphere, "JPEG", quality=95)
             for name, sphere in (("clay", matcap.clay()), ("paper", matcap.paper()))
@@ -78,37 +99,34 @@ def moving_meshes_page(
         "places": [float(x) for x in places],
     }
     drawing = b"" if curves is None else curves.svg[curves.svg.index(b"<svg") :]
-    parts = {"title": html.escape(title), "about": script_json(about), "three": three_js(), "js": script}
-    parts["curves"] = drawing.decode()
-    for name, text in parts.items():
-        page = page.replace("{{" + name + "}}", text)
-    return page
+    return filled("moving_meshes", title, about, curves=drawing.decode())
 
 
-def _content(track: Track) -> dict:
-    """A track for moving_meshes.js; y up, each frame as its difference from the one before, deflated."""
+def _content(track: Track, photos: dict[str, int]) -> dict:
+    """A track for moving_meshes.js; y up. Its photos join `photos`, which numbers all of the page."""
     vertices = to_world(track.vertices)
     known = {"truth": track.truth, "points": track.points}
-    still = {name: to_world(array) for name, array in known.items() if array is not None}
-    everything = np.concatenate([vertices.reshape(-1, 3), *still.values()])
+    still = {name: to_world(array).reshape(-1, *array.shape[-2:]) for name, array in known.items() if array is not None}
+    everything = np.concatenate([array.reshape(-1, 3) for array in (vertices, *still.values())])
     low = everything.min(0)
     step = max(float(np.ptp(everything, axis=0).max()), 1e-6) / GRID
 
-    def deflated(points: np.ndarray) -> str:
-        """(N, M, 3) as differences in 16 bits, first all low bytes, then all high ones, which are nearly all alike."""
-        grid = np.round((points - low) / step).astype(np.int64).reshape(len(points), -1)
-        differences = np.diff(grid, axis=0, prepend=0).astype("<u2")
-        planes = differences.reshape(-1, 1).view("u1").T
-        return base64_of(np.frombuffer(zlib.compress(planes.tobytes(), 9), "u1"), "u1")
+    def stored(points: np.ndarray) -> dict:
+        return deflated((points - low) / step)
 
-    return {
+    several = track.photo if track.photo.ndim == 4 else track.photo[None]
+    content = {
         "name": track.name,
-        "photo": photo_uri(track.photo, PHOTO_PX),
-        "width": track.photo.shape[1],
-        "height": track.photo.shape[0],
+        "photos": [photos.setdefault(photo_uri(photo, PHOTO_PX), len(photos)) for photo in several],
+        "width": several.shape[2],
+        "height": several.shape[1],
         "captions": list(track.captions),
         "low": [float(x) for x in low],
         "step": step,
-        "vertices": deflated(vertices),
-        **{name: deflated(array[None]) for name, array in still.items()},
+        "vertices": stored(vertices),
+        **{name: stored(array) for name, array in still.items()},
     }
+    if track.shares is not None:
+        places = np.where(np.isnan(track.shares), SHARES + 1, SHARES * track.shares)
+        content["shares"] = deflated(places)
+    return content

@@ -49,14 +49,16 @@ def convert_face_model(old: str | Path, new: str | Path) -> list[str]:
 
 
 def template_report(template: Template) -> list[dict[str, Any]]:
-    """Quality of each level: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
+    """Quality of each level, from 1: counts, manifold, winding, components, boundary loops, symmetry, edge lengths."""
     rows = []
-    for faces, edges, n in zip(template.faces, template.edges, template.counts, strict=True):
+    levels = zip(template.faces, template.edges, template.counts, strict=True)
+    for level, (faces, edges, n) in enumerate(levels, 1):
         directed = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
         uses = np.unique(np.sort(directed, 1), axis=0, return_counts=True)[1]
         length = np.linalg.norm(np.diff(template.vertices[edges], axis=1)[:, 0], axis=1)
         rows.append(
             {
+                "level": level,
                 "vertices": n,
                 "edges": len(edges),
                 "faces": len(faces),

@@ -90,24 +90,26 @@ def mesh_of(model: Pixel2Mesh, images: Sequence[np.ndarray], landmarks: np.ndarr
     return predict_upright(model, images, np.stack([box_of(points) for points in landmarks]), flip=flip)
 
 
-def predict_person(
-    person: SyntheticPerson, model: Pixel2Mesh, points: LinearPoints | None = None, flip: bool = True
-) -> tuple[FacePrediction, float]:
-    """The prediction of a person's picture, and its nme68-2d in percent.
+def predict_people(
+    people: Sequence[SyntheticPerson], model: Pixel2Mesh, points: LinearPoints | None = None, flip: bool = True
+) -> list[tuple[FacePrediction, float]]:
+    """The prediction of each person's picture, and its nme68-2d in percent.
 
     Args:    points: of the network's template on our face model, such as those of a store that was made with it; they
              give the true surface. Others are left aside: then landmarks alone are compared.
     """
-    draw, image = person.photograph()
-    landmarks = true_landmarks(draw)
-    [mesh] = mesh_of(model, [image], landmarks[None], flip)
-    truth = None
-    if points is not None and fits(points, model, draw):
-        there = points.vertices(draw.person.shape, draw.person.expression) @ draw.camera.rotation.T
-        truth = np.float32(truth_at_depth(draw.camera.to_px(there), mesh.vertices_px))
-    return FacePrediction("prediction", mesh, image, truth), float(
-        nme68_2d(mesh.landmarks_px[None], landmarks[None])[0]
-    )
+    shots = [person.photograph() for person in people]
+    landmarks = np.stack([true_landmarks(draw) for draw, _ in shots])
+    meshes = mesh_of(model, [image for _, image in shots], landmarks, flip)
+    errors = nme68_2d(np.stack([mesh.landmarks_px for mesh in meshes]), landmarks)
+    predictions = []
+    for (draw, image), mesh in zip(shots, meshes, strict=True):
+        truth = None
+        if points is not None and fits(points, model, draw):
+            there = points.vertices(draw.person.shape, draw.person.expression) @ draw.camera.rotation.T
+            truth = np.float32(truth_at_depth(draw.camera.to_px(there), mesh.vertices_px))
+        predictions.append(FacePrediction("prediction", mesh, image, truth))
+    return list(zip(predictions, errors.tolist(), strict=True))
 
 
 def fits(points: LinearPoints, model: Pixel2Mesh, draw: Draw) -> bool:
@@ -119,27 +121,28 @@ def fits(points: LinearPoints, model: Pixel2Mesh, draw: Draw) -> bool:
     return own.shape == template.shape and bool(np.allclose(own, template, atol=1e-4 * abs(template).max()))
 
 
-def error_over(
+def faces_over(
     person: SyntheticPerson,
     quantity: str,
     values: Sequence[Value] = (),
     weights: str | Path = "bundled",
+    points: LinearPoints | None = None,
     flip: bool = True,
-) -> Float[np.ndarray, "n"]:
-    """nme68-2d (N,), percent, of a person with a quantity at each of some values and all else the same.
+) -> list[tuple[FacePrediction, float]]:
+    """`predict_people` of a person with a quantity at each of some values and all else the same.
 
     Args:    quantity: of QUANTITIES.   values: N; empty for those of the quantity.   weights: as for `open_network`.
     Raises:  InputError for an unknown quantity, or if there are no such weights.
     """
-    shots = [person.having(**{quantity: v}).photograph() for v in values or QUANTITIES[quantity].values]
-    truth = np.stack([true_landmarks(draw) for draw, _ in shots])
-    meshes = mesh_of(open_network(weights), [image for _, image in shots], truth, flip)
-    return nme68_2d(np.stack([mesh.landmarks_px for mesh in meshes]), truth)
+    people = [person.having(**{quantity: value}) for value in values or QUANTITIES[quantity].values]
+    return predict_people(people, open_network(weights), points, flip)
 
 
-def error_over_figure(errors: Float[np.ndarray, "n"], quantity: str, at: Value | None = None) -> Figure:
-    """The curve of `error_over` at a quantity's own values; `at` marks the present one."""
-    about, figure = QUANTITIES[quantity], Figure(figsize=(5.6, 2.9), layout="constrained")
+def error_over_figure(
+    errors: Float[np.ndarray, "n"], quantity: str, at: Value | None = None, width_in: float = 5.6
+) -> Figure:
+    """The curve of the errors of `faces_over` at a quantity's own values; `at` marks the present one."""
+    about, figure = QUANTITIES[quantity], Figure(figsize=(width_in, 2.9), layout="constrained")
     axes = figure.subplots()
     if about.is_number:
         axes.plot(about.values, errors, "o-", color=COLOR, markersize=4)

@@ -133,8 +133,10 @@ def history_table(folder: Path) -> pd.DataFrame:
     rows = []
     for leg in read_legs(folder):
         changes = ", ".join(f"{name} {then} → {now}" for name, (then, now) in leg["changed"].items())
-        by = "asked while it trained" if "asked" in leg else " ".join(leg["command"])
-        rows.append({"after step": leg["step"], "changed": changes or "nothing", "by": by, "time": leg["time"]})
+        command = "a notebook" if "ipykernel" in "".join(leg["command"][:1]) else " ".join(leg["command"])
+        by = "asked while it trained" if "asked" in leg else command
+        time = f"{datetime.fromisoformat(leg['time']):%Y-%m-%d %H:%M:%S %Z}"
+        rows.append({"after step": leg["step"], "changed": changes or "nothing", "by": by, "time": time})
         if "asked" in leg and not changes:
             rows[-1]["changed"] = "stopped"
     return pd.DataFrame(rows, columns=["after step", "changed", "by", "time"]).set_index("after step")

@@ -66,4 +66,5 @@ def machine(device: torch.device, threads: int = 0) -> str:
         name = torch.cuda.get_device_name(device)
         return f"{name}, {(total - free) / GIB:.1f} of {total / GIB:.0f} GiB in use, {bf16}, {tf32}"
     free = psutil.virtual_memory().available / GIB
-    return f"{processor()}, {threads or torch.get_num_threads()} threads, {free:.1f} GiB of memory free"
+    count = threads or torch.get_num_threads()
+    return f"{processor()}, {count} thread{'s' * (count > 1)}, {free:.1f} GiB of memory free"

@@ -9,26 +9,32 @@ from io import BytesIO
 
 import ipywidgets as widgets
 import numpy as np
-from IPython.display import Image
+from IPython.display import HTML, Image
 
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh
+from p2m_core.geometry.crop import apply_affine
 from p2m_core.geometry.template import Template
 from p2m_synth.render.shaded_mesh import draw_mesh
+from p2m_workbench.drawing.html_page import around_face
 from p2m_workbench.drawing.mesh_images import (
     DIFFERENCE_RAMP,
+    NO_DIFFERENCE,
     PAPER,
     difference_colors,
     difference_shares,
     error_scale,
 )
+from p2m_workbench.drawing.moving_meshes import PHOTO_PX, Colors, Track, moving_meshes_page
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.measuring.figures import difference_figure
 from p2m_workbench.measuring.vertex_differences import METHOD, VertexDifference, mean_difference, sample_difference
 from p2m_workbench.viewing.controls import checkbox, css, room_told, save_and_full_screen, scale_bar, thumbnail_strip
 from p2m_workbench.viewing.inspector import DRAG_S, TRUTH, truth_of
+from p2m_workbench.viewing.kept_view import below_widget, evenly
 from p2m_workbench.viewing.scene import FaceScene, ViewOptions
 
+KEPT_PX, STAGE = 500, (42, 49, 60)  # of the page that stays: height, and what the mean face stands before
 MEAN_FACE_PX = 400  # side of the empty picture that the mean face stands in
 
 
@@ -69,7 +75,7 @@ class DifferenceView(widgets.VBox):
         width_px: int = 620,
         height_px: int = 520,
     ):
-        self.names, self._height, self._vertex, self._moved = names, height_px, None, 0.0
+        self.names, self.template, self._height, self._vertex, self._moved = names, template, height_px, None, 0.0
         found = sorted(((sample_difference(*pair), pair) for pair in samples), key=lambda item: item[0].mean)
         face = mean_face(template, mean)
         self.differences = [mean, *(difference for difference, _ in found)]
@@ -179,18 +185,56 @@ class DifferenceView(widgets.VBox):
         self._show()
 
 
+def kept_differences(view: DifferenceView) -> HTML:
+    """What stays of a view without its kernel: the mean face, and beside it both meshes of a sample that a menu
+    chooses, in the colours of the differences; evenly some of many samples."""
+    if len(view.shapes) == 1:
+        return HTML("")
+    samples = evenly(list(zip(view.shapes, view.differences, strict=True))[1:])
+    scale = max(map(scale_of, view.differences))
+
+    def shares(difference: VertexDifference) -> np.ndarray:
+        places = difference_shares(difference.points, scale)
+        return np.where(difference.beyond, places, np.nan)[: faces.max() + 1]
+
+    face, mean, count = view.shapes[0]["mean face"], view.differences[0], len(samples)
+    faces = view.template.faces[-2:][0]  # a quarter of the finest level's
+
+    def in_square(shown: FacePrediction, of: FacePrediction) -> np.ndarray:
+        vertices = apply_affine(around_face(of, PHOTO_PX)[1], shown.mesh.vertices_px[: faces.max() + 1])
+        return vertices - [0, 0, vertices[:, 2].mean()]  # turned about its own middle
+
+    everywhere = [f"{mean.mean:+.2f} points; grey: not beyond chance"] * count
+    still, alike = (np.repeat(array[None], count, 0) for array in (in_square(face, face), shares(mean)))
+    tracks = [
+        Track(view.titles[0], np.full((PHOTO_PX, PHOTO_PX, 3), STAGE, np.uint8), still, faces, everywhere, shares=alike)
+    ]
+    photos = np.stack([around_face(shapes[view.names[0]], PHOTO_PX)[0] for shapes, _ in samples])
+    colors = np.stack([shares(difference) for _, difference in samples])
+    for k, name in enumerate(view.names):
+        vertices = np.stack([in_square(shapes[name], shapes[view.names[0]]) for shapes, _ in samples])
+        errors = [float(np.nanmean((difference.ours, difference.theirs)[k])) for _, difference in samples]
+        captions = [f"mean error {error:.2f} % of the face size" for error in errors]
+        tracks.append(Track(name, photos, vertices, faces, captions, shares=colors))
+    names = [f"{shapes[view.names[0]].name}: {difference.mean:+.2f} points" for shapes, difference in samples]
+    most = f"{scale:+g} points of % of face size; left, {view.names[0]} is better"
+    told = Colors("Difference colours", f"{-scale:g}", most, DIFFERENCE_RAMP, NO_DIFFERENCE, on=True)
+    title = f"Error of {view.names[0]} less that of {view.names[1]}"
+    return below_widget(moving_meshes_page(title, tracks, names, colors=told, by_name=True), KEPT_PX)
+
+
 def compare_weights(
     names: tuple[str, str],
     samples: Sequence[tuple[FacePrediction, FacePrediction]],
     whole: Iterable[tuple[FacePrediction, FacePrediction]],
     template: Template,
-) -> list[widgets.Widget | Image]:
+) -> list[widgets.Widget | Image | HTML]:
     """The error of one weights file less that of another on every vertex.
 
     Args:    names: of the two.   samples: the two predictions of each sample to look at.
              whole: those of the set to average over, which may be made one after another.   template: of all of them.
-    Returns: what a notebook displays: the view and its static picture; or a line that says why there is none, such as
-             weights of another template.
+    Returns: what a notebook displays: the view, what stays of it, and its static picture; or a line that says why there
+             is none, such as weights of another template.
     """
     try:
         mean = mean_difference([sample_difference(*pair) for pair in whole])
@@ -199,4 +243,4 @@ def compare_weights(
         return [widgets.HTML(f"<b>No difference can be shown.</b> {html.escape(str(error))}")]
     stream = BytesIO()
     difference_figure(mean, template, *names).savefig(stream, format="png", dpi=110)
-    return [view, Image(stream.getvalue())]
+    return [view, kept_differences(view), Image(stream.getvalue())]

@@ -7,26 +7,30 @@ import html
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from IPython.display import HTML
+import numpy as np
+from IPython.display import HTML, Image
+from PIL import Image as PictureFile
 
 from p2m_core.config.paths import shown
 from p2m_workbench.drawing.html_page import html_page
-from p2m_workbench.drawing.mesh_images import data_uri, static_picture
+from p2m_workbench.drawing.mesh_images import data_uri, encode_photo, static_picture
 from p2m_workbench.drawing.moving_meshes import Track, moving_meshes_page
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.time_machine import PAGE, time_machine_page
 
 HEIGHT_PX, PHOTO_PX = 620, 400
 TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 880, 270, 110  # heights
-MOST = 8  # predictions that a notebook keeps, a quarter of a megabyte each; evenly from all
+MOST = 8  # predictions that a notebook keeps, 0.2 MB each; evenly from all
+MOST_FILM_BYTES = 1_000_000  # of a film that a notebook keeps
 # Open, but closed while the widget above is alive; one that came back without its kernel does nothing, and goes. Where
 # a notebook is not trusted, no script runs and no frame shows: the picture is left, which the frame otherwise replaces.
 # The frame's page is loaded once there is room for it: it would frame the face in a view of no size.
 CLOSE = """
 (() => {
   const kept = document.getElementById("KEY"), frame = kept.querySelector("iframe");
-  kept.querySelector("img").hidden = true;
+  for (const picture of kept.querySelectorAll("img")) picture.hidden = true;
   frame.hidden = false;
   const load = () => { if (frame.offsetWidth && !frame.srcdoc) frame.srcdoc = frame.dataset.page; };
   const look = (left) => {
@@ -43,6 +47,14 @@ CLOSE = """
 """
 
 
+def kept_picture(path: str | Path) -> Image:
+    """A PNG as a notebook keeps it: as JPEG where that is far smaller, which it is of photos and not of drawings."""
+    content = Path(path).read_bytes()
+    with PictureFile.open(path) as picture:
+        small = encode_photo(np.asarray(picture.convert("RGB")))
+    return Image(small, format="jpeg") if 2 * len(small) < len(content) else Image(content, format="png")
+
+
 def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
     """A self-contained 3D view of predictions, to be displayed after their widget.
 
@@ -50,15 +62,27 @@ def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
     """
     if not predictions:
         return HTML("")
-    step = -(-len(predictions) // MOST)
-    shown, key = predictions[::step], f"p2m-kept-{uuid.uuid4().hex[:8]}"
-    page = html.escape(html_page(shown, PHOTO_PX))
+    shown = evenly(predictions)
     picture = data_uri(static_picture(shown[0], 200), "JPEG", quality=85)
+    left = f'<img src="{picture}" alt="{html.escape(shown[0].name)}">'
+    return below_widget(html_page(shown, PHOTO_PX), HEIGHT_PX, left)
+
+
+def evenly(several: Sequence[Any]) -> Sequence[Any]:
+    """Of several things MOST at most, evenly."""
+    return several[:: max(1, -(-len(several) // MOST))]
+
+
+def below_widget(page: str, height_px: int, picture: str = "") -> HTML:
+    """A page in a frame that is folded while the widget above it is alive.
+
+    picture: HTML of what is left where the notebook is not trusted.
+    """
+    key = f"p2m-kept-{uuid.uuid4().hex[:8]}"
     return HTML(
-        f'<details open id="{key}"><summary>The same without a kernel</summary>'
-        f'<img src="{picture}" alt="{html.escape(shown[0].name)}">'
-        f'<iframe hidden sandbox="allow-scripts allow-downloads" data-page="{page}" '
-        f'style="width:100%;height:{HEIGHT_PX}px;border:0"></iframe></details>'
+        f'<details open id="{key}"><summary>The same without a kernel</summary>{picture}'
+        f'<iframe hidden sandbox="allow-scripts allow-downloads" data-page="{html.escape(page)}" '
+        f'style="width:100%;height:{height_px}px;border:0"></iframe></details>'
         f"<script>{CLOSE.replace('KEY', key)}</script>"
     )
 
@@ -66,7 +90,10 @@ def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
 def kept_time_machine(folder: Path) -> HTML:
     """The time machine of a run's folder: meshes and curves through its training; empty without previews."""
     page = time_machine_page(folder)
-    return HTML("") if page is None else _framed(page, TIME_MACHINE_PX, f"In a page of its own: {shown(folder / PAGE)}")
+    if page is None:
+        return HTML("")
+    views = page.count('"vertices":{"frames"') + page.count('"points":{"frames"')  # four in a row
+    return framed(page, TIME_MACHINE_PX + ROW_PX * ((views - 1) // 4), f"In a page of its own: {shown(folder / PAGE)}")
 
 
 def kept_points(title: str, predictions: Sequence[FacePrediction]) -> HTML:
@@ -79,10 +106,10 @@ def kept_points(title: str, predictions: Sequence[FacePrediction]) -> HTML:
     if not tracks:
         return HTML("")
     height = CONTROLS_PX + ROW_PX * -(-len(tracks) // 2)
-    return _framed(moving_meshes_page(title, tracks, [""]), height, "Meshes, and beside each the points of its surface")
+    return framed(moving_meshes_page(title, tracks, [""]), height, "Meshes, and beside each the points of its surface")
 
 
-def _framed(page: str, height_px: int, note: str) -> HTML:
+def framed(page: str, height_px: int, note: str) -> HTML:
     """A page in a frame, which a notebook shows that is trusted, with a note that all show."""
     return HTML(
         f"<p>{html.escape(note)}</p>"

@@ -1,8 +1,9 @@
-"""Photo upload in a notebook: photos from the browser, a box by hand where no face is found, and their meshes."""
+"""Photos in a notebook from the browser or its camera, a box by hand where no face is found, and their meshes."""
 
 from __future__ import annotations
 
 import html
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from p2m_core.config.settings import PredictConfig
 from p2m_core.errors import InputError
 from p2m_core.files import write_bytes
 from p2m_core.geometry.crop import apply_affine
-from p2m_workbench.drawing.mesh_images import encode_picture, fit, static_picture
+from p2m_workbench.drawing.mesh_images import encode_photo, fit, static_picture
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.photos.batch import predict_files
 from p2m_workbench.photos.detect import BlazeFace
@@ -21,16 +22,17 @@ from p2m_workbench.photos.predict import MAX_FLIP_DISAGREEMENT, find_meshes, ope
 from p2m_workbench.photos.read import decode_photo
 from p2m_workbench.viewing.controls import checkbox, labelled
 from p2m_workbench.viewing.inspector import inspect
+from p2m_workbench.viewing.webcam import Webcam
 
 FOUND, GIVEN = (64, 224, 180), (255, 176, 32)  # RGB of found boxes, and of the one given by hand
 PHOTO_PX = 420  # longer side of the photo as shown
 
 
 class PhotoUpload(widgets.VBox):
-    """An upload button; the photo with its boxes; two range sliders that give a box; the predicted meshes.
+    """Buttons to upload photos and to take one; the photo with its boxes; two range sliders that give a box; meshes.
 
-    Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, choice (of the photo), by_hand, across, down,
-    go, message, picture; `predictions` are those of the photo on show.
+    Photos go to FOLDER/photos, meshes to FOLDER. Attributes: upload, webcam, choice (of the photo), by_hand, across,
+    down, go, message, picture; `predictions` are those of the photo on show.
     """
 
     def __init__(self, folder: str | Path, settings: PredictConfig, device: str | None = None):
@@ -39,9 +41,13 @@ class PhotoUpload(widgets.VBox):
         self.predictions: list[FacePrediction] = []
         self._boxes = np.zeros((0, 4))
         self.upload = widgets.FileUpload(
-            accept="image/*", multiple=True, description="Upload photos", layout={"width": "auto"}
+            accept="image/*",
+            multiple=True,
+            description="Upload photos",
+            layout={"width": "auto", "align_self": "flex-start"},
         )
         self.upload.add_class("p2m-upload")
+        self.webcam = Webcam(lambda content: self.add(self._free_name(), content))
         self.choice = widgets.Dropdown(description="Photo", layout={"width": "300px", "display": "none"})
         self.by_hand = checkbox("Give the box by hand: brows, jaw and chin")
         self.across, self.down = (
@@ -51,9 +57,9 @@ class PhotoUpload(widgets.VBox):
         )  # fmt: skip
         self.go = widgets.Button(description="Predict", icon="play", button_style="primary")
         self.message, self.view = widgets.HTML(), widgets.VBox()
-        self.photo = widgets.Image(format="png", layout={"max_width": f"{PHOTO_PX}px"})
+        self.photo = widgets.Image(format="jpeg", layout={"max_width": f"{PHOTO_PX}px"})
         # Hidden while it is empty: a picture of nothing is a broken icon.
-        self.picture = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
+        self.picture = widgets.Image(format="jpeg", layout={"max_width": "100%", "display": "none"})
         self.picture.add_class("p2m-result")
         controls = widgets.VBox([self.choice, self.by_hand, self.across, self.down, self.go])
         self.box_editor = widgets.HBox([self.photo, controls], layout={"display": "none", "flex_flow": "row wrap"})
@@ -62,7 +68,7 @@ class PhotoUpload(widgets.VBox):
         for control in (self.by_hand, self.across, self.down):
             control.observe(self._show, "value")
         self.go.on_click(lambda _: self.predict())
-        super().__init__([self.upload, self.message, self.box_editor, self.picture, self.view])
+        super().__init__([self.upload, self.webcam, self.message, self.box_editor, self.picture, self.view])
         self.add_class("p2m-photo-upload")
 
     def add(self, name: str, content: bytes) -> None:
@@ -99,13 +105,18 @@ class PhotoUpload(widgets.VBox):
         self._report(*result.problems, *result.warnings, *written, f"{result.seconds['all']:.2f} s")
         if self.predictions:
             rows = [static_picture(item, 240) for item in self.predictions]
-            self.picture.value, self.picture.layout.display = encode_picture(np.concatenate(rows)), None
+            self.picture.value, self.picture.layout.display = encode_photo(np.concatenate(rows)), None
             self.view.children = (inspect(self.predictions),)
 
     def box(self) -> np.ndarray:
         """The box of the sliders, (4,) x0 y0 x1 y1."""
         (x0, x1), (y0, y1) = self.across.value, self.down.value
         return np.array([x0, y0, x1, y1])
+
+    def _free_name(self) -> str:
+        """The name of the next photo by the camera."""
+        names = (f"webcam-{number}.jpg" for number in count(1))
+        return next(name for name in names if not (self.folder / "photos" / name).exists())
 
     def _uploaded(self, _: object) -> None:
         for item in self.upload.value:
@@ -137,7 +148,7 @@ class PhotoUpload(widgets.VBox):
             corners = np.append(box.reshape(2, 2), [[0], [0]], 1)
             low, high = np.round(apply_affine(matrix, corners)[:, :2]).astype(int).tolist()
             cv2.rectangle(photo, low, high, color, 3)
-        self.photo.value = encode_picture(photo)
+        self.photo.value = encode_photo(photo)
 
     def _report(self, *lines: str) -> None:
         self.message.value = "<br>".join(html.escape(line) for line in lines)

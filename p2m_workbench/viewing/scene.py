@@ -28,7 +28,7 @@ from p2m_workbench.face_prediction import FacePrediction, Stages
 
 FRAME = 1.28  # the picture's height over the mesh's longest side
 DISTANCE = 20.0  # of the camera, in mesh sizes; it is orthographic, so this only has to be far
-MOST_PHOTO_PX = 4096  # longer side of a photo as it is sent: what any WebGL takes
+MOST_PHOTO_PX = 2048  # longer side of a photo as it is sent, and kept in an executed notebook
 TURN_S = 9.0  # seconds a round on the turntable
 SURFACES = ("clay", "photo", "normals", "error")
 STYLES = ("solid", "edges", "wire", "points")
@@ -85,6 +85,17 @@ def _attribute(values: np.ndarray, dtype: type = np.float32) -> three.BufferAttr
     return three.BufferAttribute(np.array(values, dtype, order="C", subok=False), normalized=False)
 
 
+def _normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Normals (V, 3) in 16 bits, of which WebGL makes -1 to 1: half of what a notebook keeps of them otherwise."""
+    return np.int16(np.round(32767 * vertex_normals(vertices, faces)))
+
+
+def _shape(vertices: np.ndarray, faces: np.ndarray) -> dict[str, three.BufferAttribute]:
+    """Positions and normals of vertices (V, 3)."""
+    normals = three.BufferAttribute(_normals(vertices, faces), normalized=True)
+    return {"position": _attribute(vertices), "normal": normals}
+
+
 @cache
 def _disc_uri(ring: bool = False) -> str:
     """A round dot with a dark rim on transparency, or a white ring: WebGL's own points are squares."""
@@ -107,10 +118,9 @@ class _Level:
     def __init__(self, parts: _Parts, level: int):
         self.prediction, self.faces = parts.prediction, parts.prediction.mesh.level_faces[level]
         self.world, start = (to_world(ends[level]) for ends in (parts.stages.ends, parts.stages.starts))
-        here, there = ({"position": x, "normal": vertex_normals(x, self.faces)} for x in (self.world, start))
-        self._shared = {name: _attribute(array) for name, array in here.items()}
-        self._morphs = {name: (_attribute(array),) for name, array in there.items()}
-        self._index = _attribute(self.faces.ravel(), np.uint32)
+        self._shared = _shape(self.world, self.faces)
+        self._morphs = {name: (attribute,) for name, attribute in _shape(start, self.faces).items()}
+        self._index = _attribute(self.faces.ravel(), np.uint16 if len(self.world) <= 2**16 else np.uint32)
         self.photo_uv = self.on_photo(self.world, self.prediction.photo)
         self.solid = self._geometry(_attribute(self.photo_uv))
         self._ramp_uv: np.ndarray | None = None
@@ -140,8 +150,7 @@ class _Level:
     def truth(self) -> three.BufferGeometry:
         """The true vertices of this level."""
         truth = to_world(self.prediction.truth_px[: len(self.world)])
-        attributes = {"position": _attribute(truth), "normal": _attribute(vertex_normals(truth, self.faces))}
-        return three.BufferGeometry(attributes=attributes, index=self._index)
+        return three.BufferGeometry(attributes=_shape(truth, self.faces), index=self._index)
 
     def set_errors(self, share: np.ndarray, v: np.ndarray | float = 0.5) -> None:
         """Colour `heat` by shares (V,) of the ramp. Arrays travel to the browser, so only a change is set."""
@@ -211,7 +220,7 @@ class _Parts:
 
 def _material(sphere: np.ndarray, **options) -> three.MeshMatcapMaterial:
     return three.MeshMatcapMaterial(
-        matcap=_texture(data_uri(sphere)), transparent=True, morphTargets=True, morphNormals=True,
+        matcap=_texture(data_uri(sphere, "JPEG", quality=95)), transparent=True, morphTargets=True, morphNormals=True,
         **_BEHIND_LINES, **options,
     )  # fmt: skip
 
@@ -398,7 +407,7 @@ class FaceScene:
         level, world = self.parts_of(prediction).finest, to_world(to.mesh.vertices_px)
         arrays = {
             "position": world,
-            "normal": np.float32(vertex_normals(world, level.faces)),
+            "normal": _normals(world, level.faces),
             "uv": level.on_photo(world, prediction.photo),
         }
         for name, array in arrays.items():

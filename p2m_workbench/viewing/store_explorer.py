@@ -22,7 +22,7 @@ from p2m_workbench.drawing.dataset_figures import augmented
 from p2m_workbench.drawing.mesh_images import (
     contact_sheet,
     draw_landmarks,
-    encode_picture,
+    encode_photo,
     error_colors,
     fit,
     fit_square,
@@ -99,9 +99,9 @@ class StoreExplorer(widgets.VBox):
         }  # fmt: skip
         self.seed = slider("draw", 0, 0, 99, 1)
         self.facts, self.saved, self.legend, self.listed = (widgets.HTML() for _ in range(4))
-        self.sheet_of_samples = widgets.Image(format="png").add_class("p2m-samples")
-        self.picture = widgets.Image(format="png").add_class("p2m-picture")
-        self.sheet = widgets.Image(format="png").add_class("p2m-sheet")
+        self.sheet_of_samples = widgets.Image(format="jpeg").add_class("p2m-samples")
+        self.picture = widgets.Image(format="jpeg").add_class("p2m-picture")
+        self.sheet = widgets.Image(format="jpeg").add_class("p2m-sheet")
         self.scene = FaceScene(self.truth(0), SIDE_PX, SIDE_PX)
         self.save = widgets.Button(description="Keep these settings", button_style="primary", layout={"width": "auto"})
         self.save.on_click(lambda _: self.write())
@@ -210,7 +210,7 @@ class StoreExplorer(widgets.VBox):
                 corners = apply_affine(invert_affine(crop_matrix(box, 2, margin)), unit_crop)
                 low, high = np.round(apply_affine(to_view, corners)[:, :2]).astype(int)
                 cv2.rectangle(picture, low.tolist(), high.tolist(), color, 2, cv2.LINE_AA)
-        self.picture.value = encode_picture(picture)
+        self.picture.value = encode_photo(picture)
         self.scene.show(self.truth(index), ViewOptions())
         self._show_samples()
         angles = np.degrees(store.table["file_pose"][index, :3]).round(1)
@@ -230,7 +230,7 @@ class StoreExplorer(widgets.VBox):
             crop, zoom = fit_square(store.crop(index), CELL_PX)
             points = apply_affine(zoom, store.to_crop(store.table["landmarks_px"][index], index))
             pictures.append(draw_landmarks(crop, points) if self.landmarks.value else crop)
-        self.sheet_of_samples.value = encode_picture(contact_sheet(pictures))
+        self.sheet_of_samples.value = encode_photo(contact_sheet(pictures))
         self.listed.value = f"{first + 1} to {first + len(rows)} of {len(self.chosen)}: " + ", ".join(
             map(str, store.table["name"][rows])
         )
@@ -251,7 +251,7 @@ class StoreExplorer(widgets.VBox):
         sheet = augmented(
             self.store, self.index, config.augment, config.model.input_px, config.model.margin, seed=self.seed.value
         )
-        self.sheet.value = encode_picture(sheet)
+        self.sheet.value = encode_photo(sheet)
 
     # --- what is kept ---
 

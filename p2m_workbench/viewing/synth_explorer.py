@@ -18,7 +18,7 @@ from p2m_synth.render.light import PLACES
 from p2m_synth.render.renderer import FACE_HIDDEN, FACE_SEEN
 from p2m_synth.render.shaded_mesh import draw_mesh
 from p2m_synth.writer import SHARD_SIZE, Recipe, attributes, draw_sample, take_picture
-from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_picture
+from p2m_workbench.drawing.mesh_images import draw_landmarks, encode_photo
 from p2m_workbench.viewing.controls import checkbox, labelled
 
 AS_DRAWN = "as drawn"
@@ -55,7 +55,7 @@ class GeneratorExplorer(widgets.HBox):
         self.landmarks, self.mesh = switch("Landmarks (red: hidden)"), switch("True mesh")
         self.mask = switch("Mask of the face (red: hidden)")
         square = {"width": f"{size_px}px", "height": f"{size_px}px", "flex": "0 0 auto"}
-        self.picture = widgets.Image(format="png", layout=square).add_class("p2m-face")
+        self.picture = widgets.Image(format="jpeg", layout=square).add_class("p2m-face")
         self.facts = widgets.HTML()
         drawn = (self.index, self.seed, self.yaw, self.turn, self.expression, self.hair, self.light)
         shown = (self.landmarks, self.mesh, self.mask)
@@ -106,7 +106,7 @@ class GeneratorExplorer(widgets.HBox):
             points, hidden = self.drawn.face_px[model.landmark_idx], self.taken.hidden
             for which, color in ((~hidden, SEEN), (hidden, HIDDEN)):
                 picture = draw_landmarks(picture, points[which], color, radius_px=0.006 * self.recipe.size_px)
-        self.picture.value = encode_picture(picture)
+        self.picture.value = encode_photo(picture)
 
 
 def facts_table(row: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Tables of words as one reads them: from the left, nothing cut off, addresses to click on."""
+"""Tables of words as one reads them: from the left, nothing cut off, addresses to click on, `code` as such."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def text_table(rows: Sequence[Mapping[str, object]]) -> HTML:
 
     >>> "<a href='https://a.b/c'>" in text_table([{"name": "set", "source": "https://a.b/c, page 2"}]).data
     True
+    >>> "<code>p2m synth</code>" in text_table([{"source": "made by `p2m synth`"}]).data
+    True
     """
     columns = list(rows[0]) if rows else []
     heads = "".join(f"<th style='{CELL}'>{html.escape(name)}</th>" for name in columns)
@@ -28,4 +30,5 @@ def _linked(text: str) -> str:
     def link(url: re.Match[str]) -> str:
         return f"<a href='{url[0]}'>{url[0].replace('/', '/<wbr>')}</a>"  # an address may break at its slashes
 
-    return re.sub(r"https?://[^\s,;)]*[^\s,;).]", link, html.escape(text))
+    linked = re.sub(r"https?://[^\s,;)]*[^\s,;).]", link, html.escape(text))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", linked)

@@ -13,7 +13,7 @@ from typing import Any
 from IPython.display import HTML, display
 
 from p2m_core.config.loading import save_config
-from p2m_core.config.paths import project_root, run_folder
+from p2m_core.config.paths import project_root, run_folder, shown
 from p2m_core.config.settings import Config
 from p2m_synth.signals import Stopped
 from p2m_workbench.drawing.curves import draw_curves
@@ -119,7 +119,7 @@ def watch_training(config: Config, detach: bool = False, every_s: float = 2.0) -
     finally:
         finish()
     status = read_status(folder)
-    return f"{folder.name} is finished: {status_line(status) if status else ''}\n{folder}"
+    return f"{folder.name} is finished: {status_line(status) if status else ''}\n{shown(folder)}"
 
 
 def wait_for_detached(config: Config, every_s: float) -> None:

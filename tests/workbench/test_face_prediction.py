@@ -23,7 +23,9 @@ def test_means_leave_a_mouths_membrane_out():
     one = FacePrediction("a", grouped, plain.photo, truth).mean_error_percent()
     truth = truth.copy()
     truth[inner] += 1000
-    assert FacePrediction("b", grouped, plain.photo, truth).mean_error_percent() == pytest.approx(one)
+    moved = FacePrediction("b", grouped, plain.photo, truth)
+    assert moved.mean_error_percent() == pytest.approx(one)
+    assert moved.error_percent()[moved.counted].mean() == pytest.approx(one)
     size = np.sqrt(np.prod(np.ptp(mesh.vertices_px[kept, :2], axis=0)))
     assert one == pytest.approx(100 * 5 / size, rel=1e-4)
     with pytest.raises(ValueError, match="no ground truth"):

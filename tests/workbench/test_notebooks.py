@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from browser import changed, move_slider, pixels, save, settled
 from conftest import ROOT
+from PIL import Image
 
 from p2m_core.config.loading import load_config
 from p2m_core.geometry.template_files import load_template
 from p2m_workbench.photos.read import sample_photo
 
+MOST_BYTES = 6_000_000  # of an executed notebook
 NAMES = ["01_preprocess", "02_train", "03_evaluate", "04_inspect", "05_predict"]
 
 
@@ -47,7 +49,24 @@ def test_all_run_and_report(home):
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         assert not [output for output in outputs if output.output_type == "error"]
         # Every notebook that shows a face leaves a static picture of it in its copy.
-        assert any("image/png" in output.get("data", {}) for output in outputs), name
+        assert any({"image/png", "image/jpeg"} & output.get("data", {}).keys() for output in outputs), name
+        assert (home / f"outputs/tiny/notebooks/{name}.ipynb").stat().st_size < MOST_BYTES, name
+
+
+@pytest.mark.slow
+def test_two_weights_compared_stay_small(home):
+    """Beside the inspector stands the difference view, and each has its page for later."""
+    words = "run -c tiny --set name=tiny --timeout 300 04_inspect -p compare=bundled".split()
+    run = subprocess.run(
+        [sys.executable, "-m", "p2m_workbench", *words], env=environment(home), cwd=home, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    path = home / "outputs/tiny/notebooks/04_inspect.ipynb"
+    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    assert "No difference can be shown" not in shown
+    assert shown.count("<iframe") == 3  # of the inspector, of the differences, of the what-if lab
+    assert path.stat().st_size < MOST_BYTES
 
 
 def test_what_the_demo_promises_is_there(home):
@@ -87,7 +106,8 @@ def test_the_object_version_runs_and_prints_its_table(home):
     assert "\nother " in report["report"]
     notebook = nbformat.read(home / "outputs/object-tiny/notebooks/06_objects.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert sum(bool({"image/png", "image/jpeg"} & output.get("data", {}).keys()) for output in outputs) == 4
+    assert (home / "outputs/object-tiny/notebooks/06_objects.ipynb").stat().st_size < MOST_BYTES
     shown = "".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
     assert shown.count("data:image/svg+xml") == 1  # the curves
     assert shown.count("<iframe") == 2  # the time machine, and the meshes beside their true points
@@ -146,10 +166,16 @@ def test_training_in_two_processes_streams_back_into_the_notebook(home):
 def in_lab(lab, home):
     """A function from a notebook of the project to a page in which JupyterLab has run it, with the tiny config."""
 
-    def run(name: str, config: str = "tiny", more: dict[str, str] | None = None, height: int = 1000):
+    def run(
+        name: str,
+        config: str = "tiny",
+        more: dict[str, str] | None = None,
+        height: int = 1000,
+        camera: Path | None = None,
+    ):
         parameters = {'config = "face-lite"': f'config = "{config}"', **(more or {})}
         variables = {"P2M_HOME": str(home), "OMP_NUM_THREADS": "2"}
-        return lab.run_notebook(home / f"notebooks/{name}.ipynb", variables, parameters, height)
+        return lab.run_notebook(home / f"notebooks/{name}.ipynb", variables, parameters, height, camera=camera)
 
     return run
 
@@ -164,6 +190,19 @@ def test_the_generator_in_jupyterlab(in_lab):
         assert page.problems == []  # nothing in the browser's console
 
 
+@pytest.fixture
+def of_code(home):
+    """A function that writes a notebook of one cell into the project, and returns its path."""
+
+    def write(name: str, code: str) -> Path:
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        path, cells = home / f"notebooks/{name}.ipynb", [nbformat.v4.new_code_cell(code.strip())]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+        return path
+
+    return write
+
+
 EXPLORE = """
 from p2m_core.config.loading import load_config
 from p2m_core.data.face_store import FaceStore
@@ -176,13 +215,9 @@ explore(FaceStore(settings.data.store), settings)
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_store_explorer_in_jupyterlab(lab, home):
+def test_the_store_explorer_in_jupyterlab(lab, home, of_code):
     """A move of the input margin's slider moves the box in the photo, and narrows what augmentation begins with."""
-    path = home / "notebooks/explore.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(EXPLORE.strip())]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-    with lab.run_notebook(path, {"P2M_HOME": str(home)}, {}) as page:
+    with lab.run_notebook(of_code("explore", EXPLORE), {"P2M_HOME": str(home)}, {}) as page:
         margin, picture = ".p2m-margin .noUi-handle", ".p2m-picture"
         before, after = move_slider(page, ["PageUp"] * 3, margin, picture, "store-explorer.png")
         assert 0.005 < changed(before, after) < 0.5  # the box's lines, and no other photo
@@ -205,12 +240,8 @@ kept_time_machine(run_folder(settings))
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_the_cockpit_in_jupyterlab(lab, home):
+def test_the_cockpit_in_jupyterlab(lab, home, of_code):
     """Its buttons act while the cell trains, and the time machine's slider moves the meshes."""
-    path = home / "notebooks/steer.ipynb"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(WATCH.strip())]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
     history = home / "outputs/steered/history.json"
 
     def steer(page):
@@ -221,7 +252,7 @@ def test_the_cockpit_in_jupyterlab(lab, home):
         save("cockpit.png", pixels(page))
         page.locator("button.p2m-stop").click()
 
-    with lab.run_notebook(path, {"P2M_HOME": str(home)}, {}, meanwhile=steer) as page:
+    with lab.run_notebook(of_code("steer", WATCH), {"P2M_HOME": str(home)}, {}, meanwhile=steer) as page:
         page.get_by_text("steered stopped, with a checkpoint").wait_for(timeout=30_000)
         assert [leg["asked"] for leg in json.loads(history.read_text())[1:]] == [{"scale_lr": 0.5}, {"stop": True}]
         page.locator("iframe").scroll_into_view_if_needed()
@@ -236,10 +267,12 @@ def test_the_cockpit_in_jupyterlab(lab, home):
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_a_photo_uploaded_in_notebook_5(in_lab, home, tmp_path):
+def test_photos_uploaded_and_taken_in_notebook_5(in_lab, home, tmp_path):
     photo = shutil.copy(sample_photo(), tmp_path / "my own photo.jpg")
+    camera = tmp_path / "camera.mjpeg"
+    Image.open(photo).resize((640, 480), box=(0, 60, 512, 444)).save(camera, "JPEG")
     files = {"overrides = []": 'overrides = ["predict.save=[json, glb]"]'}
-    with in_lab("05_predict", "face-lite", files, height=1150) as page:
+    with in_lab("05_predict", "face-lite", files, height=1150, camera=camera) as page:
         button = page.locator(".p2m-upload").first
         button.scroll_into_view_if_needed()
         with page.expect_file_chooser() as chooser:
@@ -254,9 +287,27 @@ def test_a_photo_uploaded_in_notebook_5(in_lab, home, tmp_path):
         assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 500, "the result is blank"
         button.scroll_into_view_if_needed()
         save("photo-upload.png", pixels(page))
+        page.locator("button.p2m-camera").first.click()
+        page.wait_for_function("document.querySelector('.p2m-webcam video')?.videoWidth > 0", timeout=30_000)
+        save("webcam.png", pixels(page))
+        page.locator("button.p2m-take").first.click()
+        page.get_by_text("webcam-1: written").first.wait_for(timeout=180_000)
+        assert page.locator(".p2m-webcam video").first.is_hidden()  # the camera is off again
+        assert page.problems == []
     folder = home / "outputs/face-lite/predictions"
     assert (folder / "my own photo.glb").stat().st_size > 100_000
     assert (folder / "photos/my own photo.jpg").read_bytes() == photo.read_bytes()
+    assert (folder / "webcam-1.glb").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_without_a_camera_a_sentence_says_so(in_lab):
+    with in_lab("05_predict") as page:
+        button = page.locator("button.p2m-camera").first
+        button.scroll_into_view_if_needed()
+        button.click()
+        page.get_by_text("The browser sees no camera on this computer.").first.wait_for(timeout=30_000)
 
 
 # From the mouse's movement to the next frame, seen by the page itself.

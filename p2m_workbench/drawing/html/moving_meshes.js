@@ -1,29 +1,14 @@
 "use strict";
 // `about` is what the page is told: frames, tracks, colours, and where in the drawing of the curves each frame is.
 (async () => {
+await three;
 const $ = id => document.getElementById(id);
 const canvas = $("view"), count = about.frames.length;
 
 // --- data --------------------------------------------------------------------------------------------
-const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-// Frames of points: differences to the frame before, their low bytes, then their high ones, deflated.
-async function decode(text, track) {
-  const stream = new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
-  const half = planes.length / 2, grid = new Uint16Array(half);
-  return frames => {
-    const size = half / frames, out = [];
-    for (let n = 0; n < frames; n++) {
-      const points = new Float32Array(size);
-      for (let k = 0; k < size; k++) {
-        const at = n * size + k;
-        grid[at] = planes[at] + 256 * planes[half + at] + (n ? grid[at - size] : 0);
-        points[k] = track.low[k % 3] + track.step * grid[at];
-      }
-      out.push(points);
-    }
-    return out;
-  };
+async function points(stored, track) {
+  const frames = await unpacked(stored);
+  return frames.map(grid => Float32Array.from(grid, (step, k) => track.low[k % 3] + track.step * step));
 }
 
 // --- scene -------------------------------------------------------------------------------------------
@@ -37,29 +22,19 @@ function texture(uri) {
   loading++;
   return loader.load(uri, made => { made.minFilter = THREE.LinearFilter; made.generateMipmaps = false; loading--; draw(); });
 }
-const RAMP_PX = 256, IN_A_ROW = 4, HIGHEST_PX = 360;
-const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
-function rampTexture(ramp) {
-  const data = new Uint8Array(3 * RAMP_PX);
-  for (let k = 0; k < RAMP_PX; k++) {
-    const place = k / (RAMP_PX - 1) * (ramp.length - 1), low = Math.min(Math.floor(place), ramp.length - 2);
-    for (let i = 0; i < 3; i++) data[3 * k + i] = ramp[low][i] + (place - low) * (ramp[low + 1][i] - ramp[low][i]);
-  }
-  const made = new THREE.DataTexture(data, RAMP_PX, 1, THREE.RGBFormat);
-  made.minFilter = made.magFilter = THREE.LinearFilter;
-  made.needsUpdate = true;
-  return made;
-}
-const clay = texture(about.spheres.clay), paper = texture(about.spheres.paper), ramp = rampTexture(about.ramp);
+const IN_A_ROW = 4, HIGHEST_PX = 360;
+const clay = texture(about.spheres.clay), paper = texture(about.spheres.paper), ramp = rampTexture(about.colors.ramp, about.colors.beside);
+const photos = about.photos.map(texture);
 const surface = options => new THREE.MeshMatcapMaterial(Object.assign({side: THREE.DoubleSide, transparent: true,
   polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 2}, options));
 const camera = new THREE.OrthographicCamera(-0.5, 0.5, 0.5, -0.5, 0, 40);
 
 async function build(track) {
-  const index = new Uint32Array(bytes(about.topologies[track.topology]).buffer);
-  const frames = (await decode(track.vertices, track))(count);
-  const [truth] = track.truth ? (await decode(track.truth, track))(1) : [null];
-  const [points] = track.points ? (await decode(track.points, track))(1) : [null];
+  const [index] = (await unpacked(about.topologies[track.topology])).map(corners => Uint32Array.from(corners));
+  const frames = await points(track.vertices, track);
+  const truths = track.truth && await points(track.truth, track), truth = truths && truths[0];
+  const [cloudAt] = track.points ? await points(track.points, track) : [null];
+  const shares = track.shares && await unpacked(track.shares);
   const scene = new THREE.Scene(), spin = new THREE.Group(), longer = Math.max(track.width, track.height);
   const add = (object, order, parent) => { object.renderOrder = order; parent.add(object); return object; };
   const mesh = position => {
@@ -70,9 +45,9 @@ async function build(track) {
     return geometry;
   };
   const geometry = mesh(frames[0].slice());
-  geometry.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(frames[0].length / 3 * 2).fill(0.5), 2));
+  geometry.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(frames[0].length / 3 * 2).fill(0.75), 2));
   // The photo's frame is the view's; the depth of the last mesh's middle is the axis that everything turns about.
-  const last = frames[count - 1], box = new THREE.Box3().setFromArray(points || truth || last);
+  const last = frames[count - 1], box = new THREE.Box3().setFromArray(cloudAt || truth || last);
   const middle = new THREE.Vector3((track.width - 1) / 2, (1 - track.height) / 2, box.getCenter(new THREE.Vector3()).z);
   spin.scale.setScalar(1 / longer);
   const inner = new THREE.Group();
@@ -80,21 +55,19 @@ async function build(track) {
   spin.add(inner);
   scene.add(spin);
   const photo = add(new THREE.Mesh(new THREE.PlaneBufferGeometry(track.width / longer, track.height / longer),
-    new THREE.MeshBasicMaterial({map: texture(track.photo), transparent: true, depthWrite: false})), 0, scene);
+    new THREE.MeshBasicMaterial({transparent: true, depthWrite: false})), 0, scene);
   photo.position.z = -2;
   const solid = add(new THREE.Mesh(geometry, surface({matcap: clay})), 1, inner);
   const wire = add(new THREE.Mesh(geometry, new THREE.MeshBasicMaterial({wireframe: true, color: 0x141c26, transparent: true,
     opacity: 0.28, depthWrite: false})), 3, inner);
-  const made = {track, scene, spin, photo, solid, wire, frames, truth, geometry, at: -1,
+  const made = {track, scene, spin, photo, solid, wire, frames, truths, shares, geometry, at: -1, photos: track.photos.map(number => photos[number]),
     clay: solid.material, error: surface({matcap: paper, map: ramp})};
   if (truth) {
-    made.trueSolid = add(new THREE.Mesh(mesh(truth), surface({matcap: clay, color: 0x5fb9ac, opacity: 0.55, depthWrite: false})), 2, inner);
-    const size = new THREE.Box3().setFromArray(truth).getSize(new THREE.Vector3());
-    made.faceSize = Math.sqrt(size.x * size.y);
+    made.trueSolid = add(new THREE.Mesh(mesh(truth.slice()), surface({matcap: clay, color: 0x5fb9ac, opacity: 0.55, depthWrite: false})), 2, inner);
   }
-  if (points) {
+  if (cloudAt) {
     const cloud = new THREE.BufferGeometry();
-    cloud.addAttribute("position", new THREE.BufferAttribute(points, 3));
+    cloud.addAttribute("position", new THREE.BufferAttribute(cloudAt, 3));
     made.cloud = add(new THREE.Points(cloud, new THREE.PointsMaterial({color: 0x40e0b4, size: 1.6 * renderer.getPixelRatio(),
       sizeAttenuation: false, transparent: true})), 4, inner);
   }
@@ -104,25 +77,34 @@ async function build(track) {
 // --- drawing -----------------------------------------------------------------------------------------
 const view = {azimuth: 0, elevation: 0, span: 1};
 let tracks = [], pending = false;
+const ofFrame = (several, frame) => several[Math.min(frame, several.length - 1)];
+function setShape(geometry, position) {
+  geometry.attributes.position.array.set(position);
+  geometry.attributes.position.needsUpdate = true;
+  geometry.computeVertexNormals();
+  geometry.boundingSphere = null;
+}
+// Without the mean depth of both, as nme-dense-3d has it.
+function errors(now, truth) {
+  const n = now.length / 3, size = new THREE.Box3().setFromArray(truth).getSize(new THREE.Vector3());
+  let depth = 0;
+  for (let v = 0; v < n; v++) depth += (now[3 * v + 2] - truth[3 * v + 2]) / n;
+  return Float32Array.from({length: n}, (_, v) => 100 * Math.hypot(now[3 * v] - truth[3 * v], now[3 * v + 1] - truth[3 * v + 1],
+    now[3 * v + 2] - truth[3 * v + 2] - depth) / Math.sqrt(size.x * size.y));
+}
 function pose(made, frame) {
+  const now = made.frames[frame], truth = made.truths && ofFrame(made.truths, frame);
   if (made.at !== frame) {
-    made.geometry.attributes.position.array.set(made.frames[frame]);
-    made.geometry.attributes.position.needsUpdate = true;
-    made.geometry.computeVertexNormals();
-    made.geometry.boundingSphere = null;
+    setShape(made.geometry, now);
+    if (truth && made.truths.length > 1) setShape(made.trueSolid.geometry, truth);
+    made.photo.material.map = ofFrame(made.photos, frame);
     made.at = frame;
     made.colored = false;
   }
-  if ($("errors").checked && made.truth && !made.colored) {
-    // Without the mean depth of both, as nme-dense-3d has it.
-    const now = made.frames[frame], truth = made.truth, n = now.length / 3, uv = made.geometry.attributes.uv;
-    let depth = 0;
-    for (let v = 0; v < n; v++) depth += (now[3 * v + 2] - truth[3 * v + 2]) / n;
-    for (let v = 0; v < n; v++) {
-      const error = 100 * Math.hypot(now[3 * v] - truth[3 * v], now[3 * v + 1] - truth[3 * v + 1],
-        now[3 * v + 2] - truth[3 * v + 2] - depth) / made.faceSize;
-      uv.array[2 * v] = onRamp(error / about.errorsTo);
-    }
+  if ($("errors").checked && (made.shares || truth) && !made.colored) {
+    const uv = made.geometry.attributes.uv;
+    if (made.shares) made.shares[frame].forEach((share, v) => { uv.array[2 * v] = onRamp(share / 254); uv.array[2 * v + 1] = share > 254 ? 0.25 : 0.75; });
+    else errors(now, truth).forEach((error, v) => { uv.array[2 * v] = onRamp(error / about.errorsTo); });
     uv.needsUpdate = true;
     made.colored = true;
   }
@@ -152,7 +134,7 @@ function render() {
     made.photo.visible = $("photo").checked;
     made.photo.material.opacity = Math.max(0.12, 1 - turned / 0.9);
     made.wire.visible = $("edges").checked;
-    made.solid.material = $("errors").checked && made.truth ? made.error : made.clay;
+    made.solid.material = $("errors").checked && (made.truths || made.shares) ? made.error : made.clay;
     if (made.trueSolid) made.trueSolid.visible = $("truth").checked;
     for (const points of beside(made) ? [false, true] : [false]) {
       if (made.cloud) made.cloud.visible = points;
@@ -173,7 +155,7 @@ function render() {
 // --- the slider, the curves' lines -------------------------------------------------------------------
 const lines = about.axes.map(() => $("curves").appendChild(document.createElement("i")));
 function go(frame) {
-  $("frame").value = frame;
+  $("frame").value = $("choice").value = frame;
   $("where").textContent = about.frames[frame];
   [...$("captions").children].forEach((caption, k) => {
     caption.innerHTML = "<b></b><br><span></span>";
@@ -198,6 +180,8 @@ $("curves").addEventListener("click", event => {
   go(away.indexOf(Math.min(...away)));
 });
 $("frame").max = count - 1;
+about.frames.forEach((name, k) => $("choice").add(new Option(name, k)));
+$("choice").addEventListener("input", () => go(+$("choice").value));
 $("frame").addEventListener("input", () => go(+$("frame").value));
 let timer = null;
 function play(on) {
@@ -244,13 +228,21 @@ window.addEventListener("resize", draw);
 
 // --- start -------------------------------------------------------------------------------------------
 for (const made of about.tracks) $("captions").appendChild(document.createElement("span"));
-for (const part of document.querySelectorAll(".truth")) part.hidden = !about.tracks.some(track => track.truth);
-for (const part of document.querySelectorAll(".points")) part.hidden = !about.tracks.some(track => track.points);
+const some = (selector, has) => { for (const part of document.querySelectorAll(selector)) part.hidden = !about.tracks.some(has); };
+some(".truth", track => track.truth);
+some(".colors", track => track.truth || track.shares);
+some(".points", track => track.points);
 $("through").hidden = count < 2;
+$("play").hidden = about.byName;
+$("choice").hidden = !about.byName;
+$("where").hidden = about.byName;
 $("curves").hidden = !about.axes.length;
-$("scale").hidden = true;
-$("scale").children[1].style.background = `linear-gradient(90deg, ${about.ramp.map(rgb => `rgb(${rgb})`).join(", ")})`;
-$("most").textContent = `≥ ${about.errorsTo} % of the face size`;
+$("errors").checked = about.colors.on;
+$("errorsTitle").textContent = about.colors.title;
+$("scale").hidden = !about.colors.on;
+$("scale").children[1].style.background = `linear-gradient(90deg, ${about.colors.ramp.map(rgb => `rgb(${rgb})`).join(", ")})`;
+$("least").textContent = about.colors.least;
+$("most").textContent = about.colors.most;
 tracks = await Promise.all(about.tracks.map(build));
-go(count - 1);
+go(about.byName ? 0 : count - 1);
 })();

@@ -1,18 +1,15 @@
 "use strict";
 // `about` is what the page is told: topologies, samples (each with its content and thumbnail, or the file that brings both), colours.
 var take;  // called by the files of a gallery
-(() => {
+(async () => {
 const $ = id => document.getElementById(id);
 const canvas = $("view");
 
 // --- data ------------------------------------------------------------------------------------------
-function bytes(text) {
-  const raw = atob(text), out = new Uint8Array(raw.length);
-  for (let k = 0; k < raw.length; k++) out[k] = raw.charCodeAt(k);
-  return out.buffer;
-}
-const topologies = about.topologies.map(levels => levels.map(level => Object.assign({}, level, {
-  index: level.wide ? new Uint32Array(bytes(level.index)) : new Uint16Array(bytes(level.index))})));
+const topologies = await Promise.all(about.topologies.map(levels => Promise.all(levels.map(async level => {
+  const index = level.wide ? new Uint32Array(bytes(level.index).buffer) : (await unpacked(level.index))[0];
+  return Object.assign({}, level, {index});
+}))));
 
 // A level at the vertices of the next one: each new vertex in the mean of its old neighbours.
 function unpooled(coarse, count, index) {
@@ -37,7 +34,7 @@ function unpooled(coarse, count, index) {
 function unpackedWays(ways, count) {
   return ways.map(way => {
     if (!way.moved) return null;
-    const bits = new Uint8Array(bytes(way.moved)), by = new Int8Array(bytes(way.by)), moved = [];
+    const bits = new Uint8Array(bytes(way.moved)), by = new Int8Array(bytes(way.by).buffer), moved = [];
     for (let v = 0; v < count; v++) if (bits[v >> 3] >> (v & 7) & 1) moved.push(v);
     return {moved, by, step: way.step};
   });
@@ -51,20 +48,23 @@ function addWays(position, ways, amounts) {
   });
 }
 
-const RAMP_PX = 256;
-const onRamp = share => Math.min(share, 1) * (RAMP_PX - 1) / RAMP_PX + 0.5 / RAMP_PX;
 const ramped = count => new THREE.BufferAttribute(new Float32Array(2 * count).fill(0.5), 2);
 
-function decode(sample) {
-  const content = sample.content, topology = topologies[sample.topology];
-  const points = text => Float32Array.from(new Uint16Array(bytes(text)), (q, k) => content.low[k % 3] + content.step * q);
-  const ends = content.levels.map(points);
-  const clay = content.clay ? new Uint8Array(bytes(content.clay)) : null;  // of meshes with eyes and a mouth
-  const made = {name: content.name, painted: Boolean(clay), counted: content.counted && new Uint8Array(bytes(content.counted)), width: content.width, height: content.height, topology, ends,
-    landmarks: points(content.landmarks), truth: content.truth ? points(content.truth) : null,
+// Grids are stored by what they differ from: a level from the one before at its vertices, the truth from the last level.
+async function decode(sample) {
+  const content = sample.content, topology = topologies[sample.topology], grids = [];
+  const more = async (stored, base) => Uint16Array.from((await unpacked(stored))[0], (by, k) => by + Math.floor((base[k] || 0) + 0.5));
+  for (const [k, stored] of content.levels.entries())
+    grids.push(await more(stored, k ? unpooled(grids[k - 1], topology[k].vertices, topology[k].index) : []));
+  const placed = grid => Float32Array.from(grid, (q, k) => content.low[k % 3] + content.step * q);
+  const points = async (stored, base) => placed(await more(stored, base || []));
+  const ends = grids.map(placed), template = content.template && await points(content.template);
+  const clay = content.clay ? (await unpacked(content.clay))[0] : null;  // of meshes with eyes and a mouth
+  const made = {name: content.name, painted: Boolean(clay), counted: content.counted && (await unpacked(content.counted))[0], width: content.width, height: content.height, topology, ends,
+    landmarks: await points(content.landmarks), truth: content.truth ? await points(content.truth, grids[grids.length - 1]) : null,
     maximum: content.errorMaximum, first: content.template ? 0 : 1, last: ends.length};
   made.starts = ends.map((end, k) => k ? unpooled(ends[k - 1], end.length / 3, topology[k].index)
-    : content.template ? points(content.template) : end);
+    : template || end);
   made.levels = topology.map((level, k) => {
     const geometry = new THREE.BufferGeometry(), count = level.vertices;
     geometry.setIndex(new THREE.BufferAttribute(level.index, 1));
@@ -98,7 +98,7 @@ function decode(sample) {
   made.size = Math.max(made.extent.x, made.extent.y, made.extent.z);
   made.floor = Math.min(...[...ends, ...made.starts].map(array => array.reduce((low, z, k) => k % 3 === 2 && z < low ? z : low, Infinity)));
   if (made.truth) {
-    const flat = new THREE.Box3().setFromArray(made.truth).getSize(new THREE.Vector3());
+    const flat = new THREE.Box3().setFromArray(made.truth.filter((_, k) => made.counted[Math.floor(k / 3)])).getSize(new THREE.Vector3());
     made.faceSize = Math.sqrt(flat.x * flat.y);
   }
   return made;
@@ -119,23 +119,22 @@ function decodeMoving(told, level, clay) {
     level[name].setIndex(new THREE.BufferAttribute(new Uint32Array(kept), 1));
     for (const part in level.geometry.attributes) level[name].addAttribute(part, level.geometry.attributes[part]);
   }
-  level.openSkin.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(bytes(told.uv)), 2));
+  level.openSkin.addAttribute("uv", new THREE.BufferAttribute(new Float32Array(bytes(told.uv).buffer), 2));
   const eyes = told.eyes.map(eye => {
-    const neutral = new Float32Array(bytes(eye.neutral)), geometry = new THREE.BufferGeometry();
-    geometry.setIndex(new THREE.BufferAttribute(new Uint16Array(bytes(eye.index)), 1));
+    const neutral = new Float32Array(bytes(eye.neutral).buffer), geometry = new THREE.BufferGeometry();
+    geometry.setIndex(new THREE.BufferAttribute(new Uint16Array(bytes(eye.index).buffer), 1));
     geometry.addAttribute("position", new THREE.BufferAttribute(neutral.slice(), 3));
-    const inPicture = new THREE.BufferAttribute(new Float32Array(bytes(eye.uv)), 2), onClay = ramped(neutral.length / 3);
+    const inPicture = new THREE.BufferAttribute(new Float32Array(bytes(eye.uv).buffer), 2), onClay = ramped(neutral.length / 3);
     new Uint8Array(bytes(eye.clay)).forEach((place, v) => { onClay.array[2 * v] = onRamp(place / 255); });
     return {neutral, geometry, inPicture, onClay, picture: texture(eye.picture), ways: unpackedWays(eye.ways, neutral.length / 3)};
   });
   return {names: told.names, inPhoto: told.strength, strength: told.strength.slice(), offset, eyes,
     picture: texture(told.picture), ways: unpackedWays(told.ways, count)};
 }
-// Distance of each vertex to its true place, without the mean depth of both, in percent of the face size.
-function errorsOf(position, truth, faceSize) {
+// Distance of each vertex to its true place, without the mean depth of those that count, in percent of the face size.
+function errorsOf(position, truth, counted, faceSize) {
   const count = position.length / 3, out = new Float32Array(count);
-  let depth = 0;
-  for (let v = 0; v < count; v++) depth += (position[3 * v + 2] - truth[3 * v + 2]) / count;
+  const depth = mean(Float32Array.from({length: count}, (_, v) => position[3 * v + 2] - truth[3 * v + 2]), counted);
   for (let v = 0; v < count; v++) {
     const x = position[3 * v] - truth[3 * v], y = position[3 * v + 1] - truth[3 * v + 1];
     out[v] = 100 * Math.hypot(x, y, position[3 * v + 2] - truth[3 * v + 2] - depth) / faceSize;
@@ -152,14 +151,16 @@ function mean(values, counted) {
 // --- scene -----------------------------------------------------------------------------------------
 let renderer;
 try {
+  await three;
   renderer = new THREE.WebGLRenderer({canvas, antialias: true, alpha: true, preserveDrawingBuffer: true});
 } catch (problem) {
-  $("error").textContent = "This browser offers no WebGL, which the 3D view needs.";
+  $("error").textContent = "The 3D view needs WebGL and a browser of 2023 or later.";
   $("error").style.display = "grid";
   throw problem;
 }
 renderer.setPixelRatio(Math.min(window.devicePixelRatio || 1, 2));
 renderer.autoClear = false;
+renderer.setClearColor(0x000000, 0);
 
 let loading = 0;  // pictures on their way
 function texture(uri) {
@@ -172,17 +173,6 @@ function texture(uri) {
     loading--;
     draw();
   });
-}
-function rampTexture(ramp) {
-  const data = new Uint8Array(3 * RAMP_PX);
-  for (let k = 0; k < RAMP_PX; k++) {
-    const place = k / (RAMP_PX - 1) * (ramp.length - 1), low = Math.min(Math.floor(place), ramp.length - 2);
-    for (let i = 0; i < 3; i++) data[3 * k + i] = ramp[low][i] + (place - low) * (ramp[low + 1][i] - ramp[low][i]);
-  }
-  const made = new THREE.DataTexture(data, RAMP_PX, 1, THREE.RGBFormat);
-  made.minFilter = made.magFilter = THREE.LinearFilter;
-  made.needsUpdate = true;
-  return made;
 }
 const behind = {polygonOffset: true, polygonOffsetFactor: 1, polygonOffsetUnits: 2};
 const spheres = {};
@@ -245,9 +235,9 @@ function fetchSample(number) {
   const sample = samples[number];
   if (sample.made) return Promise.resolve(sample.made);
   if (!waiting.has(number)) waiting.set(number, new Promise((resolve, reject) => {
-    const finish = content => {
+    const finish = async content => {
       sample.content = content;
-      sample.made = decode(sample);
+      sample.made = await decode(sample);
       sample.made.texture = texture(content.photo);
       sample.made.mask = texture(content.seen);
       sample.content = null;
@@ -487,7 +477,7 @@ function pose(level, k) {
     level.errors = null;
   }
   if (shown.truth && !level.errors) {
-    level.errors = errorsOf(level.geometry.attributes.position.array, shown.truth, shown.faceSize);
+    level.errors = errorsOf(level.geometry.attributes.position.array, shown.truth, shown.counted, shown.faceSize);
     level.errors.forEach((error, v) => {
       level.uvs.ramp.array[2 * v] = onRamp(error / shown.maximum);
     });

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, to_world
 from p2m_workbench.drawing import html_page, matcap
 from p2m_workbench.drawing.mesh_images import clay_shares, error_scale
-from p2m_workbench.face_prediction import FacePrediction
+from p2m_workbench.face_prediction import FacePrediction, unpooled
 from p2m_workbench.photos import export
 from p2m_workbench.photos.eyeballs import eyeballs
 from p2m_workbench.photos.rig import rig
@@ -32,33 +33,45 @@ def array(text, dtype):
     return np.frombuffer(base64.b64decode(text), dtype)
 
 
-def points(content, text):
-    return array(text, "<u2").reshape(-1, 3) * content["step"] + content["low"]
+def unpacked(stored):
+    """As page.js does it, (N, M)."""
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(stored["packed"])), "u1").astype(np.uint16)
+    low, high = planes.reshape(2, stored["frames"], -1)
+    return np.cumsum(low + 256 * high, axis=0, dtype=np.uint16)
+
+
+def grid(stored, base=0.0):
+    """Steps of the grid (V, 3), as viewer.js reads them from what they are over others."""
+    return (unpacked(stored).reshape(-1, 3) + np.floor(base + 0.5)).astype(np.int64) % 2**16
 
 
 def test_html_holds_the_prediction(prediction):
     told = about(html_page.html_page(prediction))
     [sample], [topology] = told["samples"], told["topologies"]
     content, mesh = sample["content"], prediction.mesh
-    step = content["step"]
+    step, now = content["step"], None
     assert step < 0.01
+
+    def agree(steps, true):
+        np.testing.assert_allclose(steps * step + content["low"], to_world(true), atol=0.51 * step)
+
     for k, level in enumerate(topology):
-        np.testing.assert_allclose(points(content, content["levels"][k]), to_world(mesh.levels[k]), atol=0.51 * step)
-        np.testing.assert_array_equal(array(level["index"], "<u2").reshape(-1, 3), mesh.level_faces[k])
+        faces = unpacked(level["index"]).reshape(-1, 3)
+        np.testing.assert_array_equal(faces, mesh.level_faces[k])
         assert (level["vertices"], level["faces"]) == (len(mesh.levels[k]), len(mesh.level_faces[k]))
-    for name, true in (
-        ("truth", prediction.truth_px),
-        ("template", mesh.template_px),
-        ("landmarks", mesh.landmarks_px),
-    ):
-        np.testing.assert_allclose(points(content, content[name]), to_world(true), atol=0.51 * step)
+        base = 0.0 if now is None else unpooled(now, np.zeros_like(mesh.levels[k]), faces)
+        now = grid(content["levels"][k], base)
+        agree(now, mesh.levels[k])
+    agree(grid(content["truth"], now), prediction.truth_px)
+    agree(grid(content["template"]), mesh.template_px)
+    agree(grid(content["landmarks"]), mesh.landmarks_px)
     assert (content["height"], content["width"]) == prediction.photo.shape[:2]
     assert content["errorMaximum"] == error_scale(prediction.error_percent())
 
 
 def test_html_tells_eyes_and_mouth(with_eyes, prediction):
     told, mesh = about(html_page.html_page(with_eyes)), with_eyes.mesh
-    shares = array(told["samples"][0]["content"]["clay"], "u1") / 255
+    [shares] = unpacked(told["samples"][0]["content"]["clay"]) / 255
     expected = clay_shares(mesh.vertices_px, mesh.faces, mesh.groups)
     assert len(np.unique(expected)) == len(told["clayRamp"])
     np.testing.assert_allclose(shares, expected, atol=0.5 / 255)
@@ -105,7 +118,7 @@ def test_html_is_one_small_file_that_asks_for_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["view.html"]
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)""", text)
     assert "default-src 'none'" in text
-    assert not re.search(r"\{\{(title|three|about|css|js)\}\}", text)
+    assert not re.search(r"\{\{(title|three|about|packed|css|js)\}\}", text)
     assert "Permission is hereby granted" in text  # what three.js asks for
     # The name can neither end the script nor open a tag.
     assert len(re.findall(r"</script", text)) == 3
@@ -131,6 +144,7 @@ def test_many_vertices_get_wide_indices():
 
 
 def test_a_missing_three_js_is_one_clear_line(tmp_path, monkeypatch, prediction):
+    html_page.three_js.cache_clear()
     monkeypatch.setattr(html_page.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pythreejs: is not installed"):
         html_page.write_html(tmp_path / "view.html", prediction)

@@ -19,11 +19,17 @@ def about_of(page):
     return json.loads(re.search(r"<script>const about = (.*?);</script>", page, re.S)[1])
 
 
-def decoded(text, frames, about):
-    """As the page's script does it."""
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(text)), "u1").astype(np.uint16).reshape(2, frames, -1)
-    grid = np.cumsum(planes[0] + 256 * planes[1], axis=0, dtype=np.uint16)
-    return (np.array(about["low"]) + about["step"] * grid.reshape(frames, -1, 3)) * [1, -1, 1]
+def unpacked(stored):
+    """As page.js does it, (N, M)."""
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(stored["packed"])), "u1").astype(np.uint16)
+    low, high = planes.reshape(2, stored["frames"], -1)
+    return np.cumsum(low + 256 * high, axis=0, dtype=np.uint16)
+
+
+def decoded(stored, about):
+    """Points (N, V, 3), px."""
+    steps = unpacked(stored).reshape(stored["frames"], -1, 3)
+    return (np.array(about["low"]) + about["step"] * steps) * [1, -1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,8 @@ def test_the_page_holds_every_frame_within_a_step_of_its_grid(tracks):
             if points is None:
                 assert name not in content
                 continue
-            found = decoded(content[name], frames, content)
+            found = decoded(content[name], content)
+            assert len(found) == frames
             np.testing.assert_allclose(found.reshape(np.shape(points)), points, atol=0.51 * content["step"])
         assert content["step"] == pytest.approx(
             np.ptp(np.concatenate([track.vertices.reshape(-1, 3)]), 0).max() / GRID, rel=0.3
@@ -65,7 +72,7 @@ def test_a_slow_motion_takes_little_room(tracks):
     drift = one.vertices[2] + np.linspace(0, 3, 40, dtype=np.float32)[:, None, None]
     many = Track("many", one.photo, drift, one.faces, [""] * 40)
     content = about_of(moving_meshes_page("title", [many], [""] * 40))["tracks"][0]
-    assert len(content["vertices"]) < 0.7 * drift.size
+    assert len(content["vertices"]["packed"]) < 0.7 * drift.size
 
 
 @pytest.mark.browser

@@ -12,9 +12,9 @@ from p2m_synth.writer import Recipe
 from p2m_workbench.measuring.counterfactuals import (
     QUANTITIES,
     SyntheticPerson,
-    error_over,
     error_over_figure,
-    predict_person,
+    faces_over,
+    predict_people,
     true_landmarks,
 )
 
@@ -66,13 +66,13 @@ def test_the_strongest_lamp_stands_where_it_is_wished(turn_deg):
 
 def test_the_curve_is_what_single_pictures_give(person):
     values, model = (-60, 0, 60), open_network("bundled", device="cpu")
-    errors = error_over(person, "yaw", values)
-    single = [predict_person(person.having(yaw=yaw), model)[1] for yaw in values]
+    errors = [error for _, error in faces_over(person, "yaw", values)]
+    single = [predict_people([person.having(yaw=yaw)], model)[0][1] for yaw in values]
     np.testing.assert_allclose(errors, single, atol=0.02)  # a batch adds up in another order
     assert errors[1] < min(errors[0], errors[2])
     assert errors[1] < 4
     draw, image = person.photograph()
-    prediction, error = predict_person(person, model)
+    [(prediction, error)] = predict_people([person], model)
     np.testing.assert_array_equal(prediction.photo, image)
     assert error == nme68_2d(prediction.mesh.landmarks_px[None], true_landmarks(draw)[None])[0]
     assert prediction.truth_px is None
@@ -88,4 +88,4 @@ def test_curves_have_labels(person):
 
 def test_what_cannot_be_moved_is_refused(person):
     with pytest.raises(InputError, match=r"nose: is none that can be moved .*yaw, pitch, light"):
-        error_over(person, "nose", (1,))
+        faces_over(person, "nose", (1,))

@@ -16,7 +16,7 @@ def test_it_says_where_in_what_and_for_how_long(tiny_config, monkeypatch):
     steps, epochs = 100 // tiny_config.train.batch_size, tiny_config.train.epochs
     lines = outlook(tiny_config, 100)
     assert len(lines) == 4
-    assert "threads" in lines[0]
+    assert "thread" in lines[0]
     assert lines[1].startswith("encoder and graph layers in float32")
     assert f"{epochs} epochs of {steps} steps: {epochs * steps} steps" in lines[3]
 

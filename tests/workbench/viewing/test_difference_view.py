@@ -1,8 +1,11 @@
+import html
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from browser import changed, open_page, pixels, save, settled
 from example_predictions import made_up
 
 from p2m_core.geometry.template import Template
@@ -35,7 +38,7 @@ def template(pairs):
 
 
 def test_the_mean_then_the_samples_by_difference(pairs, template):
-    [view, picture] = compare_weights(("ours", "theirs"), pairs[:3], pairs, template)
+    [view, _, picture] = compare_weights(("ours", "theirs"), pairs[:3], pairs, template)
     assert isinstance(view, DifferenceView)
     assert picture.data[:4] == b"\x89PNG"
     means = [sample_difference(*pair).mean for pair in pairs]
@@ -66,7 +69,7 @@ def test_the_mean_then_the_samples_by_difference(pairs, template):
 
 
 def test_a_click_tells_both_errors(pairs, template):
-    [view, _] = compare_weights(("ours", "theirs"), pairs, pairs, template)
+    [view, *_] = compare_weights(("ours", "theirs"), pairs, pairs, template)
     view.choose(2)
     shown = view.shapes[2][view.shape.value]
     face = shown.mesh.faces[7]
@@ -94,3 +97,33 @@ def test_other_templates_are_told_plainly(pairs, template):
     [line] = compare_weights(("ours", "theirs"), [], [(pairs[0][0], other)], template)
     assert "No difference can be shown" in line.value
     assert "meshes of their own" in line.value
+
+
+@pytest.mark.browser
+def test_what_stays_without_a_kernel_shows_both_meshes_of_a_chosen_sample(pairs, template, tmp_path):
+    [view, kept, _] = compare_weights(("ours", "theirs"), pairs, pairs, template)
+    text = html.unescape(re.search(r'data-page="(.*?)"', kept.data, re.S)[1])
+    about = json.loads(re.search(r"<script>const about = (.*?);</script>", text, re.S)[1])
+    assert [track["name"] for track in about["tracks"]] == ["mean over 4 samples", "ours", "theirs"]
+    assert about["frames"] == [f"{view.titles[k]}: {view.differences[k].mean:+.2f} points" for k in range(1, 5)]
+    means = [np.nanmean(difference.theirs) for difference in view.differences[1:]]
+    assert about["tracks"][2]["captions"] == [f"mean error {mean:.2f} % of the face size" for mean in means]
+    assert len(about["photos"]) == 5  # ours and theirs share theirs
+    path = tmp_path / "page.html"
+    path.write_text(text, "utf-8")
+    with open_page(1000, 600, offline=True) as page:
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]", timeout=60_000)
+        canvas = page.locator("#view")
+        first = settled(page, canvas)
+        page.locator("#choice").select_option(about["frames"][-1])
+        assert means[-1] != means[0]
+        assert about["tracks"][2]["captions"][-1] in page.locator("#captions").inner_text()
+        chosen = settled(page, canvas)
+        third = first.shape[1] // 3
+        assert changed(first[:, :third], chosen[:, :third]) < 0.001  # the mean stays
+        assert changed(first[:, third:], chosen[:, third:]) > 0.01
+        page.locator("#errors").uncheck()
+        assert changed(settled(page, canvas), chosen) > 0.01
+        save("kept-differences.png", pixels(page))
+        assert page.problems == []

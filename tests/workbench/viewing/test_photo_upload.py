@@ -1,5 +1,6 @@
 """The photo upload of notebook 5: a photo arrives, and boxes that are given by hand."""
 
+import base64
 import re
 from datetime import UTC, datetime
 
@@ -28,12 +29,25 @@ def test_an_uploaded_photo_is_predicted(widget, tmp_path):
     assert [item.name for item in widget.predictions] == ["hopper"]
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "hopper.glb", "hopper.json", RECORD_FILE}
     assert (tmp_path / "photos/hopper.jpg").read_bytes() == content
-    assert bytes(widget.picture.value).startswith(b"\x89PNG")
+    assert bytes(widget.picture.value).startswith(b"\xff\xd8")
     assert "hopper: written; pitch " in widget.message.value
     assert re.search(r"yaw -?\d+°, roll -?\d+°, box \d+, \d+ to \d+, \d+ px, doubt 0\.\d{3}", widget.message.value)
     assert len(widget.view.children) == 1
     # The sliders stand at the box that was found.
     np.testing.assert_allclose(widget.box(), widget.predictions[0].mesh.box, atol=0.51)
+
+
+def test_a_photo_by_the_camera_is_one_of_the_photos(widget, tmp_path):
+    content = sample_photo().read_bytes()
+    sent = "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    for _ in range(2):
+        widget.webcam.field.value = sent
+        assert widget.webcam.field.value == ""  # the notebook does not keep it
+    assert list(widget.photos) == ["webcam-1.jpg", "webcam-2.jpg"]
+    assert (tmp_path / "photos/webcam-2.jpg").read_bytes() == content
+    assert [item.name for item in widget.predictions] == ["webcam-2"]
+    widget.webcam.field.value = sent[:-3]  # cut off on its way
+    assert len(widget.photos) == 2
 
 
 def test_where_no_face_is_found_a_box_is_given(widget, tmp_path):
