@@ -79,9 +79,9 @@ def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: b
 
 
 def bare_teeth(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
-    """A smile's strengths (52,) with the lips drawn from the teeth, as in most portraits that smile; those of the lower lip reach 1.6.
+    """A smile's strengths (52,) with the lips drawn from the teeth, as in most portraits that smile.
 
-    `draw_expression` leaves it out: the face model's components are those of its draws, and span this to 0.4% of the
+    The lower lip's reach 1.8. `draw_expression` leaves it out: the face model's components are those of its draws, and span this to 0.4% of the
     face size at the mouth.
     """
     names, strength = load_asset()["unit_names"].tolist(), strength.copy()
