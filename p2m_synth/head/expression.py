@@ -81,8 +81,8 @@ def draw_expression(rng: np.random.Generator, wanted: str | None = None, even: b
 def bare_teeth(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
     """A smile's strengths (52,) with the lips drawn from the teeth, as in most portraits that smile.
 
-    The lower lip's reach 1.8. `draw_expression` leaves it out: the face model's components are those of its draws, and span this to 0.4% of the
-    face size at the mouth.
+    The lower lip's reach 1.8. `draw_expression` leaves it out: the face model's components are those of its draws, and
+    span this to 0.4% of the face size at the mouth.
     """
     names, strength = load_asset()["unit_names"].tolist(), strength.copy()
     strength[names.index("jawOpen")] = rng.uniform(0, 0.2)
