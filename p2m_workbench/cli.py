@@ -100,7 +100,8 @@ def evaluate(args: argparse.Namespace) -> Any:
         from p2m_workbench.measuring.evaluate_objects import evaluate_objects
 
         return evaluate_objects(config)
-    from p2m_workbench.measuring.evaluate import evaluate
+    with _not_collected():
+        from p2m_workbench.measuring.evaluate import evaluate
 
     return evaluate(config)
 
