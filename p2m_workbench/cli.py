@@ -39,7 +39,8 @@ def synth(args: argparse.Namespace) -> Any:
 
 def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder or zip of images and labels into a store that training reads"""
-    from p2m_workbench.preprocessing import preprocess
+    with _not_collected():
+        from p2m_workbench.preprocessing import preprocess
 
     named = "data.store" in args.values or any(text.startswith("data.store=") for text in args.set)
     if "data.raw" in args.values and not named:

@@ -16,7 +16,6 @@ from jaxtyping import Float, Int, Num
 from p2m_core.config.paths import PACKAGE, resolve
 from p2m_core.files import atomic_path
 from p2m_core.geometry.template import Template
-from p2m_core.morphable.feature_template import feature_template
 from p2m_core.morphable.model import FaceModel, LinearPoints, onto_eyeballs
 from p2m_core.morphable.semi_sphere import register, semi_sphere
 
@@ -74,6 +73,8 @@ def build_face_template(
     if kind == "semi_sphere":
         template, operator = register(semi_sphere(rings, levels), model)
         return template, FaceTruth(operator)
+    from p2m_core.morphable.feature_template import feature_template  # what it imports takes half a second
+
     template, operator = feature_template(model, levels)
     if model.eyeball_map is None:
         return template, FaceTruth(operator)
