@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from plain_network import PlainNetwork
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from p2m_core.config.settings import ModelConfig
 from p2m_core.geometry.template import ellipsoid
@@ -168,6 +169,35 @@ def memory_mb(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
+def roofline(backbone: str, rounds: int, tiny: bool) -> None:
+    """How many of the machine's floating-point operations the network uses, its peak measured in turn.
+
+    Work is what the encoder's convolutions and the graph part's `products` need; all else is in the time alone.
+    """
+    model, images = build(Pixel2Mesh, backbone, tiny)
+    side = 256 if tiny else 2048
+    a, b, source = torch.rand(side, side), torch.rand(side, side), torch.rand(8 * side**2)
+    target = torch.empty_like(source)
+    in_graph = sum(2 * rows * inner * columns for rows, inner, columns in products(model, len(images)))
+    for title, run, backward in (("forward", forward, False), ("forward + backward", both_ways, True)):
+        with FlopCounterMode(display=False) as counter:
+            encode(model, images, backward)
+        work = counter.get_total_flops() + in_graph * (3 if backward else 1)
+        ms = alternate(
+            {
+                "ours": lambda run=run: run(model, images),
+                "product": lambda: torch.mm(a, b),
+                "copy": lambda: target.copy_(source),
+            },
+            rounds,
+        )
+        peak, rate = 2 * side**3 / ms["product"] / 1e6, work / ms["ours"] / 1e6
+        print(
+            f"{backbone} {title}: {work / 1e9:.0f} GFLOP at {rate:.0f} GFLOP/s, {rate / peak:.2f} times the peak of "
+            f"{peak:.0f} (sgemm of {side}); copying {2 * source.nbytes / ms['copy'] / 1e6:.0f} GB/s"
+        )
+
+
 def precision(backbone: str, rounds: int, tiny: bool) -> None:
     """bf16 autocast and torch.compile against fp32."""
     model, images = build(Pixel2Mesh, backbone, tiny)
@@ -235,6 +265,7 @@ def main() -> None:
     rounds = 1 if chosen.tiny else chosen.rounds
     for backbone in ["vgg16"] if chosen.tiny else chosen.backbones:
         compare(backbone, rounds, chosen.tiny)
+        roofline(backbone, rounds, chosen.tiny)
         precision(backbone, rounds, chosen.tiny)
     sampling(rounds, chosen.tiny)
 

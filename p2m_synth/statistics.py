@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from p2m_core.config.paths import resolve
 from p2m_core.data.aflw2000 import find_samples, read_sample
@@ -14,6 +14,9 @@ from p2m_core.geometry.camera import rotation_from_angles
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.morphable.model import FaceModel
 from p2m_synth.head.head_model import load_head_model
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 OURS, REAL = "#2b6cb0", "#dd8a3a"
 READ_AT_MOST = 1000  # samples, evenly over the set
@@ -111,6 +114,8 @@ def pose_and_expression(folder: str | Path, mean: np.ndarray) -> Figure:
         sets["AFLW2000-3D"] = {"|yaw|, degrees": abs(np.load(real / YAW_FILE)), **measures}
     looks = {"this set": {"color": OURS, "alpha": 0.55}}
     looks["AFLW2000-3D"] = {"color": REAL, "histtype": "step", "linewidth": 1.8}  # an outline hides nothing
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 5), layout="constrained")
     for axes, name in zip(figure.subplots(2, 4).flat, sets["this set"], strict=False):
         values = [measures[name] for measures in sets.values()]
@@ -135,6 +140,8 @@ def attribute_shares(table: pd.DataFrame) -> Figure:
     Where most have none, the title says how many, so that the others are not dwarfed.
     """
     named = ("expression", "hair", "beard", "glasses", "headwear", "occluder", "clothes", "light", "photo")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 8), layout="constrained")
     grid = figure.subplots(3, 4).flat
     drawn = {name: 100 * table[name].value_counts(normalize=True, ascending=True) for name in named}

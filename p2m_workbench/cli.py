@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ def synth(args: argparse.Namespace) -> Any:
 
 def preprocess(args: argparse.Namespace) -> Any:
     """turn a folder or zip of images and labels into a store that training reads"""
-    from p2m_workbench.preprocessing import preprocess
+    with _not_collected():
+        from p2m_workbench.preprocessing import preprocess
 
     named = "data.store" in args.values or any(text.startswith("data.store=") for text in args.set)
     if "data.raw" in args.values and not named:
@@ -98,7 +101,8 @@ def evaluate(args: argparse.Namespace) -> Any:
         from p2m_workbench.measuring.evaluate_objects import evaluate_objects
 
         return evaluate_objects(config)
-    from p2m_workbench.measuring.evaluate import evaluate
+    with _not_collected():
+        from p2m_workbench.measuring.evaluate import evaluate
 
     return evaluate(config)
 
@@ -106,8 +110,10 @@ def evaluate(args: argparse.Namespace) -> Any:
 def predict(args: argparse.Namespace) -> Any:
     """turn photos and films into meshes, textured and with pictures, landmarks and an HTML view"""
     from p2m_core.config.settings import SAVED
-    from p2m_workbench.photos.batch import predict_files, summary, timing_table
-    from p2m_workbench.photos.read import SAMPLE_PHOTO
+
+    with _not_collected():
+        from p2m_workbench.photos.batch import predict_files, summary, timing_table
+        from p2m_workbench.photos.read import SAMPLE_PHOTO
 
     if args.box and len(args.photos) > 1:
         raise InputError("--box", "", "given with several photos", "give one photo, or no box to have faces detected")
@@ -266,6 +272,17 @@ def _joined(argv: Sequence[str]) -> list[str]:
 def _failed(error: Exception) -> int:
     print(f"p2m: {error}", file=sys.stderr)
     return 1
+
+
+@contextmanager
+def _not_collected() -> Iterator[None]:
+    """What is imported here stays: looking for garbage in it would take a fifth of a first photo's time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _show(result: Any) -> None:

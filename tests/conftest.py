@@ -1,5 +1,6 @@
 """Shared fixtures."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ LONGEST_FILES = ("test_notebooks.py", "test_sweep.py", "test_faults.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of the longest files first."""
     items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: no search for garbage among it between the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

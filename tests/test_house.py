@@ -143,14 +143,33 @@ def test_ci_runs_lint_and_tests_without_a_terminal():
 
 
 def loaded_after(statement: str) -> set[str]:
-    """Top-level packages that a statement loads in a fresh interpreter."""
-    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    """Modules that a statement loads in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(answer.stdout.split())
 
 
 def test_import_loads_no_more_than_torch_and_numpy():
     assert not loaded_after("import p2m_core, p2m_synth, p2m_workbench") & set(HEAVY)
+
+
+def test_predicting_loads_nothing_that_a_first_photo_would_wait_for():
+    ours = loaded_after("from p2m_workbench import predict") - loaded_after("import torch")
+    unneeded = {
+        "torchvision",
+        "torch._dynamo",
+        "torch._inductor",
+        "torch.onnx",
+        "triton",
+        "pandas",
+        "matplotlib",
+        "trimesh",
+    }
+    unneeded |= {"scipy.optimize", "scipy.stats", "scipy.ndimage", "tensorboard", "papermill", "IPython", "ipywidgets"}
+    assert not ours & unneeded
+    assert not {"scipy.stats", "pandas", "matplotlib", "torchvision"} & loaded_after(
+        "import p2m_workbench.photos.batch"
+    )
 
 
 def test_public_names_are_there():

@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from p2m_core.config.paths import BUNDLED, resolve
 from p2m_core.config.settings import ModelConfig
@@ -88,6 +90,17 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], Template, ModelCo
         raise InputError(path, "", f"holds no sound template: {error}", "copy the file anew") from error
 
 
+class _NoDraws(TorchFunctionMode):
+    """Layers keep the memory they get: their first random numbers, two thirds of what it takes to build a network,
+    would be replaced by those of the file."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.uniform_, Tensor.normal_, init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def load_model(source: str | Path, device: str = "cpu", build: Build = Pixel2Mesh) -> tuple[Pixel2Mesh, dict[str, Any]]:
     """The network of a weights file, in evaluation mode, and the facts kept with it.
 
@@ -97,7 +110,8 @@ def load_model(source: str | Path, device: str = "cpu", build: Build = Pixel2Mes
     if build is Pixel2Mesh and config.is_reference:
         remedy = "use p2m predict or evaluate --protocol surface, or interop.reference_network.load_network"
         raise InputError(source, "model", "are weights of an older code, which computes otherwise", remedy)
-    model = build(config, template)
+    with _NoDraws():
+        model = build(config, template)
     model.load_state_dict(tensors)
     return model.to(device).eval(), about
 

@@ -6,6 +6,7 @@ ground truth of its face come from the same coefficients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -252,21 +253,24 @@ def keep_head_model(path: Path) -> None:
         np.savez(temporary, **{field.name: getattr(model, field.name) for field in fields(model)})
 
 
-@cache
-def load_head_model(folder: Path | None = None) -> HeadModel:
-    """The head model, built on first use and kept in `folder` beside Model_Shape.mat and Model_Exp.mat.
+def read_built(path: Path, build: Callable[[Path], None]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz that `build` writes to `path` on first use.
 
     Of processes that start together one builds it and the others wait: every one of them reads the same bits.
     """
-    folder = folder or default_folder()
-    path = folder / f"head-v{VERSION}.npz"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "build.lock"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
             if not path.exists():
-                keep_head_model(path)
+                build(path)
     with np.load(path) as file:
-        return HeadModel(**{name: file[name] for name in file.files})
+        return {name: file[name] for name in file.files}
+
+
+@cache
+def load_head_model(folder: Path | None = None) -> HeadModel:
+    """The head model, built on first use and kept in `folder` beside Model_Shape.mat and Model_Exp.mat."""
+    return HeadModel(**read_built((folder or default_folder()) / f"head-v{VERSION}.npz", keep_head_model))
 
 
 @cache

@@ -58,12 +58,15 @@ def predict_store(model: Pixel2Mesh, store: FaceStore, rows: np.ndarray, flip: b
     """A FaceMesh, in px of the original photo, for each of some samples of a store."""
     half, centre = store.size_px / store.margin / 2, (store.size_px - 1) / 2
     meshes, in_crop = [], np.array([centre - half, centre - half, centre + half, centre + half])
+    progress = tqdm(total=len(rows), desc="predicting", unit="sample")
     for part in np.array_split(rows, range(batch, len(rows), batch)):
         to_crop = store.table["crop"][part]
         images, boxes = list(map(store.crop, part)), store.table["box_px"][part]
         views = predict_upright(model, images, np.tile(in_crop, (len(part), 1)), flip=flip)
         there = [moved(view, invert_affine(matrix)) for view, matrix in zip(views, to_crop, strict=True)]
         meshes += [replace(mesh, box=box) for mesh, box in zip(there, boxes, strict=True)]
+        progress.update(len(part))
+    progress.close()
     return meshes
 
 

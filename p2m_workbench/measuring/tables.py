@@ -14,7 +14,7 @@ from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS, Template
 from p2m_core.metrics import (
-    cd_f1,
+    f1_alone,
     identity_variance,
     nme68_2d,
     nme68_2d_seen,
@@ -283,7 +283,7 @@ def surface_scores(
         "nme-dense-3d@template, %": nme_dense_3d(predicted[None], truth[None])[0],
         "rec-umeyama@template, %": rec_umeyama(predicted[None], truth[None], landmarks[None])[0],
         "normals off by, deg": normal_error_deg(predicted, truth, faces),
-        F1: cd_f1(predicted / size, truth / size)["f1"],  # its 1e-4 is (1%)² where lengths are in face sizes
+        F1: f1_alone(predicted / size, truth / size),  # its 1e-4 is (1%)² where lengths are in face sizes
     }
     return row, np.linalg.norm(predicted - truth, axis=1) / size * 100
 

@@ -17,7 +17,6 @@ from p2m_core.geometry.rasterizer import interpolate, rasterize, window
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS
 from p2m_synth.head.asset import PARTS, load_asset
-from p2m_synth.head.head_model import own_face_model
 from p2m_workbench.drawing.mesh_images import CLAY_RAMP, EYE_WHITE, IRIS, PUPIL, ramp_colors
 from p2m_workbench.photos.rig import Rig, own_units
 from p2m_workbench.photos.texture import EYES, inner_vertices, photo_colors, spread
@@ -73,8 +72,8 @@ def cap() -> tuple[Float[np.ndarray, "e 3"], Int[np.ndarray, "t 3"], Float[np.nd
 def turns() -> tuple[Float[np.ndarray, "2 52 3 3"], Float[np.ndarray, "2 3"], Float[np.ndarray, "2"]]:
     """Of the right and the left eyeball of the mean head: the rotation of each unit at strength 1, centre and radius,
     um."""
-    asset, model = load_asset(), own_face_model()
-    centre_right, front_right, centre_left, front_left = model.eyeball_map @ model.mean
+    asset = load_asset()
+    centre_right, front_right, centre_left, front_left = own_units().eyes
     rotations = np.tile(np.eye(3), (2, len(asset["unit"]), 1, 1))
     for side, part in enumerate(("right_eye", "left_eye")):
         idx = np.unique(asset["quads"][asset["part"] == PARTS.index(part)])

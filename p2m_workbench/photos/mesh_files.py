@@ -24,7 +24,16 @@ from p2m_synth.render.shaded_mesh import CLAY
 from p2m_workbench.drawing.mesh_images import EYE_WHITE, MOUTH, save_picture
 from p2m_workbench.photos.eyeballs import eye_textures, eyeballs
 from p2m_workbench.photos.frame import PHOTO, Frame
-from p2m_workbench.photos.moving_glb import ARRAY_BUFFER, ELEMENT_BUFFER, Motion, Part, save_moving_glb, smooth_normals
+from p2m_workbench.photos.moving_glb import (
+    ARRAY_BUFFER,
+    ELEMENT_BUFFER,
+    SAMPLER,
+    Content,
+    Motion,
+    Part,
+    save_moving_glb,
+    smooth_normals,
+)
 from p2m_workbench.photos.result_files import without_blanks
 from p2m_workbench.photos.rig import Rig, rig
 from p2m_workbench.photos.texture import face_colors, face_texture
@@ -33,7 +42,7 @@ MESH_SUFFIXES = (".obj", ".ply", ".glb")
 TEXTURE_PX = 1024  # longer side of a texture at most
 MATERIALS = {"skin": CLAY, "eye": EYE_WHITE, "mouth": MOUTH}  # RGB where there is no texture
 # The photo has its light in it: a rough, unmetallic surface adds the least of its own.
-MATT = {"roughnessFactor": 1.0, "metallicFactor": 0.0, "doubleSided": True}
+MATT = {"roughnessFactor": 1.0, "metallicFactor": 0.0}
 EYE_PARTS = ("right_eye", "left_eye")
 
 
@@ -166,17 +175,35 @@ def save_glb_groups(
 
     Args:    as of `save_obj_groups`.
     """
-    scene, picture = trimesh.Scene(), None if image is None else Image.fromarray(image)
-    normals = smooth_normals(vertices, mesh.faces)  # of the whole: no seam shows between skin and eyes
-    for part, material, faces in _parts(mesh):
-        textured = picture is not None and material != "mouth"
-        linear = np.power(np.divide(MATERIALS[material], 255), 2.2)  # glTF's factors are, its textures are not
-        look = {"baseColorTexture": picture} if textured else {"baseColorFactor": [*linear, 1.0]}
-        visual = TextureVisuals(uv if textured else None, PBRMaterial(material, **look, **MATT))
-        solid = trimesh.Trimesh(vertices, faces, vertex_normals=normals, visual=visual, process=False)
-        scene.add_geometry(solid, part, part)
-    with atomic_path(path) as temporary:
-        scene.export(temporary, file_type="glb", **GLB_OPTIONS)
+    content, meshes, parts = Content(), [], list(_parts(mesh))
+    used = list(dict.fromkeys(material for _, material, _ in parts))
+    # Normals of the whole: no seam shows between skin and eyes.
+    places = {"POSITION": content.accessor(vertices, bounds=True)}
+    places["NORMAL"] = content.accessor(smooth_normals(vertices, mesh.faces))
+    textured = places if uv is None else places | {"TEXCOORD_0": content.accessor(uv, flipped=True)}
+    for part, material, faces in parts:
+        shape = {
+            "attributes": places if material == "mouth" else textured,
+            "indices": content.accessor(faces.ravel(), ELEMENT_BUFFER),
+            "material": used.index(material),
+        }
+        meshes.append({"name": part, "primitives": [shape]})
+    materials = []
+    for name in used:
+        linear = np.power(np.divide(MATERIALS[name], 255), 2.2).tolist()  # glTF's factors are, its textures are not
+        with_texture = image is not None and name != "mouth"
+        look = {"baseColorTexture": {"index": 0}} if with_texture else {"baseColorFactor": [*linear, 1.0]}
+        materials.append({"name": name, "pbrMetallicRoughness": look | MATT, "doubleSided": True})
+    outline = {
+        "scenes": [{"nodes": list(range(len(meshes)))}],
+        "nodes": [{"name": one["name"], "mesh": k} for k, one in enumerate(meshes)],
+        "meshes": meshes,
+        "materials": materials,
+    }
+    if image is not None:
+        outline |= {"textures": [{"source": 0, "sampler": 0}], "samplers": [SAMPLER]}
+        outline["images"] = [content.picture(image)]
+    content.save(path, outline)
 
 
 def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name: str) -> TextureVisuals:
@@ -195,7 +222,7 @@ def photo_texture(photo: np.ndarray, vertices_px: np.ndarray, suffix: str, name:
         white, black = [255] * 4, [0, 0, 0, 255]
         material = SimpleMaterial(image, name=f"{name}-texture", diffuse=white, ambient=white, specular=black)
         return TextureVisuals(uv, material)
-    return TextureVisuals(uv, PBRMaterial(baseColorTexture=image, **MATT))
+    return TextureVisuals(uv, PBRMaterial(baseColorTexture=image, doubleSided=True, **MATT))
 
 
 def save_rig(
@@ -226,6 +253,5 @@ def save_rig(
     mouth = [*np.power(np.divide(MATERIALS["mouth"], 255), 2.2).tolist(), 1.0]  # linear, as glTF's factors are
     looks: dict[str, dict] = {"mouth": {"baseColorFactor": mouth}}
     looks |= {name: {"baseColorTexture": {"index": k}} for k, name in enumerate(("skin", *EYE_PARTS))}
-    pbr = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
-    materials = {name: {"pbrMetallicRoughness": pbr | look, "doubleSided": True} for name, look in looks.items()}
+    materials = {name: {"pbrMetallicRoughness": MATT | look, "doubleSided": True} for name, look in looks.items()}
     save_moving_glb(path, parts, materials, [image, *pictures], moving.names, moving.strength, motion)

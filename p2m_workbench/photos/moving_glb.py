@@ -1,4 +1,5 @@
-"""A .glb of a face with morph targets and their motion, which trimesh cannot write: glTF 2.0, a primitive a part."""
+"""A .glb of a face's parts, which share vertices and picture, or with morph targets and their motion: glTF 2.0; trimesh
+writes neither."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from p2m_core.geometry.rasterizer import vertex_normals
 from p2m_workbench.drawing.mesh_images import encode_picture
 
 FLOAT, UINT32, ARRAY_BUFFER, ELEMENT_BUFFER = 5126, 5125, 34962, 34963
+SAMPLER = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}  # smooth, and ends at its edges
 LEAST_WAY = 2e-4  # of the mesh's size: vertices that a target moves by less stay
 
 
@@ -38,7 +40,7 @@ class Motion:
     shift: Float[np.ndarray, "t 3"]
 
 
-class _Content:
+class Content:
     """The buffer of a glTF file and its views and accessors."""
 
     def __init__(self) -> None:
@@ -85,6 +87,21 @@ class _Content:
         })  # fmt: skip
         return len(self.accessors) - 1
 
+    def picture(self, picture: np.ndarray) -> dict[str, Any]:
+        """Add a picture (H, W, 3) uint8; its entry in a file's images."""
+        return {"bufferView": self.view(encode_picture(picture, compress_level=3)), "mimeType": "image/png"}
+
+    def save(self, path: Path, outline: dict[str, Any]) -> None:
+        """Write the file.   Args: outline: its JSON, without what this class holds."""
+        binary = bytes(self.bytes) + bytes(-len(self.bytes) % 4)
+        held = {"bufferViews": self.views, "accessors": self.accessors, "buffers": [{"byteLength": len(binary)}]}
+        about = {"asset": {"version": "2.0", "generator": "p2m"}, "scene": 0}
+        text = json.dumps(about | outline | held, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        chunks = [len(text).to_bytes(4, "little"), b"JSON", text, len(binary).to_bytes(4, "little"), b"BIN\0", binary]
+        length = 12 + sum(map(len, chunks))
+        write_bytes(path, b"".join([b"glTF", (2).to_bytes(4, "little"), length.to_bytes(4, "little"), *chunks]))
+
     def animation(self, motion: Motion) -> dict[str, Any]:
         """Add a motion of node 0; its entry in a file's animations."""
         time = self.accessor(motion.time_s, None, bounds=True)
@@ -130,7 +147,7 @@ def save_moving_glb(
     Args:  materials: glTF materials by name.   images: (S, S, 3) uint8, the textures.   names: of the targets.
            strength: (T,) of each target, what is shown at first.   motion: played by whoever opens the file.
     """
-    content = _Content()
+    content = Content()
     size = max(float(np.ptp(part.vertices, axis=0).max()) for part in parts)
     kept: dict[int, int] = {}  # accessors by what they hold
 
@@ -154,10 +171,7 @@ def save_moving_glb(
             "targets": targets[id(part.ways)],
             "extras": {"name": part.name},
         })  # fmt: skip
-    pictures = [content.view(encode_picture(image)) for image in images]
     outline = {
-        "asset": {"version": "2.0", "generator": "p2m"},
-        "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "face"}],
         "meshes": [{
@@ -165,18 +179,9 @@ def save_moving_glb(
             "extras": {"targetNames": list(names)},
         }],
         "materials": [{"name": name, **material} for name, material in materials.items()],
-        "textures": [{"source": k, "sampler": 0} for k in range(len(pictures))],
-        "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "images": [{"bufferView": view, "mimeType": "image/png"} for view in pictures],
+        "textures": [{"source": k, "sampler": 0} for k in range(len(images))],
+        "samplers": [SAMPLER],
+        "images": [content.picture(image) for image in images],
         **({} if motion is None else {"animations": [content.animation(motion)]}),
-        "bufferViews": content.views,
-        "accessors": content.accessors,
-        "buffers": [{"byteLength": len(content.bytes) + -len(content.bytes) % 4}],
     }  # fmt: skip
-    text = json.dumps(outline, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    binary = bytes(content.bytes) + bytes(-len(content.bytes) % 4)
-    chunks = [len(text).to_bytes(4, "little"), b"JSON", text, len(binary).to_bytes(4, "little"), b"BIN\0", binary]
-    length = 12 + sum(map(len, chunks))
-    header = b"glTF" + (2).to_bytes(4, "little") + length.to_bytes(4, "little")
-    write_bytes(path, header + b"".join(chunks))
+    content.save(path, outline)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,13 +17,17 @@ from scipy.optimize import lsq_linear
 
 from p2m_core.errors import InputError
 from p2m_core.face_mesh import FaceMesh, to_world
+from p2m_core.files import atomic_path
 from p2m_core.geometry.similarity import umeyama
 from p2m_core.geometry.template import GROUPS, Template
+from p2m_core.morphable import registration
 from p2m_core.morphable.registration import face_template
+from p2m_synth.head import head_model
 from p2m_synth.head.asset import load_asset
 from p2m_synth.head.expression import unit_basis
-from p2m_synth.head.head_model import UM_PER_DM, load_head_model, own_face_model
+from p2m_synth.head.head_model import UM_PER_DM, default_folder, load_head_model, own_face_model, read_built
 
+VERSION = 1  # raise it with any change to `build_units`, so that they are built anew
 SHAPES = 60  # directions of people that are told apart from expressions
 FIT_LEVEL = 2  # of the template, whose vertices are fitted: a quarter of the finest
 ROUNDS = 4  # of similarity, then shape and strengths
@@ -36,7 +41,7 @@ class Units:
     """What moves on the template, um.
 
     template; names (52,) of the units; mean (V, 3); ways (52, V, 3) of a unit at strength 1; shapes (K, V, 3), people's
-    differences at one standard deviation each.
+    differences at one standard deviation each; eyes (4, 3), centre and front of the right and of the left eyeball.
     """
 
     template: Template
@@ -44,6 +49,7 @@ class Units:
     mean: Float[np.ndarray, "v 3"]
     ways: Float[np.ndarray, "52 v 3"]
     shapes: Float[np.ndarray, "k v 3"]
+    eyes: Float[np.ndarray, "4 3"]
 
     @cached_property
     def idx(self) -> Int[np.ndarray, "_"]:
@@ -82,9 +88,8 @@ class Rig:
         return self.neutral + np.tensordot(strength, self.ways, 1)
 
 
-@cache
-def own_units() -> Units:
-    """The units on the template of our own face model; some seconds."""
+def build_units() -> Units:
+    """`own_units`, made anew: some seconds."""
     head, model = load_head_model(), own_face_model()
     template, truth = face_template(model)
     mean, points = truth(model.mean), truth.points(model)
@@ -92,7 +97,26 @@ def own_units() -> Units:
     ways = np.stack([truth(model.mean + head.face_map @ move) - mean for move in moves])
     shapes = points.shape_basis[:, :, :SHAPES] * model.shape_sigma[:SHAPES]
     names = tuple(load_asset()["unit_names"].tolist())
-    return Units(template, names, mean, np.float32(ways), np.float32(np.moveaxis(shapes[: len(mean)], 2, 0)))
+    shapes = np.float32(np.moveaxis(shapes[: len(mean)], 2, 0))
+    return Units(template, names, mean, np.float32(ways), shapes, model.eyeball_map @ model.mean)
+
+
+def keep_units(path: Path) -> None:
+    """Build the units and write them to `path`."""
+    units = build_units()
+    content = {name: getattr(units, name) for name in ("names", "mean", "ways", "shapes", "eyes")}
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **content, **{f"template.{name}": x for name, x in units.template.arrays().items()})
+
+
+@cache
+def own_units() -> Units:
+    """The units on the template of our own face model, kept beside it: built anew when either of the two changes."""
+    name = f"units-v{VERSION}-of-v{registration.VERSION}-of-v{head_model.VERSION}.npz"
+    content = read_built(default_folder() / name, keep_units)
+    parts = {name: content.pop(name) for name in tuple(content) if name.startswith("template.")}
+    template = Template.from_arrays({name.removeprefix("template."): x for name, x in parts.items()})
+    return Units(template, tuple(content.pop("names").tolist()), **content)
 
 
 def can_move(mesh: FaceMesh) -> bool:

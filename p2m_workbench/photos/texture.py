@@ -84,7 +84,17 @@ def inner_vertices(mesh: FaceMesh, groups: list[int]) -> Int[np.ndarray, "_"]:
     return np.setdiff1d(mesh.faces[own], mesh.faces[~own])
 
 
+_kept: list = []  # vertices, photo, and what `_at_vertices` makes of the two
+
+
 def _at_vertices(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> Float32[np.ndarray, "v 12"]:
+    """`_seen_at_vertices`, once for a mesh's texture and its vertex colours."""
+    if not (_kept and _kept[0] is mesh.vertices_px and _kept[1] is photo):
+        _kept[:] = [mesh.vertices_px, photo, _seen_at_vertices(photo, mesh)]
+    return _kept[2]
+
+
+def _seen_at_vertices(photo: UInt8[np.ndarray, "h w 3"], mesh: FaceMesh) -> Float32[np.ndarray, "v 12"]:
     """What `_blended` takes: place on the photo (x, y) and share that is seen, both of a vertex and of the mirrored
     one, or of itself without a mirror; what that one's colour lacks to the light on this side; the colour around, or
     of clay eyes, as bright."""

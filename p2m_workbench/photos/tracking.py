@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, Num
-from scipy.optimize import linear_sum_assignment
 
 # Parameters of the One-Euro filter, its speeds in face sizes a second. A still face's landmarks keep a quarter of their
 # jitter, and a face that walks past lags by 0.02 frames at 30 a second (benchmarks/clips.py). One filter for vertices
@@ -95,6 +94,8 @@ class Tracker:
         reach = np.array([REACH + SPREAD * (now_s - track.seen_s) for track in self.tracks])
         owners: dict[int, Track] = {}
         if cost.size:
+            from scipy.optimize import linear_sum_assignment  # a tenth of a second that photos need not wait for
+
             allowed = cost <= reach[:, None]
             for k, n in zip(*linear_sum_assignment(np.where(allowed, cost, 1e6)), strict=True):
                 if allowed[k, n]:

@@ -193,6 +193,7 @@ def test_cd_f1_equals_the_loop(p, q):
     cd, f1 = oracles.cd_f1(pred, gt, 1e-4)
     assert (table["cd"], table["f1"]) == pytest.approx((cd, f1))
     assert table["f1_2tau"] == pytest.approx(oracles.cd_f1(pred, gt, 2e-4)[1])
+    assert (metrics.f1_alone(pred, gt), metrics.f1_alone(pred, gt, 2e-4)) == (table["f1"], table["f1_2tau"])
 
 
 def test_cd_f1_by_hand():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import trimesh
@@ -7,7 +9,7 @@ from p2m_core.errors import InputError
 from p2m_core.geometry.landmarks import MIRROR_68
 from p2m_core.geometry.mesh import boundary_loops, mesh_edges, subdivide
 from p2m_core.geometry.template import Template
-from p2m_core.morphable import semi_sphere
+from p2m_core.morphable import registration, semi_sphere
 from p2m_core.morphable.model import FaceModel
 from p2m_workbench.interop.face_models import template_report
 
@@ -93,6 +95,27 @@ def test_a_face_that_looks_away_is_refused(face_model):
     away = FaceModel(**{**vars(face_model), "mean": face_model.mean * np.float32([-1, 1, -1]), "name": "turned"})
     with pytest.raises(InputError, match=r"turned: mean: .* miss the mean face .*faces \+z"):
         semi_sphere.register(semi_sphere.semi_sphere(2, 1), away)
+
+
+@pytest.mark.parametrize(("kind", "levels"), [("semi_sphere", 2), ("face", 1)])
+def test_a_kept_template_is_the_one_that_was_made(face_model, kind, levels, monkeypatch, tmp_path):
+    monkeypatch.setenv("P2M_HOME", str(tmp_path))
+    make = registration.face_template.__wrapped__
+    made = make(face_model, kind, 2, levels)
+    monkeypatch.setattr(registration, "build_face_template", None)
+    kept = make(face_model, kind, 2, levels)
+    for (own, truth), (other, other_truth) in [(kept, made)]:
+        for name, array in other.arrays().items():
+            np.testing.assert_array_equal(own.arrays()[name], array, strict=True)
+        for level, other_level in zip(own.faces, other.faces, strict=True):
+            np.testing.assert_array_equal(level, other_level, strict=True)
+        np.testing.assert_array_equal(truth(face_model.mean), other_truth(face_model.mean), strict=True)
+        for eye, other_eye in zip(truth.eyes, other_truth.eyes, strict=True):
+            np.testing.assert_array_equal(eye, other_eye, strict=True)
+    moved = dataclasses.replace(face_model, mean=face_model.mean + 1)
+    for asked in ((moved, kind, 2, levels), (face_model, kind, 2, levels + 1)):
+        with pytest.raises(TypeError, match="not callable"):  # it is not there, and has to be made
+            make(*asked)
 
 
 def test_nearest_points_against_trimesh():

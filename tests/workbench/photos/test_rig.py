@@ -11,7 +11,8 @@ from p2m_core.morphable.registration import face_template
 from p2m_synth.head.expression import draw_expression
 from p2m_synth.head.identity import draw_identity
 from p2m_workbench.photos import export, mesh_files
-from p2m_workbench.photos.rig import can_move, own_units, rig
+from p2m_workbench.photos import rig as rig_module
+from p2m_workbench.photos.rig import build_units, can_move, own_units, rig
 
 # Units that move the skin by a centimetre or so. The gaze turns no lid by much, tongue and blinks hide behind lips.
 TOLD = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "mouthPucker", "browInnerUp", "browDownLeft", "jawLeft")
@@ -53,6 +54,26 @@ def test_known_strengths_are_found_again(people, with_eyes):
         assert np.linalg.norm(found.neutral - neutral, axis=1).mean() < 0.012 * size
     assert np.abs(error).mean() < 0.1
     assert np.sqrt(np.square(error).mean()) < 0.75 * np.sqrt(np.square(spread).mean())  # of saying that nothing moves
+
+
+def test_kept_units_are_those_that_are_built(monkeypatch, tmp_path):
+    monkeypatch.setattr(rig_module, "default_folder", lambda: tmp_path)
+    built = build_units()
+    monkeypatch.setattr(rig_module, "build_units", lambda: built)
+    for made in (own_units.__wrapped__(), own_units.__wrapped__()):  # the second reads the first one's file
+        assert made.names == built.names
+        for name in ("mean", "ways", "shapes", "eyes"):
+            np.testing.assert_array_equal(getattr(made, name), getattr(built, name), strict=True)
+        for own, other in zip(made.template.faces, built.template.faces, strict=True):
+            np.testing.assert_array_equal(own, other)
+        for name, array in built.template.arrays().items():
+            np.testing.assert_array_equal(made.template.arrays()[name], array, strict=True)
+        monkeypatch.delattr(rig_module, "build_units", raising=False)
+    [kept] = tmp_path.glob("*.npz")
+    monkeypatch.setattr(rig_module.registration, "VERSION", 99)
+    with pytest.raises(NameError):  # another template asks for other units, which nothing builds here
+        own_units.__wrapped__()
+    assert [*tmp_path.glob("*.npz")] == [kept]
 
 
 def test_units_do_what_their_names_say():
