@@ -10,12 +10,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pdoc
 
 PACKAGES = ("p2m_core", "p2m_synth", "p2m_workbench")
 HERE = Path(__file__).resolve().parent
+LEFT_OUT = ("__main__",) if find_spec("triton") else ("__main__", "triton_kernel")  # no wheel of Triton for macOS
 
 
 def list_all(package_name: str) -> None:
@@ -24,7 +26,7 @@ def list_all(package_name: str) -> None:
     if public := getattr(package, "__all__", ()):
         for name in public:
             setattr(package, name, getattr(package, name))
-        below = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "__main__"]
+        below = [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in LEFT_OUT]
         package.__all__ = [*public, *below]
 
 
@@ -35,7 +37,7 @@ def build(folder: Path, packages: Sequence[str] = PACKAGES) -> Path:
     pdoc.render.configure(docformat="markdown", include_undocumented=False, template_directory=HERE / "pdoc")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # annotations may name packages that are imported on first use
-        pdoc.pdoc(*packages, output_directory=folder)
+        pdoc.pdoc(*packages, *(f"!.*[.]{name}" for name in LEFT_OUT), output_directory=folder)
     return folder / "index.html"
 
 
