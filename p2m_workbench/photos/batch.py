@@ -129,8 +129,12 @@ def predict_files(
     if boxes is not None and len(found) != 1:
         raise InputError("--box", "", f"is given with {len(found)} photos", "give boxes with one photo at a time")
     table = out / TABLE_FILE
-    if "csv" in settings.save:
-        open_table(table)  # what is wrong with it is said before the work
+    # What is wrong with the table is said before the work.
+    others = {row["name"]: row["photo"] for row in open_table(table)} if "csv" in settings.save else {}
+    for photo in found:
+        if (other := others.get(photo.name, photo.label)) != photo.label:
+            problem = f"has the name of {other}, whose results are in {out} and would be replaced"
+            raise InputError(photo.path, "", problem, "rename it, or choose another --out")
     model = open_weights(settings.weights, device, settings.precision)  # what is wrong with them is said once
     inputs = frozenset(photo.path.resolve() for photo in found)
     results = Results(out, inputs)

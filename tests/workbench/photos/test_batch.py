@@ -82,6 +82,17 @@ def test_folders_are_kept_and_rows_of_earlier_calls_too(tmp_path, settings):
     assert float(table(out)[-1]["x0"]) == HOPPER_BOX[0] + 5
 
 
+def test_another_photo_of_the_same_name_replaces_no_earlier_results(tmp_path, settings):
+    for suffix in ("jpg", "png"):
+        Image.open(sample_photo()).save(tmp_path / f"me.{suffix}")
+    predict_files(tmp_path / "me.jpg", tmp_path / "out", HOPPER_BOX, settings)
+    before = (tmp_path / "out/me.obj").stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"me\.png: has the name of me\.jpg, whose results are in .*another --out"):
+        predict_files(tmp_path / "me.png", tmp_path / "out", HOPPER_BOX, settings)
+    assert (tmp_path / "out/me.obj").stat().st_mtime_ns == before
+    predict_files(tmp_path / "me.jpg", tmp_path / "out", HOPPER_BOX, settings)  # the same photo again may
+
+
 def test_a_table_of_something_else_is_not_written_over(tmp_path, settings):
     (tmp_path / "predictions.csv").write_text("id,score\n1,2\n")
     with pytest.raises(InputError, match=r"predictions\.csv: is no table of predictions"):
