@@ -14,6 +14,8 @@ from p2m_synth.head.expression import AT_CAMERA, EYES_TURN, GRINS, SMILES, bare_
 from p2m_synth.head.head_model import HeadModel
 from p2m_synth.head.identity import Identity, draw_identity
 
+OTHERS_LOOKS = 0.75  # share of people who look like somebody else: or skin, hair and make-up would tell a face's shape
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -80,7 +82,7 @@ def draw_person(
         strengths = bare_teeth(rng, strengths)
     if rng.random() < AT_CAMERA and to_camera is not None:
         strengths = look_at(strengths, to_camera)
-    look = draw_appearance(rng, identity)
+    look = draw_appearance(rng, draw_identity(rng) if rng.random() < OTHERS_LOOKS else identity)
     [own] = rng.spawn(1)  # overrides have a generator of their own, so that all other draws stay the same
     if overrides.preset is not None:
         preset, strengths = draw_expression(own, overrides.preset)

@@ -191,8 +191,7 @@ def test_most_people_look_at_the_camera_as_far_as_eyes_turn():
     assert [straight[k] for k, name in enumerate(names) if name.startswith("eyeLook")] == [0] * 8
     assert straight.sum() == 44  # nothing else changes
     recipe, looks = writer.Recipe(64, 4), []
-    for index in range(60):
-        draw = writer.draw_sample(recipe, index)
+    for draw in (writer.draw_sample(recipe, index) for index in range(60)):
         left, up = draw.person.gaze
         eyes = np.array([np.sin(left) * np.cos(up), np.sin(up), np.cos(left) * np.cos(up)])
         turned = rotation_from_angles(draw.pose_para[:3]) @ eyes  # towards the viewer is (0, 0, 1)
@@ -200,6 +199,11 @@ def test_most_people_look_at_the_camera_as_far_as_eyes_turn():
             looks.append(np.degrees(np.arccos(min(turned[2], 1))))
     assert len(looks) > 15
     assert 0.4 < np.mean(np.array(looks) < 1) < 0.85
+
+
+def test_looks_tell_little_of_the_shape():
+    people = [writer.draw_sample(writer.Recipe(64, 4), index).person for index in range(60)]
+    assert 0.6 < np.mean([person.look.age != person.identity.age for person in people]) < 0.9
 
 
 def test_evenly_drawn_expressions_open_the_mouth_by_any_width():
