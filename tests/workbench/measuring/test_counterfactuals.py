@@ -21,7 +21,7 @@ from p2m_workbench.measuring.counterfactuals import (
 
 @pytest.fixture(scope="module")
 def person(head):
-    return SyntheticPerson(Recipe(96, 1), 2).having(yaw=0, glasses="none", beard="none", occluder="none", mouth=0.0)
+    return SyntheticPerson(Recipe(96, 1), 3).having(yaw=0, glasses="none", beard="none", occluder="none", mouth=0.0)
 
 
 def test_one_thing_changes_and_all_else_stays(person):

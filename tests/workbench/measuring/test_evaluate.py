@@ -336,7 +336,7 @@ def test_the_mean_face_in_the_box_fills_it(store):
     assert (placed[:, 8, 1] > placed[:, 27, 1]).all()
     frontal = abs(store.yaw_deg()) < 20
     errors = nme68_2d(placed, store.table["landmarks_px"])
-    assert errors[frontal].mean() < 0.5 * errors[abs(store.yaw_deg()) > 50].mean()
+    assert errors[frontal].mean() < 0.6 * errors[abs(store.yaw_deg()) > 50].mean()
 
 
 def test_normals_by_angle():

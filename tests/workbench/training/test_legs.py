@@ -71,7 +71,7 @@ def test_a_run_that_was_trained_before_legs_were_kept_goes_on(settings):
 @pytest.mark.parametrize(("words", "value"), [(["--continue-with"], "true"), (["--continue-with", "false"], "false")])
 def test_the_commands_option(words, value):
     args = build_parser(cli.COMMANDS).parse_args(["train", *words])
-    assert args.values == {"train.continue_with": value}
+    assert args.values == {"train.continue_with": ("--continue-with", value)}
 
 
 def test_a_damaged_history_is_named(settings):
