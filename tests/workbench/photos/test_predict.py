@@ -354,7 +354,7 @@ def test_the_crop_is_what_the_network_saw(face, tiny_run):
 def test_real_photos_may_be_turned_by_any_angle(angle):
     """Four photos of AFLW2000-3D, turned in their plane, with the true box: the error stays.
 
-    One may be lost: a first look that agrees with its mirror image by chance is not doubted (image00042 at 135 degrees).
+    One may be lost: a first look that agrees with its mirror image by chance is not doubted (image00042 at 135).
     """
     if not (SHARED / "aflw2000-3d").is_dir():
         pytest.skip("needs ../shared/aflw2000-3d (real AFLW2000-3D samples, not in the repository)")
