@@ -158,7 +158,10 @@ def take_picture(draw: Draw, recipe: Recipe, overrides: Overrides | None = None)
 
 
 def attributes(recipe: Recipe, index: int, draw: Draw, picture: Picture) -> dict[str, object]:
-    """One row of attributes.csv; `visible` is the seen share of the face's pixels, `hidden` lists landmarks from 0."""
+    """One row of attributes.csv; `visible` is the seen share of the face's pixels, `hidden` lists landmarks from 0.
+
+    Age, ancestry and weight are the shape's; sex, melanin and hair are what one sees, which may be somebody else's.
+    """
     person, look, angles = draw.person, draw.person.look, np.degrees(draw.pose_para[:3]).round(2).tolist()
     ancestry = dict(zip(("african", "asian", "caucasian"), person.identity.ancestry.round(3).tolist(), strict=True))
     seen, hidden = (picture.mask == FACE_SEEN).sum(), (picture.mask > 0).sum()
