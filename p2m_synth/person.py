@@ -10,7 +10,7 @@ from p2m_synth.appearance import Appearance, draw_appearance
 from p2m_synth.hair.facial_hair import beard_styles
 from p2m_synth.hair.style import cut_style
 from p2m_synth.head.asset import load_asset
-from p2m_synth.head.expression import AT_CAMERA, EYES_TURN, GRINS, SMILES, bare_teeth, draw_expression, look_at
+from p2m_synth.head.expression import AT_CAMERA, EYES_TURN, GRINS, SMILES, bare_teeth, draw_expression, look_at, open_eyes
 from p2m_synth.head.head_model import HeadModel
 from p2m_synth.head.identity import Identity, draw_identity
 
@@ -80,6 +80,7 @@ def draw_person(
     preset, strengths = draw_expression(rng, even=even)
     if preset in SMILES and rng.random() < GRINS:
         strengths = bare_teeth(rng, strengths)
+    strengths = open_eyes(rng, strengths)
     if rng.random() < AT_CAMERA and to_camera is not None:
         strengths = look_at(strengths, to_camera)
     look = draw_appearance(rng, draw_identity(rng) if rng.random() < OTHERS_LOOKS else identity)

@@ -44,7 +44,7 @@ from p2m_synth.render.renderer import FACE_SEEN, Picture, render
 from p2m_synth.sample_files import read_attributes, write_sample
 from p2m_synth.scene.elements import Camera
 
-VERSION = 6  # raise it when the same recipe gives other files
+VERSION = 7  # raise it when the same recipe gives other files
 SHARD_SIZE = 1000
 RECIPE_FILE, TABLE_FILE = "recipe.json", "attributes.csv"
 DISTANCE_UM = (0.5e6, 5e6)  # of the camera, where pictures are taken in perspective: a selfie to a portrait from afar

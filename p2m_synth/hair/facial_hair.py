@@ -37,7 +37,7 @@ def draw_beard_style(rng: np.random.Generator, woman: bool, age: float) -> Beard
     if woman or age < 0.42:
         return BeardStyle()
     names = ("none", "stubble", "moustache", "goatee", "full", "long")
-    name = str(rng.choice(names, p=(0.38, 0.28, 0.05, 0.09, 0.16, 0.04)))
+    name = str(rng.choice(names, p=(0.50, 0.22, 0.05, 0.07, 0.13, 0.03)))
     return beard_styles(rng, age)[name]
 
 
@@ -132,7 +132,8 @@ def grow_brows(
     """Both eyebrows; strength: 0 sparse to 1 bushy; other arguments as for `grow_hair`."""
     points = float32(head @ rotation / UM_PER_DM)
     roots, t, above = brow_roots()
-    arch, lift, thick = rng.uniform(-0.01, 0.03), rng.uniform(-0.02, 0.015), 0.020 + 0.018 * strength
+    # Hair grows below the landmarks, which follow a brow's upper edge.
+    arch, lift, thick = rng.uniform(-0.015, 0.02), rng.uniform(-0.035, 0), 0.020 + 0.018 * strength
     thick *= rng.uniform(0.85, 1.2)
     middle = lift + arch * np.exp(-(((t - 0.62) / 0.25) ** 2)) - 0.03 * np.clip(t - 0.7, 0, 1)
     half = thick * (0.75 + 0.45 * np.sin(np.pi * np.clip(t, 0, 0.6) / 0.85)) * (1 - 0.75 * smooth_step(0.55, 1.0, t))

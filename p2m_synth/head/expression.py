@@ -31,7 +31,7 @@ PRESETS: dict[str, tuple[float, dict[str, tuple[float, float]]]] = {
 }  # fmt: skip
 EVEN_JAW = 0.7  # largest opening of the jaw where it is drawn evenly
 MIXED, MOVED_BROWS, BLINKS, SHIFTED_MOUTHS = 0.25, 0.6, 0.05, 0.5  # how often each happens on top of a preset
-SMILES, GRINS = ("smile", "laugh"), 0.6  # share of smiles that bare the teeth while the jaw stays nearly closed
+SMILES, GRINS = ("smile", "laugh"), 0.75  # share of smiles that bare the teeth while the jaw stays nearly closed
 AT_CAMERA, EYES_TURN = 0.6, (0.42, 0.35)  # share of people who look there; how far eyes turn sideways and up, rad
 
 
@@ -90,6 +90,15 @@ def bare_teeth(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
         value = rng.uniform(low, high)
         for side in ("Left", "Right"):
             strength[names.index(unit + side)] = value * (1 + rng.normal(0, 0.1))
+    return strength
+
+
+def open_eyes(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
+    """Strengths (52,) with the upper lids raised by 0 to 2.4 mm, as most people hold them: the model's rest half-way."""
+    names, strength = load_asset()["unit_names"].tolist(), strength.copy()
+    wide = rng.uniform(0, 0.7)
+    for side in ("Left", "Right"):
+        strength[names.index("eyeWide" + side)] = min(1, strength[names.index("eyeWide" + side)] + wide)
     return strength
 
 

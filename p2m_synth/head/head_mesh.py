@@ -103,12 +103,18 @@ def skin_zones(points: np.ndarray, landmark: np.ndarray, ears: np.ndarray) -> di
     cheek = (landmark[48] + landmark[36]) / 2 * [1.12, 1, 1]
     red = 0.7 * spots(points, landmark[30], 0.14, 0.12) + 0.25 * spots(points, landmark[8], 0.25, 0.16)
     rings = spots(points, eye - [0, 0.12, 0], 0.14, 0.055)
+    # Lashes and the fold above them darken the skin along the upper lid, and beyond the outer corner.
+    lid = landmark[[39, 38, 37, 36, 36]] * [-1, 1, 1] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0.05, -0.012, 0]]
+    x, above = np.abs(points[:, 0]), points[:, 1] - np.interp(np.abs(points[:, 0]), lid[:, 0], lid[:, 1])
+    fold = np.exp(-(((above - 0.016) / 0.022) ** 2)) * (points[:, 2] > 0.6)
+    fold = fold * smooth_step(lid[0, 0] - 0.01, lid[1, 0], x) * smooth_step(lid[4, 0], lid[3, 0] + 0.01, x)
     oil = 0.35 + 0.7 * spots(points, landmark[27] + [0, 0.35, 0], 0.26, 0.25)
     oil = oil + 0.75 * spots(points, landmark[30], 0.1, 0.3)
     return {
         "red": red + spots(points, cheek, 0.2, 0.17) + 0.6 * ears,
         "rings": rings + 0.6 * spots(points, (landmark[39] + landmark[27]) / 2, 0.06, 0.07),
         "shadow": 0.8 * spots(points, eye + [0, 0.07, 0], 0.14, 0.05),
+        "fold": fold,
         "blush": spots(points, (landmark[2] + landmark[31]) / 2 + [0, 0.03, 0], 0.16, 0.09),
         "oil": oil + 0.3 * spots(points, landmark[2] * [0.75, 1, 1], 0.15, 0.1),
     }

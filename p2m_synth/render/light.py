@@ -12,7 +12,7 @@ from p2m_synth.scene.elements import Light, float32
 
 # Colours of light, linear RGB of unit luminance or so.
 SUN, SKY, LAMP, TUBE, FLASH = (1.0, 0.93, 0.82), (0.72, 0.86, 1.1), (1.1, 0.82, 0.55), (0.92, 1.0, 0.9), (1, 1, 1)
-PLACES = {"studio": 0.22, "room": 0.26, "window": 0.14, "sun": 0.14, "overcast": 0.10, "flash": 0.06, "night": 0.08}
+PLACES = {"studio": 0.22, "room": 0.22, "window": 0.12, "sun": 0.12, "overcast": 0.09, "flash": 0.16, "night": 0.07}
 SHADOW_MAP_PX, SHADOW_SLACK_UM = 288, 2500
 
 

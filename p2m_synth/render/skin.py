@@ -209,7 +209,9 @@ def skin_color(
         lid = np.maximum(mask["lids"] * (head_mesh.canonical[:, 1] > head_mesh.landmarks[36, 1] - 0.02), mask["shadow"])
         color = blend(color, look.eye_shadow_color, lid * look.eye_shadow)
     else:
-        color *= 1 - (rng.uniform(0, 0.2) * mask["lids"])[:, None]
+        color *= 1 - (rng.uniform(0, 0.45) * mask["lids"])[:, None]
+    color *= 1 - (rng.uniform(0, 0.3) * mask["shadow"])[:, None]
+    color *= 1 - (min(rng.uniform(0.15, 0.65) + 0.4 * look.mascara, 0.9) * mask["fold"])[:, None]
     color = blend(color, base * float32([1.05, 0.62, 0.62]), mask["blush"] * look.blush)
     lips = np.clip(mask["lips"] * 1.15, 0, 1)
     natural = base * float32([rng.uniform(0.72, 0.95), rng.uniform(0.48, 0.68), rng.uniform(0.5, 0.72)])
