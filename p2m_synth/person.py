@@ -10,7 +10,16 @@ from p2m_synth.appearance import Appearance, draw_appearance
 from p2m_synth.hair.facial_hair import beard_styles
 from p2m_synth.hair.style import cut_style
 from p2m_synth.head.asset import load_asset
-from p2m_synth.head.expression import AT_CAMERA, EYES_TURN, GRINS, SMILES, bare_teeth, draw_expression, look_at, open_eyes
+from p2m_synth.head.expression import (
+    AT_CAMERA,
+    EYES_TURN,
+    GRINS,
+    SMILES,
+    bare_teeth,
+    draw_expression,
+    look_at,
+    open_eyes,
+)
 from p2m_synth.head.head_model import HeadModel
 from p2m_synth.head.identity import Identity, draw_identity
 

@@ -94,7 +94,7 @@ def bare_teeth(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
 
 
 def open_eyes(rng: np.random.Generator, strength: np.ndarray) -> np.ndarray:
-    """Strengths (52,) with the upper lids raised by 0 to 2.4 mm, as most people hold them: the model's rest half-way."""
+    """Strengths (52,) with the upper lids raised by 0 to 2.4 mm: the model's eyes at rest are sleepy ones."""
     names, strength = load_asset()["unit_names"].tolist(), strength.copy()
     wide = rng.uniform(0, 0.7)
     for side in ("Left", "Right"):

@@ -17,6 +17,7 @@ from p2m_workbench.photos.detect import box_iou
 # FaceMesh.doubt above which a head may lie or stand upside down. In the turn in which it stands, the doubt is below
 # AGREES and less than half of what it was, and the head upright within UPRIGHT_DEG.
 UNSURE, AGREES, UPRIGHT_DEG = 0.04, 0.045, 20
+QUARTERS = (90.0, 180.0, 270.0)
 LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network is as good
 # A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below
 # this. Two passes are better than one where the box was found by a detector, and as good where it is the true one
@@ -62,33 +63,40 @@ def predict_upright(
 
     crops: list[Crop] = [(row, box, 0.0) for row, box in enumerate(given)]
     meshes = look(crops)
-    turned: list[Crop] = [
-        (row, given[row], quarter)
-        for row, mesh in enumerate(meshes)
-        if mesh.doubt > UNSURE
-        for quarter in (90.0, 180.0, 270.0)
-    ]
-    if tilt_deg is not None:
-        turned += [(row, given[row], float(angle)) for row, angle in enumerate(tilt_deg) if abs(angle) > LYING_DEG]
-    seen = look(turned)
-    if passes > 1:
-        firsts = sorted({row for row, _, _ in turned})
-        around = [around_itself(row, meshes[row]) for row in firsts]
-        for row, crop, mesh in zip(firsts, around, look(around), strict=True):
-            crops[row], meshes[row] = crop, mesh
-        turned = [around_itself(row, mesh) for (row, _, _), mesh in zip(turned, seen, strict=True)]
+    tried = np.zeros(len(given), bool)
+
+    def turn_where_doubted() -> None:
+        """Put crops in which the head stands in place of those in which it may lie, each row once."""
+        doubted = np.array([mesh.doubt > UNSURE for mesh in meshes], bool) & ~tried
+        turned: list[Crop] = [
+            (row, crops[row][1], crops[row][2] + quarter)
+            for row in np.flatnonzero(doubted).tolist()
+            for quarter in QUARTERS
+        ]
+        if tilt_deg is not None and not tried.any():
+            turned += [(row, given[row], float(angle)) for row, angle in enumerate(tilt_deg) if abs(angle) > LYING_DEG]
+        rows = sorted({row for row, _, _ in turned})
+        tried[rows] = True
         seen = look(turned)
-    else:  # once more where the head is not upright in the turned crop: it may stand in between
-        again = [n for n, crop in enumerate(turned) if abs(angle_between(tilt_of(seen[n]), crop[2])) > UPRIGHT_DEG]
-        for n in again:
-            turned[n] = (*turned[n][:2], tilt_of(seen[n]))
-        for n, mesh in zip(again, look([turned[n] for n in again]), strict=True):
-            seen[n] = mesh
-    doubt = [min(mesh.doubt / 2, AGREES) for mesh in meshes]
-    for crop, mesh in zip(turned, seen, strict=True):
-        row, _, angle = crop
-        if mesh.doubt < doubt[row] and abs(angle_between(tilt_of(mesh), angle)) < UPRIGHT_DEG:
-            crops[row], meshes[row], doubt[row] = crop, mesh, mesh.doubt
+        if passes > 1:
+            around = [around_itself(row, meshes[row]) for row in rows]
+            for row, crop, mesh in zip(rows, around, look(around), strict=True):
+                crops[row], meshes[row] = crop, mesh
+            turned = [around_itself(row, mesh) for (row, _, _), mesh in zip(turned, seen, strict=True)]
+            seen = look(turned)
+        else:  # once more where the head is not upright in the turned crop: it may stand in between
+            again = [n for n, crop in enumerate(turned) if abs(angle_between(tilt_of(seen[n]), crop[2])) > UPRIGHT_DEG]
+            for n in again:
+                turned[n] = (*turned[n][:2], tilt_of(seen[n]))
+            for n, mesh in zip(again, look([turned[n] for n in again]), strict=True):
+                seen[n] = mesh
+        doubt = [min(mesh.doubt / 2, AGREES) for mesh in meshes]
+        for crop, mesh in zip(turned, seen, strict=True):
+            row, _, angle = crop
+            if mesh.doubt < doubt[row] and abs(angle_between(tilt_of(mesh), angle)) < UPRIGHT_DEG:
+                crops[row], meshes[row], doubt[row] = crop, mesh, mesh.doubt
+
+    turn_where_doubted()
     for _ in range(max(passes - 1, 1)):
         anew = []
         for row, mesh in enumerate(meshes):
@@ -100,6 +108,7 @@ def predict_upright(
                 anew.append(row)
         for row, mesh in zip(anew, look([crops[row] for row in anew]), strict=True):
             meshes[row] = mesh
+    turn_where_doubted()  # a first look may agree with its mirror image by chance
     return meshes
 
 
