@@ -93,7 +93,7 @@ def test_moving_photo_and_box_moves_the_mesh(face, tiny_run):
     canvas[17:217, 31:231] = image
     [here], [there] = predict(image, box[None], tiny_run), predict(canvas, box[None] + [31, 17, 31, 17], tiny_run)
     for a, b in zip(here.levels, there.levels, strict=True):
-        np.testing.assert_allclose(b, a + [31, 17, 0], atol=1e-3)
+        np.testing.assert_allclose(b, a + [31, 17, 0], atol=0.05)  # crops are sampled to 1/32 px
     np.testing.assert_allclose(there.landmarks_px, here.landmarks_px + [31, 17, 0], atol=1e-3)
 
 
