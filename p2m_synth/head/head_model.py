@@ -38,7 +38,7 @@ UM_PER_DM = 1e5  # the Basel model counts micrometres
 # Each lies where the mean of AFLW2000-3D's landmarks, under the best similarity, meets our mean head; those of
 # eyes and mouth as near to it as the edges of lids and lips come (made by benchmarks/landmarks.py --derive). Where that
 # is along the skin, landmarks alone do not tell: by what pictures show there, those of nose and lower lip lie 1.3 mm
-# higher, and the corners of the mouth further in and out, to the nearest vertex (EXPERIMENTS.md, "The mean photo").
+# higher, to the nearest vertex (EXPERIMENTS.md, "The mean photo").
 RIGHT_LANDMARKS_DM = {
     0: (-0.681, 7.233, 0.684), 1: (-0.669, 7.027, 0.688), 2: (-0.626, 6.839, 0.694), 3: (-0.592, 6.705, 0.749),
     4: (-0.536, 6.538, 0.813), 5: (-0.453, 6.419, 0.972), 6: (-0.348, 6.344, 1.159), 7: (-0.203, 6.274, 1.335),
@@ -46,9 +46,9 @@ RIGHT_LANDMARKS_DM = {
     20: (-0.274, 7.479, 1.504), 21: (-0.193, 7.450, 1.524), 27: (0, 7.287, 1.546), 28: (0, 7.159, 1.637),
     29: (0, 7.064, 1.703), 30: (0, 6.957, 1.738), 31: (-0.111, 6.885, 1.535), 32: (-0.075, 6.867, 1.564),
     33: (0, 6.856, 1.606), 36: (-0.410, 7.273, 1.330), 37: (-0.355, 7.315, 1.408), 38: (-0.267, 7.324, 1.411),
-    39: (-0.181, 7.267, 1.385), 40: (-0.256, 7.242, 1.405), 41: (-0.345, 7.243, 1.385), 48: (-0.207, 6.633, 1.430),
+    39: (-0.181, 7.267, 1.385), 40: (-0.256, 7.242, 1.405), 41: (-0.345, 7.243, 1.385), 48: (-0.220, 6.629, 1.413),
     49: (-0.154, 6.693, 1.536), 50: (-0.047, 6.729, 1.587), 51: (0, 6.726, 1.594), 57: (0, 6.558, 1.569),
-    58: (-0.084, 6.562, 1.552), 59: (-0.153, 6.593, 1.518), 60: (-0.202, 6.636, 1.441), 61: (-0.074, 6.658, 1.537),
+    58: (-0.084, 6.562, 1.552), 59: (-0.153, 6.593, 1.518), 60: (-0.216, 6.635, 1.427), 61: (-0.074, 6.658, 1.537),
     62: (0, 6.657, 1.548), 66: (0, 6.641, 1.548), 67: (-0.073, 6.639, 1.536),
 }  # fmt: skip
 
