@@ -185,6 +185,22 @@ def test_smiles_bare_the_teeth_while_the_jaw_is_nearly_closed():
     assert 0.1 < np.median(opening[:, 0]) < 0.16  # AFLW2000-3D's wider quarter is above 0.127
 
 
+def test_upper_lids_are_raised_and_nothing_else():
+    names, model = head.load_asset()["unit_names"].tolist(), head_model.load_head_model()
+    wide = [k for k, name in enumerate(names) if name.startswith("eyeWide")]
+    drawn = np.array([expression.open_eyes(np.random.default_rng(k), np.full(52, 0.5)) for k in range(200)])
+    assert (np.delete(drawn, wide, 1) == 0.5).all()
+    assert (drawn[:, wide[0]] == drawn[:, wide[1]]).all()
+    assert drawn.max() == 1
+    assert drawn.min() >= 0.5
+    marks = model.face_map[model.landmark_idx]
+    raised = expression.open_eyes(np.random.default_rng(0), np.zeros(52))
+    assert 0 < raised[wide[0]] < 0.7
+    way = marks @ (model.expression_basis @ model.expression_of(raised)).reshape(-1, 3)
+    assert (way[[37, 38, 43, 44], 1] > 1000).all()  # um
+    assert abs(way[[36, 39, 40, 41, 42, 45, 46, 47], 1]).max() < 500
+
+
 def test_most_people_look_at_the_camera_as_far_as_eyes_turn():
     straight = expression.look_at(np.ones(52), np.array([0.0, 0, 1]))
     names = head.load_asset()["unit_names"].tolist()

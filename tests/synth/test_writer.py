@@ -371,7 +371,7 @@ def test_landmarks_are_hidden_where_they_should_be(wide_set, wide_samples):
         for sample in wide_samples
     ]
     frontal = turned < np.radians(25)
-    assert np.corrcoef(np.array(covered)[frontal], hidden[frontal])[0, 1] > 0.6
+    assert np.corrcoef(np.array(covered)[frontal], hidden[frontal])[0, 1] > 0.5
     assert np.median(hidden[frontal]) < 12
 
 

@@ -270,6 +270,10 @@ def test_brows_and_lashes_lie_at_their_landmarks(head_mesh, mean_head):
         facial_hair.grow_brows(head_mesh, 0.6, BROWN, mean_head, np.eye(3), np.random.default_rng(0))[0].points / 1e5
     )
     assert cKDTree(marks[17:27]).query(brows[:, 0])[0].max() < 0.15
+    line = np.polyfit(abs(marks[17:27, 0]), marks[17:27, 1], 2)
+    assert (
+        -0.035 < np.median(brows[:, 0, 1] - np.polyval(line, abs(brows[:, 0, 0]))) < -0.005
+    )  # landmarks run along the top
     outward = (brows[:, -1, 0] - brows[:, 0, 0]) * np.sign(brows[:, 0, 0])
     assert (outward > 0).mean() > 0.95
     lashes = (

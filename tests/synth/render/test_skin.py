@@ -126,6 +126,18 @@ def test_lipstick_colours_lips_and_nothing_else(head_mesh):
     np.testing.assert_array_equal(made_up[lips == 0], plain[lips == 0])
 
 
+def test_the_skin_is_dark_along_the_upper_lid_and_beyond_the_outer_corner(head_mesh):
+    fold, marks, places = head_mesh.masks["fold"], head_mesh.landmarks, head_mesh.canonical
+    dark = places[fold > 0.5]
+    lids = marks[[36, 37, 38, 39]] * [-1, 1, 1]
+    above = dark[:, 1] - np.interp(abs(dark[:, 0]), lids[::-1, 0], lids[::-1, 1])
+    assert above.min() > -0.005  # dm
+    assert above.max() < 0.05
+    assert (abs(dark[:, 0]) > lids[0, 0]).any()
+    assert 0.45 < (dark[:, 0] > 0).mean() < 0.55
+    assert abs(places[fold > 0.05, 0]).min() > 0.1  # none on the nose
+
+
 def test_stubble_and_the_hairs_ground_darken_where_they_are(head_mesh):
     person = look(
         hair_color=np.float32([0.01, 0.01, 0.01]), natural_color=np.float32([0.01, 0.01, 0.01]), roughness=0.0
