@@ -1,9 +1,10 @@
-"""Nearest neighbours on CUDA by one Triton kernel, both ways in one launch; no distance table, no atomics.
+"""Nearest neighbours on CUDA by a Triton kernel whose one pass serves both ways; no distance table, no atomics.
 
-A program is one warp. It holds BLOCK points of a cloud in registers, ROWS a thread, and meets a slice of the other
-cloud's points one after another. Of each GROUP of those it keeps only the least distance, one instruction a pair; at
-the end it finds which point of the nearest group it was. Torch then compares the slices. TRITON_INTERPRET=1, set before
-this module is imported, runs it on the CPU.
+A program is one warp. It holds BLOCK points of a in registers, ROWS a thread, and meets a slice of b's points one after
+another. A distance serves both: the point of a keeps the least of each GROUP of b's, one instruction a pair, and the
+warp finds the least of the block for b's point, in little more. Torch compares slices and blocks, and a second, short
+kernel looks which point of the best group, or block, it was. TRITON_INTERPRET=1, set before this module is imported,
+runs both on the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 
 GROUP, ROWS = 8, 8
 BLOCK = 32 * ROWS
-SLICE, MAX_SLICES = 2048, 16  # programs enough to fill a GPU, of equal work; bounded memory for what they find
+SLICE, MAX_SLICES = 1024, 32  # programs enough to fill a GPU, of equal work
+MAX_BLOCKS = 64  # of a in one launch: bounded memory for what they find
 
 
 @triton.jit
@@ -32,48 +34,87 @@ def squared(x, y, z, q):
 
 @triton.jit
 @no_type_check
-def nearest_kernel(clouds, lengths, best_out, idx_out, batch, padded, size, BLOCK: tl.constexpr, GROUP: tl.constexpr):
-    """Cloud k of (2B, P, 3), inf beyond its length, against cloud k + B mod 2B, cut into S slices of `size` points.
+def least(distance, bits: tl.constexpr):
+    """The least of a block of distances, as an integer of the same bits."""
+    # tl.min in a form that the interpreter runs where Triton itself was loaded to compile
+    return tl.reduce(distance.to(bits, bitcast=True), 0, tl.standard._elementwise_min)
 
-    Writes to (S, 2B, P) the least squared distance to a slice's points, and which of the cloud's points that is.
-    Grid: (2B P / BLOCK, S).
+
+@triton.jit
+@no_type_check
+def least_kernel(
+    a, b, low_a, group_a, low_b, batch, padded_a, padded_b, size, BLOCK: tl.constexpr, GROUP: tl.constexpr
+):
+    """Clouds a (B, N, 3) against b (B, M, 3), padded with -inf and inf; b is cut into S slices of `size` points.
+
+    Writes to low_a and group_a (S, B, N) the least squared distance to a slice's points, and the first of its group;
+    to low_b (N / BLOCK, B, M) the least one to a block's points, as an integer of the same bits: numbers from 0 on
+    order as these do, and GPUs have one instruction for the least integer of a warp.
+    Grid: (B N / BLOCK, S).
     """
-    blocks = padded // BLOCK
-    cloud = tl.program_id(0) // blocks
-    other = (cloud + batch) % (2 * batch)
-    first = tl.program_id(0) % blocks * BLOCK
-    row = first + tl.arange(0, BLOCK)
-    place = cloud.to(tl.int64) * padded + row  # 64 bits, here and below: 3 x 2B P may be above 2^31
-    own = tl.load(lengths + cloud)
-    mine = row < own
-    x = tl.load(clouds + 3 * place, mask=mine, other=0.0)
-    y = tl.load(clouds + 3 * place + 1, mask=mine, other=0.0)
-    z = tl.load(clouds + 3 * place + 2, mask=mine, other=0.0)
-
+    blocks = padded_a // BLOCK
+    cloud = (tl.program_id(0) // blocks).to(tl.int64)  # 64 bits, here and below: 3 B N may be above 2^31
+    block = tl.program_id(0) % blocks
+    place = cloud * padded_a + block * BLOCK + tl.arange(0, BLOCK)
+    x, y, z = tl.load(a + 3 * place), tl.load(a + 3 * place + 1), tl.load(a + 3 * place + 2)
+    bits: tl.constexpr = low_b.dtype.element_ty
     start = tl.program_id(1) * size
-    end = tl.minimum(start + size, tl.load(lengths + other).to(tl.int32))
-    end = tl.where(first < own, end, start)  # a block beyond the cloud has nothing to look for
-    others = clouds + 3 * other.to(tl.int64) * padded
+    q = b + 3 * (cloud * padded_b + start)
+    column = low_b + (block.to(tl.int64) * batch + cloud) * padded_b + start
     best = tl.full([BLOCK], float("inf"), x.dtype)
-    nearest = tl.full([BLOCK], 0, tl.int32)  # first of its group
-    q = others + 3 * start.to(tl.int64)
-    for j in range(start, end, GROUP):
+    nearest = tl.full([BLOCK], 0, tl.int32)
+    for j in range(start, start + size, GROUP):
         low = squared(x, y, z, q)
+        tl.store(column, least(low, bits))
         for k in tl.static_range(1, GROUP):
-            low = tl.minimum(low, squared(x, y, z, q + 3 * k))
+            one = squared(x, y, z, q + 3 * k)
+            tl.store(column + k, least(one, bits))
+            low = tl.minimum(low, one)
         nearest = tl.where(low < best, j, nearest)
         best = tl.minimum(low, best)
         q += 3 * GROUP
+        column += GROUP
+    out = tl.program_id(1).to(tl.int64) * batch * padded_a + place
+    tl.store(low_a + out, best)
+    tl.store(group_a + out, nearest)
 
-    idx = nearest
+
+@triton.jit
+@no_type_check
+def which_kernel(points, others, first, idx, padded, padded_others, count, total, BLOCK: tl.constexpr):
+    """Which of the `count` points of the other cloud from `first` (B, N) on is the nearest to each point (B, N, 3).
+
+    Writes to idx (B, N).   total: B N.   Grid: (total / BLOCK,), rounded up.
+    """
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mine = place < total
+    x = tl.load(points + 3 * place, mask=mine, other=0.0)
+    y = tl.load(points + 3 * place + 1, mask=mine, other=0.0)
+    z = tl.load(points + 3 * place + 2, mask=mine, other=0.0)
+    start = tl.load(first + place, mask=mine, other=0)
+    q = others + 3 * (tl.where(mine, place // padded, 0) * padded_others + start)
+    nearest = start
     low = tl.full([BLOCK], float("inf"), x.dtype)
-    for k in range(GROUP):
-        found = squared(x, y, z, others + 3 * (nearest + k).to(tl.int64))
-        idx = tl.where(found < low, nearest + k, idx)
+    for k in range(count):
+        found = squared(x, y, z, q + 3 * k)
+        nearest = tl.where(found < low, start + k, nearest)
         low = tl.minimum(found, low)
-    out = tl.program_id(1).to(tl.int64) * (2 * batch) * padded + place
-    tl.store(best_out + out, best)
-    tl.store(idx_out + out, idx)
+    tl.store(idx + place, nearest, mask=mine)
+
+
+def padded(cloud: Tensor, lengths: Tensor, size: int, beyond: float) -> Tensor:
+    """A cloud (B, N, 3) with another value beyond its lengths (B,), (B, size, 3)."""
+    wide = cloud.new_full((len(cloud), size, 3), beyond)
+    wide[:, : cloud.shape[1]] = cloud
+    return wide.masked_fill_((torch.arange(size, device=cloud.device) >= lengths[:, None])[..., None], beyond)
+
+
+def which(points: Tensor, others: Tensor, first: Tensor, count: int) -> Tensor:
+    """The nearest of `count` of the others (B, M, 3) from `first` (B, N) on to each point (B, N, 3): (B, N), int64."""
+    idx = torch.empty_like(first)
+    grid = (triton.cdiv(first.numel(), BLOCK),)
+    which_kernel[grid](points, others, first, idx, first.shape[1], others.shape[1], count, first.numel(), BLOCK)
+    return idx.long()
 
 
 def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,19 +126,28 @@ def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> t
     """
     if not a.is_cuda and not triton.knobs.runtime.interpret:
         raise ValueError(f"the Triton kernel needs clouds on CUDA, not on {a.device}")
-    batch, longest = len(a), max(a.shape[1], b.shape[1])
-    padded = BLOCK * triton.cdiv(longest, BLOCK)
-    clouds = a.new_full((2 * batch, padded, 3), torch.inf)
-    lengths = torch.cat([lengths_a, lengths_b])
-    for cloud, half in ((a, clouds[:batch]), (b, clouds[batch:])):
-        half[:, : cloud.shape[1]] = cloud
-    clouds.masked_fill_((torch.arange(padded, device=a.device) >= lengths[:, None])[..., None], torch.inf)
-    slices = min(MAX_SLICES, triton.cdiv(longest, SLICE))
-    size = GROUP * triton.cdiv(longest, GROUP * slices)
-    best = clouds.new_empty((slices, 2 * batch, padded))
-    idx = torch.empty_like(best, dtype=torch.int32)
-    grid = (2 * batch * (padded // BLOCK), slices)
+    (batch, n, _), m = a.shape, b.shape[1]
+    slices = min(MAX_SLICES, triton.cdiv(m, SLICE))
+    size = GROUP * triton.cdiv(m, GROUP * slices)
+    a = padded(a, lengths_a, BLOCK * triton.cdiv(n, BLOCK), -torch.inf)  # as far from b's as from any point
+    b = padded(b, lengths_b, slices * size, torch.inf)
+    bits = torch.int32 if a.dtype == torch.float32 else torch.int64
+    first_ab, least_b, first_ba = [], [], []
     with torch.cuda.device_of(a):
-        nearest_kernel[grid](clouds, lengths, best, idx, batch, padded, size, BLOCK, GROUP, num_warps=1)
-    idx = idx.gather(0, best.argmin(0, keepdim=True))[0].long()
-    return idx[:batch, : a.shape[1]], idx[batch:, : b.shape[1]]
+        for part in a.split(MAX_BLOCKS * BLOCK, 1):
+            rows, blocks = part.contiguous(), part.shape[1] // BLOCK
+            low_a = a.new_empty((slices, batch, rows.shape[1]))
+            group_a = torch.empty_like(low_a, dtype=torch.int32)
+            low_b = torch.empty((blocks, batch, b.shape[1]), dtype=bits, device=a.device)
+            grid = (batch * blocks, slices)
+            least_kernel[grid](
+                rows, b, low_a, group_a, low_b, batch, rows.shape[1], b.shape[1], size, BLOCK, GROUP, num_warps=1
+            )
+            first_ab.append(group_a.gather(0, low_a.argmin(0, keepdim=True))[0])
+            low, block = low_b.min(0)
+            least_b.append(low)
+            first_ba.append(block * BLOCK + MAX_BLOCKS * BLOCK * len(first_ba))
+        part = torch.stack(least_b).argmin(0, keepdim=True)
+        idx_ab = which(a, b, torch.cat(first_ab, 1), GROUP)
+        idx_ba = which(b, a, torch.stack(first_ba).gather(0, part)[0].int(), BLOCK)
+    return idx_ab[:, :n], idx_ba[:, :m]
