@@ -132,7 +132,9 @@ def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> t
     a = padded(a, lengths_a, BLOCK * triton.cdiv(n, BLOCK), -torch.inf)  # as far from b's as from any point
     b = padded(b, lengths_b, slices * size, torch.inf)
     bits = torch.int32 if a.dtype == torch.float32 else torch.int64
-    first_ab, least_b, first_ba = [], [], []
+    first_ab: list[Tensor] = []
+    least_b: list[Tensor] = []
+    first_ba: list[Tensor] = []
     with torch.cuda.device_of(a):
         for part in a.split(MAX_BLOCKS * BLOCK, 1):
             rows, blocks = part.contiguous(), part.shape[1] // BLOCK

@@ -115,6 +115,14 @@ def test_slices_of_a_cloud_are_compared(find, monkeypatch):
     assert_equals_loop(find(a, b), a, b)
 
 
+@pytest.mark.parametrize("find", [on("triton", "cuda"), on("triton", "cpu")], indirect=True)
+def test_blocks_of_a_cloud_are_compared_within_a_launch_and_between_launches(find, monkeypatch):
+    a, b = clouds(2, 3 * 256 + 5, 9)
+    assert_equals_loop(find(a, b), a, b)
+    monkeypatch.setattr(sys.modules[KERNEL], "MAX_BLOCKS", 1)
+    assert_equals_loop(find(a, b), a, b)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 7])
 def test_chunks_of_the_table_are_compared(monkeypatch, rows):
     reference = import_module("p2m_core.chamfer.torch_chunked")
