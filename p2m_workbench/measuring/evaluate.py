@@ -110,10 +110,10 @@ def network_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: 
     meshes = predict_store(model, store, rows, flip)
     landmarks = np.stack([mesh.landmarks_px for mesh in meshes])
     about = "bundled weights" if path == BUNDLED else shown(path)
-    if model.template.counts != store.template.counts:
+    if not on_template(meshes[0], store):
         own, other = model.template.counts[-1], store.template.counts[-1]
-        about += f"; landmarks and pose alone: the store has true places of its own template's {other} vertices, "
-        about += f"not of this network's {own}, and dense protocols compare vertex with vertex"
+        about += f"; landmarks and pose alone: the store has true places of its own template's vertices ({other}), "
+        about += f"not of this network's ({own}), and dense protocols compare vertex with vertex"
         return System(name, "network", landmarks, about=about), meshes
     return System(name, "network", landmarks, lambda k: meshes[k].vertices_px, about), meshes
 
@@ -268,6 +268,11 @@ def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
     return "unknown: no second annotation of these samples is there"
 
 
+def on_template(mesh: FaceMesh, store: FaceStore) -> bool:
+    """Whether a mesh is on the store's template: templates of as many vertices may number them otherwise."""
+    return np.array_equal(mesh.faces, store.template.faces[-1])
+
+
 def face_prediction(store: FaceStore, index: int, mesh: FaceMesh, photos: StorePhotos | None = None) -> FacePrediction:
     """A stored sample with its prediction, over the stored crop, or over its whole photo if `photos` are given; without
     a truth where the mesh is not on the store's template."""
@@ -275,6 +280,6 @@ def face_prediction(store: FaceStore, index: int, mesh: FaceMesh, photos: StoreP
         (store.crop(index), invert_affine(store.table["crop"][index])) if not photos else photos.photo(index)
     )
     truth, over = store.truth_px(index), invert_affine(to_file)
-    known = len(truth) == len(mesh.vertices_px)
+    known = on_template(mesh, store)
     truth = np.float32(apply_affine(over, truth_at_depth(truth, mesh.vertices_px))) if known else None
     return FacePrediction(str(store.table["name"][index]), moved(mesh, over), photo, truth)
