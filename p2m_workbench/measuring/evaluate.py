@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +46,7 @@ from p2m_workbench.photos.objects import knows_faces
 from p2m_workbench.photos.predict import find_meshes, open_weights
 from p2m_workbench.photos.upright import predict_upright
 from p2m_workbench.preprocessing.store_photos import StorePhotos
+from p2m_workbench.provenance import processor
 
 ELSEWHERE = 20  # nme68-2d in percent above which a mesh is not on the labelled face
 FLOOR, IN_BOX, NOISE = "mean face, true pose (floor)", "mean face in the box", "re-annotated by hand (noise)"
@@ -79,10 +79,16 @@ def find_weights(config: Config, checkpoints: str | Path | Sequence[str | Path] 
     more = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints
     for source in (settings.weights, *settings.checkpoints, *more):
         path = weights_path(run_folder(config) if str(source) == "run" else source)
-        name = "bundled" if path == BUNDLED else path.parent.name if path.name == "weights.safetensors" else path.stem
+        name = weights_name(path)
         if path not in found.values():
             found[shown(path) if name in found else name] = path
     return found
+
+
+def weights_name(source: str | Path) -> str:
+    """How weights are called: bundled, the name of their run, or that of their file."""
+    path = weights_path(source)
+    return "bundled" if path == BUNDLED else path.parent.name if path.name == "weights.safetensors" else path.stem
 
 
 def open_split(config: Config) -> tuple[FaceStore, np.ndarray]:
@@ -229,7 +235,7 @@ def evaluate(
         "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth, "
         "where the system's name does not say that they are found",
         "data": f"{shown(store.manifest['raw'])}, split {settings.split} ({store.manifest['split_by']}), "
-        f"ground truth from: {store.manifest['face_model']}",
+        f"ground truth from: {store.truth_from}",
         "samples": len(rows),
         "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in counts.items()),
         "dense protocols count": counted_groups(store.template),
@@ -256,7 +262,7 @@ def evaluate(
 
 def machine() -> str:
     """Processor and torch, as the report names them."""
-    return f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
+    return f"{processor()}, torch {torch.__version__}"
 
 
 def noise_note(store: FaceStore, again: np.ndarray | None) -> str:

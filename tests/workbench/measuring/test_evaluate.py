@@ -529,7 +529,9 @@ def test_what_lies_within_the_mouth_counts_in_no_metric(settings, grouped_store,
     assert "not of this network's" in result.about[NET]
 
 
-def test_a_template_of_as_many_vertices_is_another_where_it_numbers_them_otherwise(settings, perfect, monkeypatch, store):
+def test_a_template_of_as_many_vertices_is_another_where_it_numbers_them_otherwise(
+    settings, perfect, monkeypatch, store
+):
     perfectly, order = evaluate_module.predict_store, np.random.default_rng(0).permutation(store.template.counts[-1])
 
     def renumbered(*arguments):
