@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from p2m_core.config.paths import shown
 from p2m_core.config.settings import AugmentConfig, Config
 from p2m_core.data.aflw2000 import FLIPPED
 from p2m_core.data.augment import change_look, draw_matrix
@@ -55,11 +56,19 @@ class FaceStore(PackedStore):
         eyes = tuple(self.template.within(name) for name in ("right eye", "left eye")) if with_eyeballs else ()
         self.points = LinearPoints(mean, *bases, eyes=eyes)
 
+    @property
+    def truth_from(self) -> str:
+        """What gives the true vertices, in words."""
+        face_model = self.manifest["face_model"]
+        own = {"synthetic": "the own face model, by the files' coefficients"}
+        own["fit"] = "the own face model, fitted to the files' 68 landmarks"
+        return own.get(face_model) or shown(face_model)
+
     def facts(self) -> list[str]:
         """Lines of the summary on the face model, and on how well it gives the landmarks of the files."""
         table, face_model = self.table, self.manifest["face_model"]
         residual, mean_face = table["residual_percent"], table["mean_face_percent"]
-        lines = [f"ground truth from: {face_model}"]
+        lines = [f"ground truth from: {self.truth_from}"]
         if len(self) <= LISTED_SAMPLES:
             lines += [
                 f"{name}  residual {r:.2f} %, mean face {m:.2f} %"

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from p2m_core.config.paths import resolve
+from p2m_core.config.paths import resolve, shown
 from p2m_core.data.splits import SPLITS
 from p2m_core.errors import InputError
 from p2m_core.files import read_npz
@@ -119,7 +119,7 @@ class PackedStore:
         lines = [f"skipped {line}" for line in skipped]
         splits = ", ".join(f"{name} {count}" for name, count in self.manifest["splits"].items())
         lines.append(f"{len(self)} samples ({splits}), {len(skipped)} skipped")
-        return "\n".join([*lines, *self.facts(), f"written: {self.folder}"])
+        return "\n".join([*lines, *self.facts(), f"written: {shown(self.folder)}"])
 
     def facts(self) -> list[str]:
         """Lines of the summary that are of this kind of store alone."""

@@ -83,5 +83,5 @@ def distributions(store: FaceStore) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.set_ylabel("samples" if axes is figure.axes[0] else "")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{len(store)} samples, ground truth from: {store.manifest['face_model']}", fontsize=10)
+    figure.suptitle(f"{len(store)} samples, ground truth from: {store.truth_from}", fontsize=10)
     return figure

@@ -320,5 +320,5 @@ def static_picture(prediction: FacePrediction, size_px: int = 320, maximum: floa
     maximum = maximum or error_scale(error)
     colors = error_colors(error, maximum)
     pictures.append(draw_turned(mesh.levels[-1], mesh.faces, 0, size_px, colors))
-    captions.append(f"error, mean {prediction.mean_error_percent():.2g} % of face size")
+    captions.append(f"error, mean {prediction.mean_error_percent():.1f} % of face size")
     return caption_row(pictures, captions, maximum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +46,7 @@ from p2m_workbench.photos.objects import knows_faces
 from p2m_workbench.photos.predict import find_meshes, open_weights
 from p2m_workbench.photos.upright import predict_upright
 from p2m_workbench.preprocessing.store_photos import StorePhotos
+from p2m_workbench.provenance import processor
 
 ELSEWHERE = 20  # nme68-2d in percent above which a mesh is not on the labelled face
 FLOOR, IN_BOX, NOISE = "mean face, true pose (floor)", "mean face in the box", "re-annotated by hand (noise)"
@@ -79,10 +79,16 @@ def find_weights(config: Config, checkpoints: str | Path | Sequence[str | Path] 
     more = [checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints
     for source in (settings.weights, *settings.checkpoints, *more):
         path = weights_path(run_folder(config) if str(source) == "run" else source)
-        name = "bundled" if path == BUNDLED else path.parent.name if path.name == "weights.safetensors" else path.stem
+        name = weights_name(path)
         if path not in found.values():
             found[shown(path) if name in found else name] = path
     return found
+
+
+def weights_name(source: str | Path) -> str:
+    """How weights are called: bundled, the name of their run, or that of their file."""
+    path = weights_path(source)
+    return "bundled" if path == BUNDLED else path.parent.name if path.name == "weights.safetensors" else path.stem
 
 
 def open_split(config: Config) -> tuple[FaceStore, np.ndarray]:
@@ -110,10 +116,10 @@ def network_of(name: str, path: Path, store: FaceStore, rows: np.ndarray, flip: 
     meshes = predict_store(model, store, rows, flip)
     landmarks = np.stack([mesh.landmarks_px for mesh in meshes])
     about = "bundled weights" if path == BUNDLED else shown(path)
-    if model.template.counts != store.template.counts:
+    if not on_template(meshes[0], store):
         own, other = model.template.counts[-1], store.template.counts[-1]
-        about += f"; landmarks and pose alone: the store has true places of its own template's {other} vertices, "
-        about += f"not of this network's {own}, and dense protocols compare vertex with vertex"
+        about += f"; landmarks and pose alone: the store has true places of its own template's vertices ({other}), "
+        about += f"not of this network's ({own}), and dense protocols compare vertex with vertex"
         return System(name, "network", landmarks, about=about), meshes
     return System(name, "network", landmarks, lambda k: meshes[k].vertices_px, about), meshes
 
@@ -229,7 +235,7 @@ def evaluate(
         "protocol": "nme68-2d, percent of sqrt(w h) of the true landmarks' box; boxes from the truth, "
         "where the system's name does not say that they are found",
         "data": f"{shown(store.manifest['raw'])}, split {settings.split} ({store.manifest['split_by']}), "
-        f"ground truth from: {store.manifest['face_model']}",
+        f"ground truth from: {store.truth_from}",
         "samples": len(rows),
         "samples by |yaw|": ", ".join(f"{name}: {count}" for name, count in counts.items()),
         "dense protocols count": counted_groups(store.template),
@@ -256,7 +262,7 @@ def evaluate(
 
 def machine() -> str:
     """Processor and torch, as the report names them."""
-    return f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
+    return f"{processor()}, torch {torch.__version__}"
 
 
 def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
@@ -268,6 +274,11 @@ def noise_note(store: FaceStore, again: np.ndarray | None) -> str:
     return "unknown: no second annotation of these samples is there"
 
 
+def on_template(mesh: FaceMesh, store: FaceStore) -> bool:
+    """Whether a mesh is on the store's template: templates of as many vertices may number them otherwise."""
+    return np.array_equal(mesh.faces, store.template.faces[-1])
+
+
 def face_prediction(store: FaceStore, index: int, mesh: FaceMesh, photos: StorePhotos | None = None) -> FacePrediction:
     """A stored sample with its prediction, over the stored crop, or over its whole photo if `photos` are given; without
     a truth where the mesh is not on the store's template."""
@@ -275,6 +286,6 @@ def face_prediction(store: FaceStore, index: int, mesh: FaceMesh, photos: StoreP
         (store.crop(index), invert_affine(store.table["crop"][index])) if not photos else photos.photo(index)
     )
     truth, over = store.truth_px(index), invert_affine(to_file)
-    known = len(truth) == len(mesh.vertices_px)
+    known = on_template(mesh, store)
     truth = np.float32(apply_affine(over, truth_at_depth(truth, mesh.vertices_px))) if known else None
     return FacePrediction(str(store.table["name"][index]), moved(mesh, over), photo, truth)

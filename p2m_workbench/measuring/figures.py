@@ -34,6 +34,7 @@ from p2m_workbench.measuring.results import LISTED_SAMPLES, Evaluation
 from p2m_workbench.measuring.vertex_differences import METHOD, VertexDifference
 
 CED_LIMIT_PERCENT, CASE_PX = 10, 260
+LEAST_OF_A_BIN = 5  # samples, of the error over the head's turn
 # Okabe and Ito's colours, which the colour-blind can tell apart; baselines are grey.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREYS = (("#444444", (0, (1, 1.2))), ("#999999", (0, (4, 2))), ("#777777", (0, (6, 2, 1, 2))))
@@ -116,24 +117,33 @@ def yaw_figure(result: Evaluation) -> Figure:
     axes = Figure(figsize=(9.2, 4.2), layout="constrained").subplots()
     yaw = result.samples["yaw_deg"].abs().to_numpy()
     few, order = len(yaw) <= LISTED_SAMPLES, np.argsort(yaw)
-    drawn = {}
+    drawn, highest = {}, 0.0
     for name, style in line_styles(result).items():
         places, values = yaw[order], result.samples[name].to_numpy()[order]
         if not few:
             places, values, lows, highs = _binned(places, values)
             if result.kinds[name] != "baseline":
                 axes.fill_between(places, lows, highs, color=style["color"], alpha=0.13, linewidth=0)
+            if result.kinds[name] == "network":
+                highest = max(highest, 1.02 * highs.max(initial=0))
         axes.plot(places, values, marker="o", markersize=4 if few else 3.5, label=name, **style)
         drawn[name] = pd.Series(values)
     for edge in (30, 60):
         axes.axvline(edge, color="#cccccc", linewidth=0.8, zorder=0)
-    top = _highest_shown(result, pd.DataFrame(drawn))
+    top = max(highest, _highest_shown(result, pd.DataFrame(drawn)))
     _label_hidden_lines(axes, top)
     axes.set(xlim=(0, max(92, yaw.max() + 2)), ylim=(0, top), xlabel="|yaw|, degrees", ylabel="nme68-2d, %")
-    return _titled(axes, result, "Error by the head's turn" + (", each sample" if few else ", means and 95% intervals"))
+    return _titled(
+        axes,
+        result,
+        "Error by the head's turn"
+        + (", each sample" if few else f", means of {LEAST_OF_A_BIN} or more and 95% intervals"),
+    )
 
 
-def _binned(yaw: np.ndarray, values: np.ndarray, width: float = 15.0, least: int = 5) -> tuple[np.ndarray, ...]:
+def _binned(
+    yaw: np.ndarray, values: np.ndarray, width: float = 15.0, least: int = LEAST_OF_A_BIN
+) -> tuple[np.ndarray, ...]:
     """Mean yaw, mean value and its 95% interval in bins of `width` degrees with at least so many samples."""
     found, bins = np.isfinite(values), (yaw // width).astype(int)
     members = [member for b in np.unique(bins) if (member := found & (bins == b)).sum() >= least]

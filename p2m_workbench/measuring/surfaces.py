@@ -99,7 +99,7 @@ def evaluate_surfaces(config: Config, checkpoints: Sequence[str | Path] = ()) ->
         about={
             "protocol": "surface, and cd-f1@p2m in px / 1000; boxes from the truth, distance to the camera left open",
             "data": f"{shown(store.manifest['raw'])}, split {config.evaluate.split} ({store.manifest['split_by']}), "
-            f"ground truth from: {store.manifest['face_model']}",
+            f"ground truth from: {store.truth_from}",
             "samples": len(rows),
             "surfaces count": counted_groups(store.template),
             "machine": machine(),

@@ -91,7 +91,8 @@ def require_same(config: Config) -> None:
     first, (then, now) = next(iter(changed.items()))
     others = f"; changed, too: {', '.join(list(changed)[1:])}" if len(changed) > 1 else ""
     problem = f"was {json.dumps(then)} when this run was trained, and is {json.dumps(now)} now{others}"
-    remedy = "give the run another name (--set name=...), or go on with these by --continue-with"
+    remedy = "give the settings that it was trained with, or the run another name (--set name=...), or go on with these"
+    remedy += " by --set train.continue_with=true; p2m train: --continue-with"
     raise InputError(run_folder(config), first, problem, remedy)
 
 

@@ -53,8 +53,11 @@ def status_line(status: dict[str, Any]) -> str:
     if status["samples_per_s"]:
         parts.append(f"{status['samples_per_s']:.1f} samples/s")
     if status["best"] is not None:
-        parts.append(f"best {status['metric'].replace('_', '-')} {status['best']:.2f}")
-    parts.append(f"{status['memory_gib']:.1f} GiB")
+        parts.append(
+            f"best {status['metric'].replace('_', '-')} {status['best']:.2f}"
+            + " %" * status["metric"].startswith("nme")
+        )
+    parts.append(f"{status['memory_gib']:.1f} GiB of memory")
     if status["seconds_left"] is not None and status["state"] == "trains":
         parts.append(f"{duration(status['seconds_left'])} left")
     return ", ".join(parts)

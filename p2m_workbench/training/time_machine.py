@@ -72,7 +72,7 @@ def time_machine_page(folder: Path) -> str | None:
             ("val_error", f"validation error ({unit})" if unit else "validation error"),
         ):
             if len(known := before[name].dropna()):
-                facts.append(f"{words} {known.iloc[-1]:.3g}")
+                facts.append(f"{words} {known.iloc[-1]:.4g}")
         frames.append(" · ".join(facts))
     drawing = curves(table, units={"val_error": unit}) if len(table) else None
     return moving_meshes_page(f"{folder.name} through its training", tracks, frames, drawing, steps, float(errors_to))

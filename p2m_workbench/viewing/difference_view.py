@@ -240,7 +240,7 @@ def compare_weights(
         mean = mean_difference([sample_difference(*pair) for pair in whole])
         view = DifferenceView(names, samples, mean, template)
     except InputError as error:
-        return [widgets.HTML(f"<b>No difference can be shown.</b> {html.escape(str(error))}")]
+        return [HTML(f"<b>No difference can be shown.</b> {html.escape(str(error))}")]
     stream = BytesIO()
     difference_figure(mean, template, *names).savefig(stream, format="png", dpi=110)
     return [view, kept_differences(view), Image(stream.getvalue())]

@@ -20,10 +20,12 @@ from p2m_workbench.drawing.moving_meshes import Track, moving_meshes_page
 from p2m_workbench.face_prediction import FacePrediction
 from p2m_workbench.training.time_machine import PAGE, time_machine_page
 
-HEIGHT_PX, PHOTO_PX = 620, 400
-TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 880, 270, 110  # heights
+HEIGHT_PX, PHOTO_PX = 710, 400
+TIME_MACHINE_PX, ROW_PX, CONTROLS_PX = 905, 270, 130  # heights
 MOST = 8  # predictions that a notebook keeps, 0.2 MB each; evenly from all
 MOST_FILM_BYTES = 1_000_000  # of a film that a notebook keeps
+# No script: a widget that is alive is a container, and one that came back without its kernel is marked.
+BELOW_WIDGET = ".jp-OutputArea:has(.widget-container:not(.jupyter-widgets-disconnected)) .p2m-note"
 # Open, but closed while the widget above is alive; one that came back without its kernel does nothing, and goes. Where
 # a notebook is not trusted, no script runs and no frame shows: the picture is left, which the frame otherwise replaces.
 # The frame's page is loaded once there is room for it: it would frame the face in a view of no size.
@@ -65,7 +67,8 @@ def kept_view(predictions: Sequence[FacePrediction]) -> HTML:
     shown = evenly(predictions)
     picture = data_uri(static_picture(shown[0], 200), "JPEG", quality=85)
     left = f'<img src="{picture}" alt="{html.escape(shown[0].name)}">'
-    return below_widget(html_page(shown, PHOTO_PX), HEIGHT_PX, left)
+    some = f", {len(shown)} of {len(predictions)}" if len(shown) < len(predictions) else ""
+    return below_widget(html_page(shown, PHOTO_PX), HEIGHT_PX, left, some)
 
 
 def evenly(several: Sequence[Any]) -> Sequence[Any]:
@@ -73,14 +76,20 @@ def evenly(several: Sequence[Any]) -> Sequence[Any]:
     return several[:: max(1, -(-len(several) // MOST))]
 
 
-def below_widget(page: str, height_px: int, picture: str = "") -> HTML:
+def kept_note(stands_here: str) -> HTML:
+    """What a page says in the place of a widget that leaves nothing else; hidden below a widget that is alive."""
+    text = f"Run the notebook, and here stands {stands_here}."
+    return HTML(f'<style>{BELOW_WIDGET} {{display: none}}</style><p class="p2m-note"><em>{html.escape(text)}</em></p>')
+
+
+def below_widget(page: str, height_px: int, picture: str = "", some: str = "") -> HTML:
     """A page in a frame that is folded while the widget above it is alive.
 
-    picture: HTML of what is left where the notebook is not trusted.
+    picture: HTML of what is left where the notebook is not trusted.   some: how many of how many it shows.
     """
     key = f"p2m-kept-{uuid.uuid4().hex[:8]}"
     return HTML(
-        f'<details open id="{key}"><summary>The same without a kernel</summary>{picture}'
+        f'<details open id="{key}"><summary>The same without a kernel{some}</summary>{picture}'
         f'<iframe hidden sandbox="allow-scripts allow-downloads" data-page="{html.escape(page)}" '
         f'style="width:100%;height:{height_px}px;border:0"></iframe></details>'
         f"<script>{CLOSE.replace('KEY', key)}</script>"

@@ -158,7 +158,7 @@ def facts(prediction: FacePrediction) -> dict[str, str]:
     """Pose, box and confidence of a predicted face in numbers, by what they are."""
     mesh, told = prediction.mesh, {}
     if mesh.pose is not None:
-        told = {name: f"{angle:.0f}°" for name, angle in zip(("pitch", "yaw", "roll"), mesh.pose, strict=False)}
+        told = {name: f"{round(angle)}°" for name, angle in zip(("pitch", "yaw", "roll"), mesh.pose, strict=False)}
     x0, y0, x1, y1 = (f"{value:.0f}" for value in mesh.box)
     told["box"] = f"{x0}, {y0} to {x1}, {y1} px"
     if mesh.pose is not None:

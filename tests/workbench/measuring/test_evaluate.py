@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -526,6 +527,26 @@ def test_what_lies_within_the_mouth_counts_in_no_metric(settings, grouped_store,
     assert surface.loc[NET, dense].isna().all()
     assert surface.loc[NET, "surfaces"] == 0
     assert "not of this network's" in result.about[NET]
+
+
+def test_a_template_of_as_many_vertices_is_another_where_it_numbers_them_otherwise(
+    settings, perfect, monkeypatch, store
+):
+    perfectly, order = evaluate_module.predict_store, np.random.default_rng(0).permutation(store.template.counts[-1])
+
+    def renumbered(*arguments):
+        meshes = perfectly(*arguments)
+        return [replace(m, vertices_px=m.vertices_px[order], faces=np.argsort(order)[m.faces]) for m in meshes]
+
+    monkeypatch.setattr(evaluate_module, "predict_store", renumbered)
+    result = evaluate(settings("evaluate.split=all"))
+    assert result["nme68_2d"].loc[NET, "plain"] == pytest.approx(0, abs=1e-5)
+    assert result["surface"].loc[NET, "surfaces"] == 0
+    assert np.isnan(result["surface"].loc[NET, "nme-dense-3d@template, %"])
+    assert "not of this network's" in result.about[NET]
+    index = store.rows("test")[0]
+    [mesh] = renumbered(None, store, [index], False)
+    assert face_prediction(store, index, mesh).truth_px is None
 
 
 def test_weights_of_another_template_score_by_landmarks_as_on_their_own(settings, grouped_store, pictures):

@@ -4,9 +4,11 @@ import html
 import json
 import re
 
+import pytest
+from browser import open_page
 from example_predictions import made_up
 
-from p2m_workbench.viewing.kept_view import MOST, kept_view
+from p2m_workbench.viewing.kept_view import MOST, kept_note, kept_view
 
 
 def test_it_holds_the_predictions_and_fetches_nothing():
@@ -26,4 +28,27 @@ def test_of_many_some_are_kept_evenly():
     prediction = made_up(rings=2, levels=3)
     text = kept_view([prediction] * (3 * MOST)).data
     assert html.unescape(text).count('"thumbnail"') == MOST
+    assert f"without a kernel, {MOST} of {3 * MOST}</summary>" in text
+    assert "without a kernel</summary>" in kept_view([prediction]).data
     assert kept_view([]).data == ""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("widget", "shown"),
+    [
+        ("", True),  # a page without a kernel
+        ('<div class="jupyter-widgets widget-container"></div>', False),
+        ('<div class="jupyter-widgets widget-container jupyter-widgets-disconnected"></div>', True),
+    ],
+)
+def test_a_note_stands_where_no_widget_is_alive(widget, shown):
+    output = '<div class="jp-OutputArea"><div class="jp-OutputArea-child">{}</div><div>{}</div></div>'
+    with open_page(offline=True) as page:
+        page.set_content(
+            output.format('<div class="widget-container"></div>', "")
+            + output.format(widget, kept_note("a slider & more").data)
+        )
+        note = page.get_by_text("Run the notebook, and here stands a slider & more.")
+        assert note.count() == 1
+        assert note.is_visible() == shown
