@@ -49,8 +49,8 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
     "aside": {"jawLeft": 0.8, "mouthLeft": 0.8}, "puff": {"cheekPuff": 1},
     "glance": {"eyeLookInRight": 1, "eyeLookOutLeft": 1, "browInnerUp": 0.4},
 }  # fmt: skip
-PEOPLE, SHEET_PX = (12, 24), 200  # of FACES' recipe at 450 px
-TURNED, SIDES_DEG, SIDES_PX = (12, -40.0), (-55, 0, 55), 300  # a person and the yaw of its picture; yaws of its mesh
+PEOPLE, SHEET_PX = (14, 34), 200  # of FACES' recipe at 450 px
+TURNED, SIDES_DEG, SIDES_PX = (14, -40.0), (-55, 0, 55), 300  # a person and the yaw of its picture; yaws of its mesh
 
 
 def synthetic_faces(count: int, recipe: Recipe = FACES) -> np.ndarray:
