@@ -352,10 +352,7 @@ def test_the_crop_is_what_the_network_saw(face, tiny_run):
 
 @pytest.mark.parametrize("angle", [30, 75, 135, 180, 255])
 def test_real_photos_may_be_turned_by_any_angle(angle):
-    """Four photos of AFLW2000-3D, turned in their plane, with the true box: the error stays.
-
-    One may be lost: a first look that agrees with its mirror image by chance is not doubted (image00042 at 135).
-    """
+    """Four photos of AFLW2000-3D, turned in their plane, with the true box: the error stays."""
     if not (SHARED / "aflw2000-3d").is_dir():
         pytest.skip("needs ../shared/aflw2000-3d (real AFLW2000-3D samples, not in the repository)")
     errors = []
@@ -366,10 +363,8 @@ def test_real_photos_may_be_turned_by_any_angle(angle):
             [mesh] = predict(picture, box_of(truth), precision="fp32")
             errors.append(nme68_2d(mesh.landmarks_px[None], truth[None])[0])
     upright, turned = np.reshape(errors, (-1, 2)).T
-    found = turned < 20
-    assert found.sum() >= 3
     assert upright.mean() < 6
-    assert turned[found].mean() < 1.1 * upright[found].mean() + 0.2
+    assert turned.mean() < 1.1 * upright.mean() + 0.2
 
 
 def turned_photo(image, points, angle):
