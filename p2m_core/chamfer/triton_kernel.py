@@ -35,8 +35,7 @@ def squared(x, y, z, q):
 @triton.jit
 @no_type_check
 def least(distance, bits: tl.constexpr):
-    """The least of a block of distances, as an integer of the same bits."""
-    # tl.min in a form that the interpreter runs where Triton itself was loaded to compile
+    """The least of a block of distances, as an integer of the same bits: tl.min, as the interpreter runs it, too."""
     return tl.reduce(distance.to(bits, bitcast=True), 0, tl.standard._elementwise_min)
 
 
@@ -83,7 +82,6 @@ def least_kernel(
 @no_type_check
 def which_kernel(points, others, first, idx, padded, padded_others, count, total, BLOCK: tl.constexpr):
     """Which of the `count` points of the other cloud from `first` (B, N) on is the nearest to each point (B, N, 3).
-
     Writes to idx (B, N).   total: B N.   Grid: (total / BLOCK,), rounded up.
     """
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -111,9 +109,9 @@ def padded(cloud: Tensor, lengths: Tensor, size: int, beyond: float) -> Tensor:
 
 def which(points: Tensor, others: Tensor, first: Tensor, count: int) -> Tensor:
     """The nearest of `count` of the others (B, M, 3) from `first` (B, N) on to each point (B, N, 3): (B, N), int64."""
-    idx = torch.empty_like(first)
-    grid = (triton.cdiv(first.numel(), BLOCK),)
-    which_kernel[grid](points, others, first, idx, first.shape[1], others.shape[1], count, first.numel(), BLOCK)
+    idx, total = torch.empty_like(first), first.numel()
+    sizes = (first.shape[1], others.shape[1], count, total)
+    which_kernel[(triton.cdiv(total, BLOCK),)](points, others, first, idx, *sizes, BLOCK)
     return idx.long()
 
 
@@ -132,24 +130,20 @@ def nearest_idx(a: Tensor, b: Tensor, lengths_a: Tensor, lengths_b: Tensor) -> t
     a = padded(a, lengths_a, BLOCK * triton.cdiv(n, BLOCK), -torch.inf)  # as far from b's as from any point
     b = padded(b, lengths_b, slices * size, torch.inf)
     bits = torch.int32 if a.dtype == torch.float32 else torch.int64
-    first_ab: list[Tensor] = []
-    least_b: list[Tensor] = []
-    first_ba: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     with torch.cuda.device_of(a):
         for part in a.split(MAX_BLOCKS * BLOCK, 1):
             rows, blocks = part.contiguous(), part.shape[1] // BLOCK
             low_a = a.new_empty((slices, batch, rows.shape[1]))
             group_a = torch.empty_like(low_a, dtype=torch.int32)
             low_b = torch.empty((blocks, batch, b.shape[1]), dtype=bits, device=a.device)
-            grid = (batch * blocks, slices)
-            least_kernel[grid](
-                rows, b, low_a, group_a, low_b, batch, rows.shape[1], b.shape[1], size, BLOCK, GROUP, num_warps=1
-            )
-            first_ab.append(group_a.gather(0, low_a.argmin(0, keepdim=True))[0])
+            sizes = (batch, rows.shape[1], b.shape[1], size)
+            least_kernel[(batch * blocks, slices)](rows, b, low_a, group_a, low_b, *sizes, BLOCK, GROUP, num_warps=1)
             low, block = low_b.min(0)
-            least_b.append(low)
-            first_ba.append(block * BLOCK + MAX_BLOCKS * BLOCK * len(first_ba))
-        part = torch.stack(least_b).argmin(0, keepdim=True)
-        idx_ab = which(a, b, torch.cat(first_ab, 1), GROUP)
-        idx_ba = which(b, a, torch.stack(first_ba).gather(0, part)[0].int(), BLOCK)
+            first_a = group_a.gather(0, low_a.argmin(0, keepdim=True))[0]
+            found.append((first_a, low, (block + MAX_BLOCKS * len(found)) * BLOCK))
+        firsts_a, lows, firsts_b = zip(*found)
+        part = torch.stack(lows).argmin(0, keepdim=True)
+        idx_ab = which(a, b, torch.cat(firsts_a, 1), GROUP)
+        idx_ba = which(b, a, torch.stack(firsts_b).gather(0, part)[0].int(), BLOCK)
     return idx_ab[:, :n], idx_ba[:, :m]

@@ -16,7 +16,7 @@ from p2m_workbench.photos.detect import box_iou
 
 # FaceMesh.doubt above which a head may lie or stand upside down. In the turn in which it stands, the doubt is below
 # AGREES and less than half of what it was, and the head upright within UPRIGHT_DEG.
-UNSURE, AGREES, UPRIGHT_DEG = 0.04, 0.045, 20
+UNSURE, AGREES, UPRIGHT_DEG = 0.03, 0.045, 20
 QUARTERS = (90.0, 180.0, 270.0)
 LYING_DEG = 35  # tilt beyond which a crop is cut upright; below it the network is as good
 # A face is cropped again around its first prediction if the intersection over union (IoU) of the two boxes is below

@@ -40,7 +40,7 @@ def test_the_face_template_keeps_what_the_semi_sphere_loses(report_of_our_own, f
     opening = new["random_faces"]["mouth_opening_mm"]
     assert opening["of the model"] > 2
     assert opening["on the template"] == pytest.approx(opening["of the model"], rel=0.02)
-    assert old["random_faces"]["mouth_opening_mm"]["on the template"] < 0.6 * opening["of the model"]
+    assert old["random_faces"]["mouth_opening_mm"]["on the template"] < 0.65 * opening["of the model"]
     assert new["random_faces"]["turned_percent"] < 0.05 < old["random_faces"]["turned_percent"]
     template = registration.face_template(face_model, "face", 6, 4)[0]
     assert sum(group["vertices"] for group in new["groups"].values()) == len(template.vertices)

@@ -121,7 +121,7 @@ def test_auto_is_bf16_where_the_device_has_it_and_it_is_the_faster(monkeypatch, 
 
 def test_fp16_learns_the_same_thing(settings):
     low, full = (train(settings(name, f"train.precision={name}")) for name in ("fp16", "fp32"))
-    np.testing.assert_allclose(losses(low), losses(full), rtol=0.05)
+    np.testing.assert_allclose(losses(low), losses(full), rtol=0.08)
 
 
 def test_fp16_leaves_out_a_step_that_overflows_and_scales_less(settings):

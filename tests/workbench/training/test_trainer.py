@@ -217,7 +217,7 @@ def test_other_settings_do_not_go_on_with_a_run(settings, monkeypatch):
     interrupt_at(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train(settings("run"))
-    with pytest.raises(InputError, match=r"model\.hidden: was .*give the run another name"):
+    with pytest.raises(InputError, match=r"model\.hidden: was .*or the run another name"):
         train(settings("run", "model.hidden=[8, 8, 8, 4]"))
 
 
