@@ -3,9 +3,8 @@ PYTHON ?= python3
 # A package index for torch and torchvision alone, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
-# Test files are dealt out to so many processes, of one thread each, some of which wait for browsers and kernels;
-# PYTEST_ARGS="-n 0" is for a debugger.
-TEST_WORKERS ?= 3
+# Test files are dealt out to so many processes, of one thread each; PYTEST_ARGS="-n 0" is for a debugger.
+TEST_WORKERS ?= 2
 
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=15
