@@ -105,7 +105,7 @@ def main() -> None:
     options.add_argument("--real", default="../shared/aflw2000-3d")
     options.add_argument("--synthetic", default="data/raw/synthetic")
     options.add_argument("--count", type=int, default=300)
-    options.add_argument("--tiny", action="store_true", help="20 faces, for the tests")
+    options.add_argument("--tiny", action="store_true", help="40 faces, for the tests")
     args = options.parse_args()
     roots = {"photos": resolve(args.real), "synthetic": resolve(args.synthetic)}
     if args.tiny or not roots["photos"].is_dir():
@@ -114,6 +114,8 @@ def main() -> None:
         )
     if args.tiny:
         roots["synthetic"] = roots["photos"]
+    elif not roots["synthetic"].is_dir():
+        write_dataset(SynthConfig(out=args.synthetic))
     count = 5 if args.tiny else args.count
     heads = {name: heads_ahead(root, count) for name, root in roots.items()}
     onto = mean_landmarks([points for _, points in heads["photos"]])
@@ -129,6 +131,7 @@ def main() -> None:
         drawn.append(picture)
     print(f"contrast of the synthetic mean: {contrast[1] / contrast[0]:.2f} times the photos'")
     path = resolve("outputs/mean_photo.png")
+    path.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(drawn, 1), cv2.COLOR_RGB2BGR))
     print(path)
 

@@ -104,8 +104,10 @@ def skin_zones(points: np.ndarray, landmark: np.ndarray, ears: np.ndarray) -> di
     red = 0.7 * spots(points, landmark[30], 0.14, 0.12) + 0.25 * spots(points, landmark[8], 0.25, 0.16)
     rings = spots(points, eye - [0, 0.12, 0], 0.14, 0.055)
     # Lashes and the fold above them darken the skin along the upper lid, and beyond the outer corner.
-    lid = landmark[[39, 38, 37, 36, 36]] * [-1, 1, 1] + [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0.05, -0.012, 0]]
-    x, above = np.abs(points[:, 0]), points[:, 1] - np.interp(np.abs(points[:, 0]), lid[:, 0], lid[:, 1])
+    lid = landmark[[39, 38, 37, 36, 36]] * [-1, 1, 1]
+    lid[4] += [0.05, -0.012, 0]
+    x = np.abs(points[:, 0])
+    above = points[:, 1] - np.interp(x, lid[:, 0], lid[:, 1])
     fold = np.exp(-(((above - 0.016) / 0.022) ** 2)) * (points[:, 2] > 0.6)
     fold = fold * smooth_step(lid[0, 0] - 0.01, lid[1, 0], x) * smooth_step(lid[4, 0], lid[3, 0] + 0.01, x)
     oil = 0.35 + 0.7 * spots(points, landmark[27] + [0, 0.35, 0], 0.26, 0.25)
